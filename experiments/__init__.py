@@ -1,0 +1,1 @@
+"""The report's experiments as commands: `python -m experiments.NAME --helpshort`."""

@@ -1,0 +1,141 @@
+"""What every experiment does around its library calls: errors, data, folder, progress, timing."""
+
+import datetime
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import app, flags, logging
+from tqdm import tqdm
+
+from linear_cifar.datasets import DataError, Dataset, load_dataset
+from linear_cifar.optimizers import Hyperparameters
+from linear_cifar.records import RecordError, describe_dataset, describe_machine, new_run
+from linear_cifar.training import SettingsError
+
+FLAGS = flags.FLAGS
+PLAIN_LINES = 10  # of progress, where there is no terminal
+
+
+def launch(main: Callable[[list[str]], int | None]) -> None:
+    """Runs an experiment's `main` under absl; a foreseen error is one line and exit code 1."""
+
+    def guarded(argv: list[str]) -> int | None:
+        try:
+            return main(argv)
+        except (DataError, RecordError, SettingsError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print("interrupted: nothing written", file=sys.stderr)
+            return 130
+
+    logging.set_verbosity(logging.WARNING)  # JAX tells of every backend that it doesn't find
+    app.run(guarded)
+
+
+class Stopwatch:
+    """Seconds spent by phase; those in which JAX compiled go to "compile" and no other."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(("load", "compile", "train", "evaluate", "plot"), 0.0)
+        jax.monitoring.register_event_duration_secs_listener(self._on_event)
+
+    def _on_event(self, event: str, duration_secs: float, **_: Any) -> None:
+        if event.startswith("/jax/core/compile/"):
+            self.seconds["compile"] += duration_secs
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Adds the time of the block to a phase."""
+        start, compiled = time.perf_counter(), self.seconds["compile"]
+        try:
+            yield
+        finally:
+            compiling = self.seconds["compile"] - compiled
+            self.seconds[name] += time.perf_counter() - start - compiling
+
+
+def load_data(split: str = "assignment") -> Dataset:
+    """Loads what --dataset names, and tells the user what there is to tell of it."""
+    dataset = load_dataset(FLAGS.dataset, FLAGS.data_dir, split, progress=sys.stderr.isatty())
+    if dataset.name == "synthetic" and dataset.notice:
+        line = "!" * 78
+        print(f"{line}\n{dataset.notice}\n{line}", file=sys.stderr)
+    elif dataset.notice:
+        print(f"note: {dataset.notice}", file=sys.stderr)
+    return dataset
+
+
+def data_title(dataset: Dataset) -> str:
+    """The data's name for tables and figures, with a word on copies that are not the official."""
+    if dataset.name == "synthetic":
+        return "SYNTHETIC images"
+    return f"{dataset.name} ({'official files' if dataset.official else 'not the official files'})"
+
+
+@contextmanager
+def output_folder(experiment: str) -> Iterator[tuple[Path, Path]]:
+    """Opens the run's folder: yields where to write now, and where that will stand."""
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
+    target = Path(FLAGS.output_dir or f"runs/{experiment}-{stamp}")
+    with new_run(target, FLAGS.overwrite) as folder:
+        yield folder, target
+
+
+def hyperparameters() -> Hyperparameters:
+    """The one configuration that the flags describe."""
+    return Hyperparameters(FLAGS.lam, FLAGS.learning_rate, FLAGS.decay_factor, FLAGS.decay_every)
+
+
+def describe_source(experiment: str, dataset: Dataset) -> dict[str, Any]:
+    """The part of every `result.json` that says what it comes from."""
+    return {
+        "experiment": experiment,
+        "dataset": describe_dataset(dataset),
+        "seed": FLAGS.seed,
+        **describe_machine(),
+    }
+
+
+def describe_run(experiment: str, dataset: Dataset) -> dict[str, Any]:
+    """The part of `result.json` that is known before training."""
+    return {
+        **describe_source(experiment, dataset),
+        "hyperparameters": hyperparameters()._asdict(),
+        "n_epochs": FLAGS.n_epochs,
+        "batch_size": FLAGS.batch_size,
+        "loss": FLAGS.loss,
+        "shuffle": FLAGS.shuffle,
+    }
+
+
+def progress(items: Iterable, total: int, describe: Callable[[Any], str]) -> Iterator:
+    """Passes items on, with a bar on a terminal and a few plain lines elsewhere, on stderr.
+
+    Args:
+      items: what to pass on.
+      total: how many there are.
+      describe: the text to show beside an item, once it is there.
+    """
+    bar = tqdm(total=total, disable=not sys.stderr.isatty())
+    for done, item in enumerate(items, 1):
+        if not bar.disable:
+            bar.set_postfix_str(describe(item), refresh=False)
+            bar.update()
+        elif done == total or done * PLAIN_LINES // total > (done - 1) * PLAIN_LINES // total:
+            print(f"{done}/{total} {describe(item)}", file=sys.stderr, flush=True)
+        yield item
+    bar.close()
+
+
+def print_table(rows: Iterable[tuple[str, Any]]) -> None:
+    """Prints names and values in two columns; a float in four digits."""
+    rows = list(rows)
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        print(f"{name:<{width}}  {f'{value:.4f}' if isinstance(value, float) else value}")

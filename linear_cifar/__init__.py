@@ -1,0 +1,53 @@
+"""Linear classifiers in JAX: losses, hand-derived gradients, training and sweeps."""
+
+from linear_cifar.datasets import (
+    DataError as DataError,
+    Dataset as Dataset,
+    Split as Split,
+    Standardiser as Standardiser,
+    fit_standardiser as fit_standardiser,
+    load_dataset as load_dataset,
+)
+from linear_cifar.evaluation import (
+    Metrics as Metrics,
+    confusion_matrix as confusion_matrix,
+    evaluate as evaluate,
+    ground_truth_probabilities as ground_truth_probabilities,
+)
+from linear_cifar.gradient_check import (
+    numerical_gradient as numerical_gradient,
+    relative_error as relative_error,
+)
+from linear_cifar.losses import (
+    LOSSES as LOSSES,
+    MULTIPLE_BINARY_CROSS_ENTROPY as MULTIPLE_BINARY_CROSS_ENTROPY,
+    SOFTMAX_CROSS_ENTROPY as SOFTMAX_CROSS_ENTROPY,
+    Loss as Loss,
+    multiple_binary_cross_entropy as multiple_binary_cross_entropy,
+    multiple_binary_cross_entropy_gradient as multiple_binary_cross_entropy_gradient,
+    softmax_cross_entropy as softmax_cross_entropy,
+    softmax_cross_entropy_gradient as softmax_cross_entropy_gradient,
+)
+from linear_cifar.model import (
+    Params as Params,
+    init_params as init_params,
+    logits as logits,
+    predict as predict,
+)
+from linear_cifar.objective import (
+    cost as cost,
+    cost_gradient as cost_gradient,
+)
+from linear_cifar.optimizers import (
+    Hyperparameters as Hyperparameters,
+    sgd as sgd,
+    step_decay as step_decay,
+)
+from linear_cifar.training import (
+    History as History,
+    SettingsError as SettingsError,
+    TrainState as TrainState,
+    autodiff as autodiff,
+    epochs as epochs,
+    train as train,
+)

@@ -1,0 +1,44 @@
+"""Hyper-parameters of a run, and the updates that they make: optax transformations."""
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import jax
+import optax
+
+
+class Hyperparameters(NamedTuple):
+    """What one run is trained with; with a leading axis [C] on every field, C runs."""
+
+    lam: jax.Array | float  # [], λ of the penalty λ‖W‖²
+    learning_rate: jax.Array | float  # [], η in the first epoch
+    decay_factor: jax.Array | float = 1.0  # [], what η is divided by at each decay; 1: constant
+    decay_every: jax.Array | int = 10  # [], epochs from one decay to the next
+
+
+Optimizer: TypeAlias = Callable[[Hyperparameters, int], optax.GradientTransformation]
+
+
+def step_decay(hyperparameters: Hyperparameters, steps_per_epoch: int) -> optax.Schedule:
+    """The learning rate divided by `decay_factor` every `decay_every` epochs.
+
+    η(t) = η / decay_factor^⌊t / (decay_every · steps_per_epoch)⌋, with t the steps taken so far.
+
+    Args:
+      hyperparameters: of one run.
+      steps_per_epoch: mini-batches an epoch.
+
+    Returns:
+      An optax schedule: t -> η(t).
+    """
+    _, learning_rate, decay_factor, decay_every = hyperparameters
+    return lambda count: learning_rate / decay_factor ** (count // (decay_every * steps_per_epoch))
+
+
+def sgd(hyperparameters: Hyperparameters, steps_per_epoch: int) -> optax.GradientTransformation:
+    """Plain gradient descent with `step_decay`, W ← W − η(t) ∂J/∂W.
+
+    Any function of this form is an `optimizer` for `train`: it builds an optax transformation from
+    traced hyper-parameters, of `Hyperparameters` or of a NamedTuple of one's own with a `lam`.
+    """
+    return optax.sgd(step_decay(hyperparameters, steps_per_epoch))

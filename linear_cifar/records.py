@@ -1,0 +1,179 @@
+"""What a run leaves on disk: written beside its place and moved there whole, and read back."""
+
+import csv
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from linear_cifar.datasets import Dataset
+from linear_cifar.model import Params
+from linear_cifar.training import History
+
+RESULT, HISTORY, PARAMS, FIGURES = "result.json", "history.csv", "params.npz", "figures"
+
+
+class RecordError(Exception):
+    """A record that cannot be written or read; one line says which and what to do."""
+
+
+@contextmanager
+def new_run(output_dir: str | Path, overwrite: bool = False) -> Iterator[Path]:
+    """A folder to write a run into, which appears as `output_dir` when the block ends well.
+
+    Until then it stands beside `output_dir` under a hidden name, and is removed if the block fails.
+    That the place can be written to is known before the block begins.
+
+    Args:
+      output_dir: the run's folder, which must not exist or be empty.
+      overwrite: replace a run that is there. A folder with anything but a run is never replaced.
+
+    Yields:
+      The folder to write into.
+
+    Raises:
+      RecordError: the place is in use or cannot be written to, or the disk is full.
+    """
+    target = Path(output_dir)
+    staged = target.parent / f".{target.name}.partial-{os.getpid()}"
+    try:
+        _check_free(target, overwrite)
+        staged.mkdir(parents=True)
+    except OSError as error:
+        raise RecordError(f"cannot write to {target}: {error.strerror}") from error
+    try:
+        yield staged
+        _move_into_place(staged, target)
+    except OSError as error:
+        raise RecordError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def _check_free(target: Path, overwrite: bool) -> None:
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise RecordError(f"{target} is a file: choose another folder")
+    if any(target.iterdir()):
+        if not (target / RESULT).exists():
+            raise RecordError(f"{target} holds something other than a run: choose another folder")
+        if not overwrite:
+            raise RecordError(f"{target} holds a run: choose another folder, or --overwrite it")
+
+
+def _move_into_place(staged: Path, target: Path) -> None:
+    if target.exists() and any(target.iterdir()):
+        replaced = staged.with_name(staged.name.replace(".partial-", ".replaced-"))
+        target.replace(replaced)
+        staged.replace(target)
+        shutil.rmtree(replaced)
+    else:
+        staged.replace(target)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` as JSON; arrays become lists, and numbers that are not finite become null."""
+    path.write_text(json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (jax.Array, np.ndarray, np.generic)):
+        array = np.asarray(value)
+        # A float32 goes by its own shortest decimal form: 0.3908, and not 0.3907999992370605.
+        return _plain(float(str(array[()])) if array.dtype.kind == "f" else array.item()) \
+            if array.ndim == 0 else [_plain(item) for item in array]  # fmt: skip
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Writes a table; numbers in their shortest form that reads back as the same."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows([str(value) for value in row] for row in rows)
+
+
+def write_history(path: Path, history: History) -> None:
+    """Writes one run's history as CSV: `epoch` and the fields of `History`, a row an epoch."""
+    columns = [np.asarray(column) for column in history]
+    rows = ((epoch, *values) for epoch, values in enumerate(zip(*columns, strict=True)))
+    write_csv(path, ("epoch", *History._fields), rows)
+
+
+def read_history(path: Path) -> History:
+    """Reads what `write_history` wrote; each field a numpy array [n_epochs + 1], float64."""
+    table = np.genfromtxt(path, delimiter=",", names=True, ndmin=1)
+    return History(*(table[name] for name in History._fields))
+
+
+def write_params(path: Path, params: Params) -> None:
+    """Writes the arrays `weights` [K, d] and `bias` [K] as an uncompressed .npz."""
+    np.savez(path, weights=np.asarray(params.weights), bias=np.asarray(params.bias))
+
+
+def read_params(path: Path) -> Params:
+    """Reads what `write_params` wrote, bit for bit, as numpy arrays."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return Params(arrays["weights"], arrays["bias"])
+
+
+def write_figures(folder: Path, figures: Mapping[str, Any]) -> None:
+    """Saves matplotlib figures as `figures/NAME.png` in a run's folder."""
+    (folder / FIGURES).mkdir(exist_ok=True)
+    for name, figure in figures.items():
+        figure.savefig(folder / FIGURES / f"{name}.png", dpi=120)
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """Reads a run's `result.json`.
+
+    Raises:
+      RecordError: there is none, or it is not JSON.
+    """
+    try:
+        return json.loads((folder / RESULT).read_text())
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{folder} holds no readable {RESULT}: {error}") from error
+
+
+def describe_dataset(dataset: Dataset) -> dict[str, Any]:
+    """What a record says of its data: name, sha256 of all arrays, split sizes, whether official."""
+    digest = hashlib.sha256()
+    splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    for split in splits.values():
+        for array in split:
+            digest.update(np.ascontiguousarray(array).data)
+    return {
+        "name": dataset.name,
+        "sha256": digest.hexdigest(),
+        "sizes": {name: len(split.labels) for name, split in splits.items()},
+        "official": dataset.official,
+    }
+
+
+def describe_machine() -> dict[str, Any]:
+    """The versions and the device that a run was made with."""
+    packages = ("linear_cifar", "jax", "jaxlib", "optax", "numpy")
+    versions = {"python": platform.python_version()}
+    for name in packages:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:  # run from a checkout, not installed
+            versions[name] = "not installed"
+    device = jax.devices()[0]
+    return {"versions": versions, "device": f"{device.platform}: {device.device_kind}"}
