@@ -7,6 +7,7 @@ References:
   https://www.cs.toronto.edu/~kriz/cifar.html describes the files.
 """
 
+import gzip
 import hashlib
 import io
 import os
@@ -102,12 +103,13 @@ def _read_folder(folder: Path, names: tuple[str, ...]) -> Iterator[tuple[str, st
 
 def _read_archive(archive: Path, names: tuple[str, ...]) -> Iterator[tuple[str, str, bytes]]:
     try:
-        with tarfile.open(archive, "r|gz") as tar:
+        with gzip.open(archive) as whole, tarfile.open(fileobj=whole, mode="r|") as tar:
             for member in tar:
                 name = Path(member.name).name
                 file = tar.extractfile(member) if name in names else None
                 if file is not None:
                     yield name, f"{archive}:{member.name}", file.read()
+            whole.read()  # up to gzip's own checksum, which tarfile leaves unread
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise DataError(
             f"{archive} is corrupt ({error}): delete it to download it again"

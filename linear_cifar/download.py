@@ -24,7 +24,7 @@ SLOWEST_BYTES_PER_SECOND, PATIENCE_SECONDS = 50_000, 20.0  # below that after th
 
 def download(
     data_dir: Path,
-    mirrors: tuple[str, ...] = MIRRORS,
+    mirrors: tuple[str, ...] | None = None,
     sha256: str = ARCHIVE_SHA256,
     progress: bool = False,
 ) -> Path:
@@ -34,7 +34,7 @@ def download(
 
     Args:
       data_dir: folder to put it in; made if need be.
-      mirrors: https addresses, tried in turn.
+      mirrors: https addresses, tried in turn; None for `MIRRORS`.
       sha256: the checksum that the file must have, in hexadecimal.
       progress: show a progress bar on stderr.
 
@@ -48,6 +48,7 @@ def download(
     import pooch
     import requests
 
+    mirrors = MIRRORS if mirrors is None else mirrors
     if insecure := [url for url in mirrors if not url.startswith("https://")]:
         raise ValueError(f"mirrors have to be https: {', '.join(insecure)}")
     pooch.get_logger().setLevel("WARNING")  # it tells of each download, and the library is silent
@@ -60,7 +61,7 @@ def download(
         # A redirect could lead away from https; its body fails the checksum instead.
         fetch = pooch.HTTPDownloader(
             progressbar=_Progress(progress),
-            chunk_size=1 << 16,
+            chunk_size=4096,  # the speed is checked a chunk, so a trickle has to fill one
             timeout=(CONNECT_SECONDS, READ_SECONDS),
             allow_redirects=False,
         )

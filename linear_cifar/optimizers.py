@@ -31,8 +31,10 @@ def step_decay(hyperparameters: Hyperparameters, steps_per_epoch: int) -> optax.
     Returns:
       An optax schedule: t -> η(t).
     """
-    _, learning_rate, decay_factor, decay_every = hyperparameters
-    return lambda count: learning_rate / decay_factor ** (count // (decay_every * steps_per_epoch))
+    steps = hyperparameters.decay_every * steps_per_epoch
+    return lambda count: (
+        hyperparameters.learning_rate / hyperparameters.decay_factor ** (count // steps)
+    )
 
 
 def sgd(hyperparameters: Hyperparameters, steps_per_epoch: int) -> optax.GradientTransformation:

@@ -1,0 +1,177 @@
+import io
+import os
+import pickle
+import tarfile
+
+import numpy as np
+import pytest
+
+from linear_cifar import cifar10
+from linear_cifar.datasets import DataError
+
+NAMES = ("data_batch_1", "data_batch_2", "test_batch")
+
+
+def batch(**changes):
+    rng = np.random.default_rng(0)
+    content = {
+        b"batch_label": b"a batch",
+        b"labels": rng.integers(0, 10, 10000).tolist(),
+        b"data": rng.integers(0, 256, (10000, 3072), dtype=np.uint8),
+    }
+    return content | {key.encode(): value for key, value in changes.items()}
+
+
+def dumped(content, protocol=3):
+    # From protocol 3 on, bytes are bytes, and need no function to rebuild them.
+    return pickle.dumps(content, protocol=protocol)
+
+
+@pytest.fixture(scope="module")
+def good():
+    return dumped(batch())
+
+
+@pytest.fixture
+def folder(tmp_path, good):
+    target = tmp_path / "cifar-10-batches-py"
+    target.mkdir()
+    for name in NAMES:
+        (target / name).write_bytes(good)
+    return target
+
+
+def test_a_folder_of_one_s_own_is_read_and_said_not_to_be_official(folder):
+    for place in (folder.parent, folder):
+        batches, official, notice = cifar10.load_batches(NAMES, place)
+        assert len(batches) == 3
+        assert np.array_equal(batches[0][0], batch()[b"data"])
+        assert batches[0][1].dtype == np.int32
+        assert not official
+        assert str(folder) in notice
+
+
+def test_the_archive_is_read_as_it_is(folder, tmp_path):
+    archive = tmp_path / "elsewhere" / "cifar-10-python.tar.gz"
+    archive.parent.mkdir()
+    with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
+        tar.add(folder, "cifar-10-batches-py")
+    for place in (archive, archive.parent):
+        batches, official, _ = cifar10.load_batches(NAMES, place)
+        assert np.array_equal(batches[2][0], batch()[b"data"])
+        assert not official
+    assert list(archive.parent.iterdir()) == [archive]
+
+
+def test_official_means_that_every_checksum_is_the_published_one(folder, good, monkeypatch):
+    import hashlib
+
+    digest = hashlib.md5(good).hexdigest()
+    monkeypatch.setattr(cifar10, "BATCH_MD5", dict.fromkeys(cifar10.BATCH_MD5, digest))
+    assert cifar10.load_batches(NAMES, folder)[1:] == (True, "")
+    (folder / "test_batch").write_bytes(dumped(batch(batch_label=b"changed")))
+    assert cifar10.load_batches(NAMES, folder)[1] is False
+
+
+class Runs:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(folder, tmp_path):
+    mark = tmp_path / "mark"
+    for protocol in (2, 3, 4):
+        (folder / "data_batch_1").write_bytes(dumped(batch(extra=Runs(str(mark))), protocol))
+        with pytest.raises(DataError, match=r"data_batch_1 is not a readable batch: it asks for"):
+            cifar10.load_batches(NAMES, folder)
+        assert not mark.exists()
+
+
+def test_code_inside_an_array_of_objects_is_refused(folder, tmp_path):
+    mark = tmp_path / "mark"
+    array = np.array([Runs(str(mark))], dtype=object)
+    (folder / "data_batch_1").write_bytes(dumped(batch(data=array)))
+    with pytest.raises(DataError, match="asks for"):
+        cifar10.load_batches(NAMES, folder)
+    assert not mark.exists()
+
+
+BAD = {
+    "label 10": (batch(labels=[10] + [0] * 9999), "label 10 is not in 0 … 9"),
+    "label -1": (batch(labels=[0] * 9999 + [-1]), "label -1 is not in"),
+    "too few labels": (batch(labels=[0] * 9999), "not 10000 integers"),
+    "labels of floats": (batch(labels=[0.5] * 10000), "not 10000 integers"),
+    "ragged labels": (batch(labels=[[0], [0, 1]] * 5000), "not a list of integers"),
+    "wrong shape": (batch(data=np.zeros((10000, 3071), np.uint8)), r"shape \(10000, 3071\)"),
+    "too few images": (batch(data=np.zeros((9999, 3072), np.uint8)), r"shape \(9999, 3072\)"),
+    "images of floats": (batch(data=np.zeros((1, 1))), "not an array of uint8"),
+    "no images": ({b"labels": [0] * 10000}, "no b'data'"),
+    "a list": ([1, 2], "no b'data'"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), BAD.values(), ids=BAD)
+def test_what_does_not_fit_is_named(folder, content, message):
+    (folder / "data_batch_2").write_bytes(dumped(content))
+    with pytest.raises(DataError, match=message) as caught:
+        cifar10.load_batches(NAMES, folder)
+    assert "data_batch_2" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, 20_000_000])
+def test_a_truncated_batch_is_named(folder, good, keep):
+    (folder / "test_batch").write_bytes(good[:keep])
+    with pytest.raises(DataError, match="test_batch is not a readable batch"):
+        cifar10.load_batches(NAMES, folder)
+
+
+def test_noise_is_refused_whatever_it_unpickles_to(folder, good):
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        header = bytearray(good[:400])
+        for place in rng.integers(0, len(header), 3):
+            header[place] = rng.integers(256)
+        try:
+            cifar10.parse_batch(bytes(header) + good[400:], "noise")
+        except DataError as error:
+            assert "noise" in str(error)
+
+
+def test_a_missing_batch_is_named(folder):
+    (folder / "data_batch_2").unlink()
+    with pytest.raises(DataError, match="lacks data_batch_2"):
+        cifar10.load_batches(NAMES, folder)
+
+
+def test_a_corrupt_archive_is_named(folder, tmp_path):
+    archive = tmp_path / "other" / "cifar-10-python.tar.gz"
+    archive.parent.mkdir()
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as tar:
+        tar.add(folder, "cifar-10-batches-py")
+    whole = buffer.getvalue()
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes(b ^ 0xFF for b in whole[middle : middle + 64])
+    for content in (b"", b"not a gzip file", whole[:middle], flipped + whole[middle + 64 :]):
+        archive.write_bytes(content)
+        with pytest.raises(DataError, match=r"cifar-10-python\.tar\.gz"):
+            cifar10.load_batches(NAMES, archive)
+
+
+def test_an_archive_without_the_batches_is_named(tmp_path):
+    archive = tmp_path / "cifar-10-python.tar.gz"
+    with tarfile.open(archive, "w:gz"):
+        pass
+    with pytest.raises(DataError, match="lacks data_batch_1, data_batch_2, test_batch"):
+        cifar10.load_batches(NAMES, archive)
+
+
+def test_the_data_folder_is_that_of_the_environment_else_the_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("LINEAR_CIFAR_DATA", str(tmp_path))
+    assert cifar10.default_data_dir() == tmp_path
+    monkeypatch.delenv("LINEAR_CIFAR_DATA")
+    assert cifar10.default_data_dir().name == "linear_cifar"

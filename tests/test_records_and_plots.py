@@ -1,0 +1,141 @@
+import csv
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from linear_cifar import plots, records
+from linear_cifar.model import Params
+from linear_cifar.optimizers import Hyperparameters
+from linear_cifar.records import RecordError
+from linear_cifar.training import History, train
+
+
+def finished(path):
+    (path / records.RESULT).write_text("{}")
+
+
+def test_a_run_appears_only_when_it_is_whole(tmp_path):
+    target = tmp_path / "deep" / "run"
+    with records.new_run(target) as folder:
+        finished(folder)
+        assert not target.exists()
+    assert (target / records.RESULT).exists()
+    assert list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_run_that_fails_leaves_nothing(tmp_path, error):
+    with pytest.raises(error), records.new_run(tmp_path / "run") as folder:
+        finished(folder)
+        raise error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_is_replaced_only_when_asked_and_only_by_a_whole_one(tmp_path):
+    with records.new_run(tmp_path / "run") as folder:
+        finished(folder)
+    with pytest.raises(RecordError, match="holds a run"), records.new_run(tmp_path / "run"):
+        pass
+    with pytest.raises(ValueError), records.new_run(tmp_path / "run", overwrite=True):  # noqa: PT011
+        raise ValueError
+    assert (tmp_path / "run" / records.RESULT).read_text() == "{}"
+    with records.new_run(tmp_path / "run", overwrite=True) as folder:
+        (folder / "new").touch()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["new"]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_with_anything_else_is_never_replaced(tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with (
+        pytest.raises(RecordError, match="other than a run"),
+        records.new_run(tmp_path, overwrite=True),
+    ):
+        pass
+    assert (tmp_path / "thesis.tex").exists()
+    with (
+        pytest.raises(RecordError, match="is a file"),
+        records.new_run(tmp_path / "thesis.tex"),
+    ):
+        pass
+
+
+def test_an_unwritable_place_is_known_before_the_work(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(RecordError, match="cannot write to"),
+        records.new_run(tmp_path / "file" / "run"),
+    ):
+        pytest.fail("the work began")
+
+
+def test_json_has_no_nan_and_no_long_float32(tmp_path):
+    path = tmp_path / "a.json"
+    value = {"a": jnp.float32(0.3908), "b": [np.nan, np.inf, 1], "c": np.arange(3), "d": (None,)}
+    records.write_json(path, value)
+    read = json.loads(path.read_text(), parse_constant=pytest.fail)
+    assert read == {"a": 0.3908, "b": [None, None, 1], "c": [0, 1, 2], "d": [None]}
+
+
+def test_history_and_params_read_back_as_they_were(tmp_path, small):
+    params, history = train(jax.random.key(0), Hyperparameters(0.1, 0.01), small, n_epochs=2)
+    history = history._replace(train_loss=history.train_loss.at[1].set(jnp.nan))
+    records.write_history(tmp_path / "h.csv", history)
+    records.write_params(tmp_path / "p.npz", params)
+    for written, read in zip(history, records.read_history(tmp_path / "h.csv"), strict=True):
+        assert np.array_equal(np.asarray(written), read.astype(np.float32), equal_nan=True)
+    for written, read in zip(params, records.read_params(tmp_path / "p.npz"), strict=True):
+        assert np.array_equal(written, read)
+    with (tmp_path / "h.csv").open() as file:
+        rows = list(csv.reader(file))
+    assert ",".join(rows[0]) == (
+        "epoch,train_loss,train_cost,train_accuracy,"
+        "validation_loss,validation_cost,validation_accuracy"
+    )
+    assert [row[0] for row in rows[1:]] == ["0", "1", "2"]
+
+
+def test_a_folder_without_a_result_is_named(tmp_path):
+    with pytest.raises(RecordError, match=r"no readable result.json"):
+        records.read_result(tmp_path)
+
+
+def test_the_dataset_s_sum_tells_data_apart(small, synthetic):
+    ours, other = records.describe_dataset(small), records.describe_dataset(synthetic)
+    assert ours["sizes"] == {"train": 400, "validation": 150, "test": 150}
+    assert len(ours["sha256"]) == 64
+    assert ours["sha256"] != other["sha256"]
+
+
+@pytest.mark.parametrize("last", [1.0, np.nan])
+def test_curves_show_every_epoch_of_both_sets(last):
+    column = np.array([3.0, 2.0, last])
+    figure = plots.plot_history(History(*[column] * 6), "title")
+    assert figure.get_suptitle() == "title"
+    assert [axes.get_ylabel() for axes in figure.axes] == ["loss (nats)", "cost (nats)", "accuracy"]
+    for axes in figure.axes:
+        assert [len(line.get_ydata()) for line in axes.lines] == [3, 3]
+
+
+def test_weight_images_share_a_scale_about_grey():
+    weights = np.zeros((10, 3072))
+    weights[0], weights[1, :1024] = 0.5, -1.0
+    names = [str(k) for k in range(10)]
+    figure = plots.plot_weights(Params(weights, np.zeros(10)), names, (3, 32, 32), "title")
+    images = [axes.images[0].get_array() for axes in figure.axes if axes.images]
+    assert len(images) == 10
+    assert images[0].shape == (32, 32, 3)
+    assert images[2].min() == images[2].max() == 0.5
+    assert images[0][0, 0].tolist() == [0.75] * 3
+    assert images[1][0, 0].tolist() == [0.0, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan])
+def test_weights_without_a_scale_still_draw(tmp_path, value):
+    weights = np.full((2, 12), value)
+    figure = plots.plot_weights(Params(weights, np.zeros(2)), "ab", (3, 2, 2), "title")
+    records.write_figures(tmp_path, {"weights": figure})
+    assert (tmp_path / "figures" / "weights.png").read_bytes()[:4] == b"\x89PNG"

@@ -1,0 +1,258 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import oracle
+import pytest
+from conftest import assert_close
+
+from linear_cifar import training
+from linear_cifar.evaluation import confusion_matrix, evaluate, ground_truth_probabilities
+from linear_cifar.losses import LOSSES, MULTIPLE_BINARY_CROSS_ENTROPY, SOFTMAX_CROSS_ENTROPY
+from linear_cifar.optimizers import Hyperparameters, sgd, step_decay
+from linear_cifar.training import SettingsError, autodiff, epochs, train
+
+KEY = jax.random.key(0)
+each_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+
+
+def initial(dataset, key=KEY, **settings):
+    state, _ = next(epochs(key, Hyperparameters(0.0, 0.1), dataset, **settings))
+    return state.params
+
+
+def agrees_with_numpy(dataset, loss, decay, batch_size):
+    settings = {"n_epochs": 3, "batch_size": batch_size}
+    # Small steps of few examples: larger ones don't converge, and magnify any rounding.
+    learning_rate = min(0.01, 1e-4 * batch_size)
+    decay = {"decay_factor": 10.0, "decay_every": 2} if decay else {}
+    hyperparameters = Hyperparameters(0.1, learning_rate, **decay)
+    params, history = train(KEY, hyperparameters, dataset, loss=loss, dtype=jnp.float64, **settings)
+    start = initial(dataset, dtype=jnp.float64)
+    weights, bias, rows = oracle.train(
+        *start, dataset, lam=0.1, learning_rate=learning_rate, loss=loss.name, **decay, **settings
+    )
+    np.testing.assert_allclose(params.weights, weights, atol=1e-9, rtol=0)
+    np.testing.assert_allclose(params.bias, bias, atol=1e-9, rtol=0)
+    np.testing.assert_allclose(np.stack(history, axis=1), rows, atol=1e-9, rtol=0)
+
+
+@each_loss
+@pytest.mark.parametrize("decay", [False, True])
+@pytest.mark.parametrize("batch_size", [1, 30, 100, 399, 400])
+def test_training_agrees_with_numpy(small, loss, decay, batch_size):
+    agrees_with_numpy(small, loss, decay, batch_size)
+
+
+@each_loss
+@pytest.mark.parametrize("decay", [False, True])
+def test_training_on_real_images_agrees_with_numpy(real, loss, decay):
+    agrees_with_numpy(real, loss, decay, batch_size=30)  # 333 batches of 30, and one of 10
+
+
+def test_float32_stays_float32_and_near_float64(small):
+    hyperparameters = Hyperparameters(0.1, 0.01)
+    params, history = train(KEY, hyperparameters, small, n_epochs=3)
+    assert {a.dtype for a in (*params, *history)} == {jnp.dtype("float32")}
+    _, _, rows = oracle.train(
+        *initial(small), small, lam=0.1, learning_rate=0.01, n_epochs=3, batch_size=100,
+        loss="softmax",
+    )  # fmt: skip
+    assert_close(history.train_cost, rows[:, 1])
+
+
+@each_loss
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_four_runs_at_once_equal_each_alone(small, loss, shuffle):
+    many = Hyperparameters(
+        lam=jnp.array([0.0, 0.1, 1.0, 0.1]),
+        learning_rate=jnp.array([0.001, 0.01, 0.001, 0.01]),
+        decay_factor=jnp.array([1.0, 10.0, 2.0, 1.0]),
+        decay_every=jnp.array([1, 2, 1, 3]),
+    )
+    settings = {"loss": loss, "n_epochs": 4, "batch_size": 30, "shuffle": shuffle}
+    params, history = train(KEY, many, small, **settings)
+    for i in range(4):
+        one = Hyperparameters(*(field[i] for field in many))
+        alone, alone_history = train(KEY, one, small, **settings)
+        assert_close(params.weights[i], alone.weights)
+        assert_close(params.bias[i], alone.bias)
+        for field, alone_field in zip(history, alone_history, strict=True):
+            assert_close(field[i], alone_field)
+
+
+def test_vmap_over_keys_and_hyperparameters_equals_each_alone(small):
+    keys = jax.random.split(KEY, 4)
+    lam = jnp.array([0.0, 0.1, 1.0, 0.0])
+
+    def run(key, lam):
+        return train(key, Hyperparameters(lam, 0.01), small, n_epochs=2, shuffle=True)
+
+    params, history = jax.vmap(run)(keys, lam)
+    for i in range(4):
+        alone, alone_history = run(keys[i], lam[i])
+        assert_close(params.weights[i], alone.weights)
+        assert_close(history.validation_cost[i], alone_history.validation_cost)
+    assert not np.allclose(params.weights[0], params.weights[3])
+
+
+def test_a_key_for_each_run_gives_each_its_own_start(small):
+    keys = jax.random.split(KEY, 3)
+    params, _ = train(keys, Hyperparameters(0.1, 0.01), small, n_epochs=1)
+    assert params.bias.shape == (3, 10)
+    for i in range(3):
+        alone, _ = train(keys[i], Hyperparameters(0.1, 0.01), small, n_epochs=1)
+        assert_close(params.weights[i], alone.weights)
+    with pytest.raises(SettingsError, match="one key"):
+        train(keys, Hyperparameters(0.1, 0.01), small, n_epochs=1, shuffle=True)
+
+
+def test_an_old_style_key_is_one_key(small):
+    new, _ = train(jax.random.key(7), Hyperparameters(0.1, 0.01), small, n_epochs=1)
+    old, _ = train(jax.random.PRNGKey(7), Hyperparameters(0.1, 0.01), small, n_epochs=1)
+    assert np.array_equal(new.weights, old.weights)
+
+
+def test_new_values_compile_nothing(small):
+    def run(lam, learning_rate, seed):
+        train(jax.random.key(seed), Hyperparameters(lam, learning_rate), small, n_epochs=2)
+
+    run(0.1, 0.01, 0)
+    sizes = [f._cache_size() for f in (training.run_epoch, training._start, evaluate)]
+    run(0.2, 0.001, 1)
+    run(np.float32(0.3), jnp.float32(0.1), 2)
+    assert sizes == [f._cache_size() for f in (training.run_epoch, training._start, evaluate)]
+
+
+def test_same_key_same_bits(small):
+    runs = [
+        train(KEY, Hyperparameters(0.1, 0.01), small, n_epochs=2, shuffle=True) for _ in range(2)
+    ]
+    for a, b in zip(jax.tree.leaves(runs[0]), jax.tree.leaves(runs[1]), strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_shuffling_takes_every_example_once_in_a_new_order_each_epoch(small):
+    orders = [training._shuffled(KEY, epoch, small.train) for epoch in (1, 2)]
+    for order in orders:
+        assert np.array_equal(
+            np.sort(np.asarray(order.inputs), axis=0), np.sort(small.train.inputs, axis=0)
+        )
+        rows = {r.tobytes(): y for r, y in zip(small.train.inputs, small.train.labels, strict=True)}
+        for row, label in zip(np.asarray(order.inputs), order.labels, strict=True):
+            assert rows[row.tobytes()] == label
+    assert not np.array_equal(orders[0].inputs, orders[1].inputs)
+    assert not np.array_equal(orders[0].inputs, small.train.inputs)
+
+
+def test_autodiff_trains_the_same(small):
+    args = (KEY, Hyperparameters(0.1, 0.01), small)
+    by_hand, _ = train(*args, n_epochs=2)
+    by_autodiff, _ = train(*args, n_epochs=2, gradient=autodiff)
+    assert_close(by_hand.weights, by_autodiff.weights)
+
+
+def test_optax_transformations_train_and_sweep(small):
+    def momentum(hyperparameters, steps_per_epoch):
+        schedule = optax.cosine_decay_schedule(hyperparameters.learning_rate, 5 * steps_per_epoch)
+        return optax.sgd(schedule, momentum=0.9)
+
+    def adam(hyperparameters, steps_per_epoch):
+        return optax.adam(step_decay(hyperparameters, steps_per_epoch))
+
+    rates = jnp.array([0.0001, 0.001])
+    for optimizer in (momentum, adam):
+        many, history = train(
+            KEY, Hyperparameters(0.0, rates), small, n_epochs=5, optimizer=optimizer
+        )
+        assert (history.train_cost[:, -1] < history.train_cost[:, 0]).all()
+        alone, _ = train(
+            KEY, Hyperparameters(0.0, rates[1]), small, n_epochs=5, optimizer=optimizer
+        )
+        assert_close(many.weights[1], alone.weights, factor=5)  # Adam divides by small moments
+
+
+def test_step_decay_divides_after_every_so_many_epochs():
+    schedule = step_decay(Hyperparameters(0.0, 0.05, 10.0, 10), steps_per_epoch=7)
+    assert_close(schedule(jnp.array([0, 69, 70, 139, 140])), [0.05, 0.05, 0.005, 0.005, 0.0005])
+    constant = step_decay(Hyperparameters(0.0, 0.05), 7)(jnp.array([0, 10_000]))
+    assert constant.tolist() == [0.05, 0.05]
+    assert isinstance(sgd(Hyperparameters(0.0, 0.1), 1), optax.GradientTransformation)
+
+
+def test_a_diverging_run_is_nan_and_leaves_the_others_alone(small):
+    rates = jnp.array([0.01, 1e30, 0.01])
+    params, history = train(KEY, Hyperparameters(1.0, rates), small, n_epochs=3)
+    assert jnp.isnan(history.train_cost[1, -1])
+    assert jnp.isnan(history.validation_accuracy[1, -1])
+    alone, _ = train(KEY, Hyperparameters(1.0, 0.01), small, n_epochs=3)
+    for i in (0, 2):
+        assert_close(params.weights[i], alone.weights)
+        assert jnp.isfinite(history.train_cost[i]).all()
+
+
+def test_measuring_can_be_left_out(small):
+    args = (KEY, Hyperparameters(0.1, 0.01), small)
+    params, history = train(*args, n_epochs=2, measure=False)
+    assert [len(field) for field in history] == [0] * 6
+    assert np.array_equal(params.weights, train(*args, n_epochs=2)[0].weights)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 0}, "batch_size is 0: it has to be from 1 to 400"),
+        ({"batch_size": 401}, "from 1 to 400"),
+        ({"n_epochs": 0}, "n_epochs is 0"),
+    ],
+)
+def test_settings_out_of_range_are_refused(small, settings, message):
+    with pytest.raises(SettingsError, match=message):
+        train(KEY, Hyperparameters(0.1, 0.01), small, **settings)
+
+
+@each_loss
+@pytest.mark.parametrize("n", [1, 150])
+def test_evaluation_agrees_with_scikit_learn(small, loss, n):
+    from sklearn import metrics
+
+    params = jax.tree.map(lambda a: 10 * a, initial(small, dtype=jnp.float64))
+    split = jax.tree.map(lambda a: a[:n], small.test)
+    inputs = (split.inputs - small.standardiser.mean) / small.standardiser.scale
+    scores = inputs @ np.asarray(params.weights).T + np.asarray(params.bias)
+    measured = evaluate(params, split, small.standardiser, 0.3, loss)
+    predicted = scores.argmax(axis=1)
+    assert_close(measured.accuracy, metrics.accuracy_score(split.labels, predicted))
+    assert_close(measured.cost - measured.loss, 0.3 * (np.asarray(params.weights) ** 2).sum())
+    p, correct = ground_truth_probabilities(params, split, small.standardiser, loss)
+    assert np.array_equal(correct, predicted == split.labels)
+    if loss is SOFTMAX_CROSS_ENTROPY:
+        every = np.exp(scores - scores.max(axis=1, keepdims=True))
+        every /= every.sum(axis=1, keepdims=True)
+        assert_close(measured.loss, metrics.log_loss(split.labels, every, labels=range(10)))
+        assert_close(p, every[np.arange(n), split.labels])
+    else:
+        assert loss is MULTIPLE_BINARY_CROSS_ENTROPY
+        every = 1 / (1 + np.exp(-scores))
+        by_class = [
+            metrics.log_loss(split.labels == k, every[:, k], labels=[0, 1]) for k in range(10)
+        ]
+        assert_close(measured.loss, np.mean(by_class))
+        assert_close(p, every[np.arange(n), split.labels])
+    counts = confusion_matrix(params, split, small.standardiser)
+    expected = metrics.confusion_matrix(split.labels, predicted, labels=range(10))
+    assert np.array_equal(counts, expected)
+
+
+def test_an_accuracy_is_the_exact_fraction(small):
+    measured = evaluate(initial(small), small.test, small.standardiser, 0.0)
+    correct = confusion_matrix(initial(small), small.test, small.standardiser).trace()
+    assert measured.accuracy == np.float32(correct) / np.float32(150)
+
+
+def test_nan_in_a_single_image_makes_every_figure_nan(small):
+    inputs = small.test.inputs.astype(np.float32)
+    inputs[77, 5] = np.nan
+    split = small.test._replace(inputs=inputs)
+    measured = evaluate(initial(small), split, small.standardiser, 0.0)
+    assert jnp.isnan(jnp.stack(measured)).all()
