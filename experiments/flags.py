@@ -11,7 +11,7 @@ from typing import Any
 
 from absl import flags
 
-from linear_cifar.datasets import DATASET_NAMES
+from linear_cifar.datasets import DATASET_NAMES, SPLITS
 from linear_cifar.losses import LOSSES
 
 FLAGS = flags.FLAGS
@@ -43,11 +43,29 @@ def define(*names: str, **defaults: Any) -> None:
         "seed", 0, "Seed of the initial parameters and of the order.", 0, 2**32 - 1
     )
     for name in names:
-        _TRAINING[name]()
+        if name not in defaults:
+            _TRAINING[name]()
     for name, default in defaults.items():
         _TRAINING[name](default)
     for name in ("dataset", "data_dir", "output_dir", "overwrite", "seed", *names, *defaults):
         FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])  # for --helpshort
+
+
+def define_list(
+    name: str, default: str, of: type, help_text: str, admits: Callable[[Any], bool]
+) -> None:
+    """Defines a flag of comma-separated numbers, each of which has to be finite and admitted."""
+
+    def valid(words: list[str]) -> bool:
+        try:
+            values = [of(word) for word in words]
+        except ValueError:
+            return False
+        return bool(values) and all(math.isfinite(value) and admits(value) for value in values)
+
+    flags.DEFINE_list(name, default, f"{help_text} Numbers separated by commas.")
+    flags.register_validator(name, valid, f"{help_text} One of the values is not one it can have.")
+    FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])
 
 
 def _float(name: str, default: float, help_text: str, admits: Callable[[float], bool]) -> None:
@@ -98,6 +116,23 @@ def _shuffle(default: bool = False) -> None:
     flags.DEFINE_bool("shuffle", default, text)
 
 
+def _n_seeds(default: int = 1) -> None:
+    text = "Seeds to train at once, from --seed on; more than one gives means with their spread."
+    flags.DEFINE_integer("n_seeds", default, text, 1)
+
+
+def _split(default: str = "assignment") -> None:
+    text = (
+        "assignment: data_batch_1 trains and data_batch_2 validates; full: 49,000 images of all "
+        "five batches train and 1,000 validate."
+    )
+    flags.DEFINE_enum("split", default, SPLITS, text)
+
+
+RUN = (
+    "lam", "learning_rate", "batch_size", "n_epochs", "loss", "decay_factor", "decay_every",
+    "shuffle", "n_seeds",
+)  # fmt: skip
 _TRAINING: dict[str, Callable[..., None]] = {
     "lam": _lam,
     "learning_rate": _learning_rate,
@@ -107,4 +142,6 @@ _TRAINING: dict[str, Callable[..., None]] = {
     "decay_factor": _decay_factor,
     "decay_every": _decay_every,
     "shuffle": _shuffle,
+    "n_seeds": _n_seeds,
+    "split": _split,
 }

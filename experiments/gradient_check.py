@@ -45,6 +45,7 @@ def main(argv: list[str]) -> int:
         records.write_csv(folder / "cases.csv", COLUMNS, (row.values() for row in rows))
         result = {
             **runner.describe_source("gradient_check", dataset),
+            "seed": FLAGS.seed,
             "cases": rows,
             "passed": passed,
             "seconds": watch.seconds,

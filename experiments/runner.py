@@ -13,7 +13,6 @@ from absl import app, flags, logging
 from tqdm import tqdm
 
 from linear_cifar.datasets import DataError, Dataset, load_dataset
-from linear_cifar.optimizers import Hyperparameters
 from linear_cifar.records import RecordError, describe_dataset, describe_machine, new_run
 from linear_cifar.training import SettingsError
 
@@ -78,18 +77,17 @@ def data_title(dataset: Dataset) -> str:
     return f"{dataset.name} ({'official files' if dataset.official else 'not the official files'})"
 
 
+def time_stamp() -> str:
+    """The time to the microsecond, for the names of folders."""
+    return datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
+
+
 @contextmanager
 def output_folder(experiment: str) -> Iterator[tuple[Path, Path]]:
     """Opens the run's folder: yields where to write now, and where that will stand."""
-    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
-    target = Path(FLAGS.output_dir or f"runs/{experiment}-{stamp}")
+    target = Path(FLAGS.output_dir or f"runs/{experiment}-{time_stamp()}")
     with new_run(target, FLAGS.overwrite) as folder:
         yield folder, target
-
-
-def hyperparameters() -> Hyperparameters:
-    """The one configuration that the flags describe."""
-    return Hyperparameters(FLAGS.lam, FLAGS.learning_rate, FLAGS.decay_factor, FLAGS.decay_every)
 
 
 def describe_source(experiment: str, dataset: Dataset) -> dict[str, Any]:
@@ -97,20 +95,7 @@ def describe_source(experiment: str, dataset: Dataset) -> dict[str, Any]:
     return {
         "experiment": experiment,
         "dataset": describe_dataset(dataset),
-        "seed": FLAGS.seed,
         **describe_machine(),
-    }
-
-
-def describe_run(experiment: str, dataset: Dataset) -> dict[str, Any]:
-    """The part of `result.json` that is known before training."""
-    return {
-        **describe_source(experiment, dataset),
-        "hyperparameters": hyperparameters()._asdict(),
-        "n_epochs": FLAGS.n_epochs,
-        "batch_size": FLAGS.batch_size,
-        "loss": FLAGS.loss,
-        "shuffle": FLAGS.shuffle,
     }
 
 

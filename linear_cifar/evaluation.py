@@ -102,6 +102,26 @@ def confusion_matrix(params: Params, split: Split, standardiser: Standardiser) -
     return jnp.bincount(cells, length=n_classes**2).reshape(n_classes, n_classes).astype(jnp.int32)
 
 
+def roughness(params: Params, image_shape: tuple[int, int, int]) -> jax.Array:
+    """How rough the weight images are: their total variation over their size.
+
+    Σ (|∂W/∂row| + |∂W/∂column|) / (2 Σ |W − mean|), with differences of neighbouring pixels and the
+    mean of each class and channel. Independent noise gives about √2, a smooth image little; a
+    factor on W changes nothing, so that weights don't count as smooth for being small.
+
+    Args:
+      params: weights [K, d] and bias [K].
+      image_shape: (channels, rows, columns), whose product is d.
+
+    Returns:
+      A scalar in the dtype of the weights.
+    """
+    images = params.weights.reshape(-1, *image_shape)
+    variation = sum(jnp.mean(jnp.abs(jnp.diff(images, axis=axis))) for axis in (-2, -1))
+    size = jnp.mean(jnp.abs(images - images.mean(axis=(-2, -1), keepdims=True)))
+    return variation / (2 * size)
+
+
 def _map_examples(
     function: Callable, params: Params, split: Split, standardiser: Standardiser
 ):  # -> what the function returns, each with a leading axis [n]

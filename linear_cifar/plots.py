@@ -8,15 +8,18 @@ from matplotlib.figure import Figure
 from linear_cifar.model import Params
 from linear_cifar.training import History
 
-_TRAIN, _VALIDATION = "C0", "C1"
+_TRAIN, _VALIDATION, _RATE = "C0", "C1", "0.4"
 
 
-def plot_history(history: History, title: str) -> Figure:
+def plot_history(history: History, title: str, learning_rates: np.ndarray | None = None) -> Figure:
     """Curves of loss, cost and accuracy over epochs, training and validation.
 
     Args:
-      history: of one run, fields [n_epochs + 1].
+      history: of one run, fields [n_epochs + 1]; or of S seeds, [S, n_epochs + 1], drawn as their
+        mean with a band of one standard deviation to either side.
       title: goes above the three panels; says which run and which data.
+      learning_rates: η of each epoch, [n_epochs + 1], where it is not constant; drawn on an axis
+        of its own.
 
     Returns:
       The figure. Epochs with a value that is not finite are left out of the curves.
@@ -24,13 +27,22 @@ def plot_history(history: History, title: str) -> Figure:
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     for axes, name in zip(figure.subplots(1, 3), ("loss", "cost", "accuracy"), strict=True):
         for part, colour in (("train", _TRAIN), ("validation", _VALIDATION)):
-            values = np.asarray(getattr(history, f"{part}_{name}"), float)
-            axes.plot(values, color=colour, label={"train": "training"}.get(part, part))
+            values = np.atleast_2d(np.asarray(getattr(history, f"{part}_{name}"), float))
+            mean, sd = values.mean(axis=0), values.std(axis=0)
+            axes.plot(mean, color=colour, label={"train": "training"}.get(part, part))
+            if len(values) > 1:
+                axes.fill_between(range(len(mean)), mean - sd, mean + sd, color=colour, alpha=0.25)
         axes.set(
             xlabel="epoch", ylabel={"loss": "loss (nats)", "cost": "cost (nats)"}.get(name, name)
         )
         axes.grid(alpha=0.3)
         axes.legend()
+    if learning_rates is not None:
+        right = axes.twinx()
+        # An epoch's rate belongs to the stretch that ends at its point.
+        right.step(range(1, len(learning_rates)), learning_rates[:-1], color=_RATE, ls=":")
+        right.set_yscale("log")
+        right.set_ylabel("learning rate", color=_RATE)
     figure.suptitle(title)
     return figure
 
@@ -66,4 +78,73 @@ def plot_weights(
         axes.imshow(image, interpolation="nearest")
         axes.set_title(name, fontsize=10)
     figure.suptitle(f"{title}\nmid-grey is 0, black and white are ∓{largest:.2g}", fontsize=11)
+    return figure
+
+
+def plot_grid(
+    accuracy: np.ndarray,
+    learning_rates: Sequence[float],
+    lams: Sequence[float],
+    low_high: tuple[float, float],
+    title: str,
+) -> Figure:
+    """A heat map of accuracy over η (rows) and λ (columns), each cell with its number.
+
+    Args:
+      accuracy: [η, λ], from 0 to 1; NaN where training diverged.
+      learning_rates: the rows' η.
+      lams: the columns' λ.
+      low_high: accuracies at the ends of the colour scale; share them among maps to compare.
+      title: goes above the map.
+
+    Returns:
+      The figure.
+    """
+    figure = Figure(
+        figsize=(1.6 + 1.3 * len(lams), 1.8 + 0.7 * len(learning_rates)), layout="constrained"
+    )
+    axes = figure.subplots()
+    low, high = low_high
+    image = axes.imshow(accuracy, vmin=low, vmax=high, cmap="viridis", aspect="auto")
+    for (row, column), value in np.ndenumerate(accuracy):
+        dark = value < (low + high) / 2
+        axes.text(column, row, "diverged" if np.isnan(value) else f"{value:.4f}",
+                  ha="center", va="center", color="white" if dark else "black")  # fmt: skip
+    axes.set_xticks(range(len(lams)), [f"{lam:g}" for lam in lams])
+    axes.set_yticks(range(len(learning_rates)), [f"{rate:g}" for rate in learning_rates])
+    axes.set(xlabel="λ", ylabel="learning rate")
+    figure.colorbar(image, label="accuracy")
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def plot_probabilities(
+    probabilities: Sequence[np.ndarray],
+    correct: Sequence[np.ndarray],
+    names: Sequence[str],
+    title: str,
+) -> Figure:
+    """Histograms of the probability given to the true class, by whether the prediction is right.
+
+    Args:
+      probabilities: of each model, [n], from 0 to 1.
+      correct: of each model, [n], bool.
+      names: of the models, a panel each.
+      title: goes above the panels.
+
+    Returns:
+      The figure; all panels have the same bins and axes.
+    """
+    figure = Figure(figsize=(5.5 * len(names), 4), layout="constrained")
+    bins = np.linspace(0, 1, 41)
+    panels = figure.subplots(1, len(names), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, p, right, name in zip(panels, probabilities, correct, names, strict=True):
+        for mask, label, colour in ((right, "correctly", "C2"), (~right, "incorrectly", "C3")):
+            text = f"{label} classified ({mask.sum()})"
+            axes.hist(p[mask], bins=bins, alpha=0.55, color=colour, label=text)
+        axes.set(xlabel="probability of the true class", title=name)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    panels[0].set_ylabel("test images")
+    figure.suptitle(title)
     return figure

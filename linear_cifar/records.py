@@ -115,6 +115,16 @@ def write_history(path: Path, history: History) -> None:
     write_csv(path, ("epoch", *History._fields), rows)
 
 
+def write_history_by_seed(path: Path, history: History, first_seed: int) -> None:
+    """Writes several seeds' history, fields [S, n_epochs + 1], as CSV: `seed`, `epoch`, fields."""
+    columns = [np.asarray(column) for column in history]
+    rows = (
+        (first_seed + seed, epoch, *(column[seed, epoch] for column in columns))
+        for seed, epoch in np.ndindex(columns[0].shape)
+    )
+    write_csv(path, ("seed", "epoch", *History._fields), rows)
+
+
 def read_history(path: Path) -> History:
     """Reads what `write_history` wrote; each field a numpy array [n_epochs + 1], float64."""
     table = np.genfromtxt(path, delimiter=",", names=True, ndmin=1)
@@ -124,6 +134,13 @@ def read_history(path: Path) -> History:
 def write_params(path: Path, params: Params) -> None:
     """Writes the arrays `weights` [K, d] and `bias` [K] as an uncompressed .npz."""
     np.savez(path, weights=np.asarray(params.weights), bias=np.asarray(params.bias))
+
+
+def read_history_by_seed(path: Path) -> History:
+    """Reads what `write_history_by_seed` wrote; fields [S, n_epochs + 1], numpy float64."""
+    table = np.genfromtxt(path, delimiter=",", names=True)
+    n_seeds = len(np.unique(table["seed"]))
+    return History(*(table[name].reshape(n_seeds, -1) for name in History._fields))
 
 
 def read_params(path: Path) -> Params:

@@ -1,0 +1,17 @@
+"""Training with all the data: 49,000 images train, 1,000 validate.
+
+python -m experiments.full_data
+"""
+
+from experiments import flags, runner, runs
+
+
+def main(argv: list[str]) -> int:
+    """Trains on all five batches but their last 1,000 images, and tests on test_batch."""
+    del argv
+    return runs.command("full_data", split="full")
+
+
+if __name__ == "__main__":
+    flags.define(*flags.RUN, lam=0.1)
+    runner.launch(main)

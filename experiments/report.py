@@ -1,0 +1,129 @@
+"""All of the report's runs, and its numbers beside ours, as one page.
+
+python -m experiments.report --n_seeds=10
+
+Writes index.html, which holds its images and opens from disk, report.json, and each run's record
+under parts/. What an interruption leaves is used again with --resume.
+"""
+
+import json
+import shutil
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from absl import flags as absl_flags
+
+from experiments import flags, grids, page, plan, runner, runs
+from linear_cifar import records
+from linear_cifar.datasets import Dataset, Split
+
+FLAGS = absl_flags.FLAGS
+BEGUN = "begun.json"  # what a report was begun with; a resumed one has to agree
+QUICK_EPOCHS, QUICK_IMAGES = 3, 1000
+
+
+def main(argv: list[str]) -> int:
+    """Makes every part that is not there yet, then the page of them all."""
+    del argv
+    watch = runner.Stopwatch()
+    with watch.phase("load"):
+        datasets = {split: _reduced(runner.load_data(split)) for split in ("assignment", "full")}
+    folder = Path(FLAGS.output_dir or f"runs/report-{runner.time_stamp()}")
+    _begin(folder, datasets)
+    parts = _parts(datasets)
+    for done, (name, make) in enumerate(parts.items(), 1):
+        target = folder / "parts" / name
+        if not target.exists():
+            print(f"[{done}/{len(parts)}] {name}", file=sys.stderr, flush=True)
+            with records.new_run(target) as staged:
+                make(staged)
+    print("page", file=sys.stderr, flush=True)
+    report = page.write(folder, datasets, FLAGS.n_seeds, FLAGS.quick)
+    page.print_summary(report, folder)
+    return 0
+
+
+def _parts(datasets: dict[str, Dataset]) -> dict[str, Any]:
+    """What makes each part, by name; it is given the folder to write into."""
+    made: dict[str, Any] = {}
+    for name, run in plan.every_run().items():
+        settings = _with_flags(run.settings)
+        made[name] = partial(_make_run, name, settings, datasets[settings.split])
+    for name, grid in plan.GRIDS.items():
+        settings = _with_flags(grid.settings)
+        made[name] = partial(_make_grid, name, grid.axes, settings, datasets["assignment"])
+    return made
+
+
+def _with_flags(settings):
+    n_epochs = min(settings.n_epochs, QUICK_EPOCHS) if FLAGS.quick else settings.n_epochs
+    return replace(settings, seed=FLAGS.seed, n_seeds=FLAGS.n_seeds, n_epochs=n_epochs)
+
+
+def _make_run(name, settings, dataset, folder: Path) -> None:
+    watch = runner.Stopwatch()
+    outcome = runs.train(settings, dataset, watch)
+    if outcome.interrupted:
+        raise KeyboardInterrupt
+    runs.write(name, settings, dataset, outcome, folder, watch)
+
+
+def _make_grid(name, axes, settings, dataset, folder: Path) -> None:
+    watch = runner.Stopwatch()
+    rows, params = grids.train(axes, settings, dataset, watch)
+    result = grids.write(name, axes, settings, dataset, rows, params, folder, watch)
+    if result["interrupted"]:
+        raise KeyboardInterrupt
+
+
+def _reduced(dataset: Dataset) -> Dataset:
+    """The first images only, with --quick."""
+    if not FLAGS.quick:
+        return dataset
+    train, validation, test = (
+        Split(split.inputs[:QUICK_IMAGES], split.labels[:QUICK_IMAGES])
+        for split in (dataset.train, dataset.validation, dataset.test)
+    )
+    return replace(dataset, train=train, validation=validation, test=test)
+
+
+def _begin(folder: Path, datasets: dict[str, Dataset]) -> None:
+    """Makes the report's folder, or sees that what is there may be gone on with."""
+    asked = {
+        "n_seeds": FLAGS.n_seeds,
+        "seed": FLAGS.seed,
+        "quick": FLAGS.quick,
+        "data": {name: records.describe_dataset(d)["sha256"] for name, d in datasets.items()},
+    }
+    begun = folder / BEGUN
+    try:
+        if begun.exists():
+            if not FLAGS.resume:
+                raise records.RecordError(
+                    f"{folder} holds a report: --resume it, or choose another folder"
+                )
+            if json.loads(begun.read_text()) != asked:
+                raise records.RecordError(
+                    f"{folder} was begun with other seeds, data or --quick: choose another folder"
+                )
+            for left_over in (folder / "parts").glob(".*.partial-*"):
+                shutil.rmtree(left_over)
+        elif folder.exists() and any(folder.iterdir()):
+            raise records.RecordError(
+                f"{folder} holds something other than a report: choose another folder"
+            )
+        else:
+            (folder / "parts").mkdir(parents=True)
+            records.write_json(begun, asked)
+    except OSError as error:
+        raise records.RecordError(f"cannot write to {folder}: {error.strerror}") from error
+
+
+if __name__ == "__main__":
+    flags.define("n_seeds")
+    absl_flags.DEFINE_bool("resume", False, "Go on with the report that --output_dir holds.")
+    absl_flags.DEFINE_bool("quick", False, "A few epochs on a few images: to see that it works.")
+    runner.launch(main)

@@ -1,0 +1,200 @@
+"""One configuration, trained from one seed or several at once, measured and recorded."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import runner
+from experiments.settings import Settings
+from linear_cifar import records
+from linear_cifar.datasets import Dataset
+from linear_cifar.evaluation import Metrics, confusion_matrix, evaluate
+from linear_cifar.model import Params
+from linear_cifar.optimizers import step_decay
+from linear_cifar.statistics import summarise
+from linear_cifar.training import History, TrainState, epochs, stack_history
+
+FIGURES_OF_RESULT = (
+    "train_cost", "validation_cost", "train_accuracy", "validation_accuracy", "test_accuracy",
+)  # fmt: skip
+
+
+class Outcome(NamedTuple):
+    """What training gave, as numpy arrays with a leading axis of seeds."""
+
+    params: Params  # [S, K, d], [S, K]
+    history: History  # [S, epochs + 1]
+    test: Metrics  # [S]
+    interrupted: bool
+
+
+def command(experiment: str, **fixed: Any) -> int:
+    """Runs what the flags describe and writes the record; returns the exit code."""
+    settings = Settings.from_flags(**fixed)
+    watch = runner.Stopwatch()
+    with runner.output_folder(experiment) as (folder, target):
+        with watch.phase("load"):
+            dataset = runner.load_data(settings.split)
+        outcome = train(settings, dataset, watch)
+        result = write(experiment, settings, dataset, outcome, folder, watch)
+    print_result(settings, dataset, result, target)
+    return 130 if outcome.interrupted else 0
+
+
+def train(settings: Settings, dataset: Dataset, watch: runner.Stopwatch) -> Outcome:
+    """Trains and tests; an interrupt ends it with what the finished epochs gave."""
+    seeds = range(settings.seed, settings.seed + settings.n_seeds)
+    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
+    if settings.n_seeds > 1 and not settings.shuffle:
+        params, history, interrupted = _train(keys, settings, dataset, watch)
+    else:
+        # Alone, so as to be what it always was; and shuffled, for every seed has its own order.
+        parts = [_train(key, settings, dataset, watch) for key in keys]
+        params, history = jax.tree.map(lambda *a: np.stack(a), *[part[:2] for part in parts])
+        interrupted = parts[-1][2]
+    with watch.phase("evaluate"):
+        test = jax.device_get(_test(params, settings, dataset))
+    return Outcome(params, history, test, interrupted)
+
+
+def _train(key, settings, dataset, watch) -> tuple[Params, History, bool]:
+    steps = epochs(
+        key,
+        settings.hyperparameters,
+        dataset,
+        loss=settings.loss_function,
+        n_epochs=settings.n_epochs,
+        batch_size=settings.batch_size,
+        shuffle=settings.shuffle,
+    )
+    measured, interrupted = [], False
+    try:
+        for step in runner.progress(_timed(steps, watch), settings.n_epochs + 1, _describe):
+            state, metrics = step
+            measured.append(metrics)
+    except KeyboardInterrupt:
+        if not measured:
+            raise
+        interrupted = True
+        print(f"interrupted after epoch {len(measured) - 1}", file=sys.stderr)
+    return *jax.device_get((state.params, stack_history(measured))), interrupted
+
+
+def _timed(steps: Iterator, watch: runner.Stopwatch) -> Iterator[tuple[TrainState, History]]:
+    """Passes epochs on once they are done; what is dispatched together is timed apart."""
+    while True:
+        with watch.phase("train"):
+            step = next(steps, None)
+            if step is None:
+                return
+            jax.block_until_ready(step[0])
+        with watch.phase("evaluate"):
+            jax.block_until_ready(step[1])
+        yield step
+
+
+def _describe(epoch: tuple[TrainState, History]) -> str:
+    cost, accuracy = (np.mean(v) for v in (epoch[1].train_cost, epoch[1].validation_accuracy))
+    return f"cost {cost:.4f}, validation accuracy {accuracy:.4f}"
+
+
+def _test(params: Params, settings: Settings, dataset: Dataset) -> Metrics:
+    def test(params):
+        lam, loss = np.float32(settings.lam), settings.loss_function
+        return evaluate(params, split, dataset.standardiser, lam, loss)
+
+    split = jax.tree.map(jnp.asarray, dataset.test)
+    return jax.vmap(test)(params)
+
+
+def write(
+    experiment: str,
+    settings: Settings,
+    dataset: Dataset,
+    outcome: Outcome,
+    folder: Path,
+    watch: runner.Stopwatch,
+) -> dict[str, Any]:
+    """Writes a run's record and figures into a folder; returns what `result.json` says."""
+    with watch.phase("plot"):
+        _plot(experiment, settings, dataset, outcome, folder)
+    single = settings.n_seeds == 1
+    # One seed's arrays stand without the axis of seeds.
+    params = jax.tree.map(lambda a: a[0], outcome.params) if single else outcome.params
+    records.write_params(folder / records.PARAMS, params)
+    mean_history = History(*(np.mean(column, axis=0) for column in outcome.history))
+    records.write_history(folder / records.HISTORY, mean_history)
+    if not single:
+        records.write_history_by_seed(
+            folder / "history_by_seed.csv", outcome.history, settings.seed
+        )
+    result = _result(experiment, settings, dataset, outcome) | {"seconds": watch.seconds}
+    records.write_json(folder / records.RESULT, result)
+    return result
+
+
+def _result(experiment, settings, dataset, outcome) -> dict[str, Any]:
+    by_seed = {name: column[:, -1] for name, column in outcome.history._asdict().items()}
+    by_seed["test_accuracy"] = outcome.test.accuracy
+    first = jax.tree.map(lambda a: jnp.asarray(a[0]), outcome.params)
+    counts = jax.device_get(confusion_matrix(first, dataset.test, dataset.standardiser))
+    by_class = counts.diagonal() / counts.sum(axis=1)
+    diverged = ~np.isfinite(by_seed["train_cost"])
+    result = {
+        **runner.describe_source(experiment, dataset),
+        "seed": settings.seed,
+        "hyperparameters": settings.hyperparameters._asdict(),
+        **{
+            name: value
+            for name, value in asdict(settings).items()
+            if name not in Settings().hyperparameters._fields
+        },
+        **{name: np.mean(by_seed[name]) for name in FIGURES_OF_RESULT},
+        "test_accuracy_by_class": dict(zip(dataset.class_names, by_class, strict=True)),
+        "diverged": bool(diverged.any()),
+        "interrupted": outcome.interrupted,
+    }
+    if settings.n_seeds > 1:
+        result["over_seeds"] = {
+            name: {**summarise(by_seed[name])._asdict(), "values": by_seed[name]}
+            for name in FIGURES_OF_RESULT
+        }
+    return result
+
+
+def _plot(experiment, settings, dataset, outcome, folder) -> None:
+    from linear_cifar import plots  # matplotlib takes half a second
+
+    title = f"{experiment}: {settings.title} · {runner.data_title(dataset)}"
+    rates = None
+    if settings.decay_factor > 1:
+        n_rows = len(outcome.history.train_cost[0])
+        rates = step_decay(settings.hyperparameters, 1)(np.arange(n_rows))
+    figures = {"curves": plots.plot_history(outcome.history, title, rates)}
+    if dataset.image_shape is not None:
+        first = jax.tree.map(lambda a: a[0], outcome.params)
+        figures["weights"] = plots.plot_weights(
+            first, dataset.class_names, dataset.image_shape, title
+        )
+    records.write_figures(folder, figures)
+
+
+def print_result(settings: Settings, dataset: Dataset, result: dict[str, Any], target) -> None:
+    """Prints the closing table of a run."""
+    rows: list[tuple[str, Any]] = [("run", settings.title), ("data", runner.data_title(dataset))]
+    for name in FIGURES_OF_RESULT:
+        rows.append((name.replace("_", " "), float(result[name])))
+        if settings.n_seeds > 1:
+            over = result["over_seeds"][name]
+            interval = f"95 % interval {over['low']:.4f} to {over['high']:.4f}"
+            rows[-1] = (rows[-1][0], f"{over['mean']:.4f} ± {over['sd']:.4f}, {interval}")
+    if result["diverged"]:
+        rows.append(("diverged", "yes: the cost is not finite"))
+    seconds = (f"{name} {value:.1f}" for name, value in result["seconds"].items())
+    runner.print_table([*rows, ("seconds", ", ".join(seconds)), ("written to", target)])
