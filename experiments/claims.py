@@ -16,8 +16,7 @@ from linear_cifar.statistics import Interval, paired_difference
 from linear_cifar.training import History
 
 SUPPORTED, CONTRADICTED, NOISE = "supported", "contradicted", "within noise"
-BY_SEED, BY_IMAGE = "paired t over seeds", "paired test on the test images"
-ONE_SEED = "one seed: no interval"
+BY_SEED, BY_IMAGE, ONE_SEED = "seed", "test image", "one seed, no interval"  # what is paired
 
 
 class Finished(NamedTuple):

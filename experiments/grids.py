@@ -139,7 +139,8 @@ def _accuracies(params: Params, split: Split, dataset: Dataset) -> np.ndarray:
     def accuracy(params):
         return evaluate(params, split, dataset.standardiser, np.float32(0)).accuracy
 
-    return np.asarray(jax.vmap(jax.vmap(accuracy))(params), float)
+    # A float32 fraction in seven digits is the fraction of the counts again.
+    return np.asarray(jax.vmap(jax.vmap(accuracy))(params), float).round(7)
 
 
 def write(

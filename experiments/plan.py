@@ -83,11 +83,6 @@ VARIANTS = {
         ),
     },
     "multi_bce": {
-        "multi_bce_batch_80": Run(
-            "batches of 80: 1.25 times the steps",
-            Settings(loss="multi_bce", batch_size=80),
-            f"{_BASELINE} --loss=multi_bce --batch_size=80",
-        ),
         "multi_bce_batch_50": Run(
             "batches of 50: twice the steps",
             Settings(loss="multi_bce", batch_size=50),

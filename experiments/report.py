@@ -96,7 +96,7 @@ def _begin(folder: Path, datasets: dict[str, Dataset]) -> None:
         "n_seeds": FLAGS.n_seeds,
         "seed": FLAGS.seed,
         "quick": FLAGS.quick,
-        "data": {name: records.describe_dataset(d)["sha256"] for name, d in datasets.items()},
+        "data": {name: dataset.sha256 for name, dataset in datasets.items()},
     }
     begun = folder / BEGUN
     try:

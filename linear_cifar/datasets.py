@@ -1,6 +1,8 @@
 """Data as training uses it: inputs as they are stored, and what standardises them."""
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,6 +70,15 @@ class Dataset:
     def n_classes(self) -> int:
         """The number of classes K."""
         return len(self.class_names)
+
+    @cached_property
+    def sha256(self) -> str:
+        """The checksum of all inputs and labels, in hexadecimal; it tells data apart."""
+        digest = hashlib.sha256()
+        for split in (self.train, self.validation, self.test):
+            for array in split:
+                digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
 
 
 def fit_standardiser(inputs: np.ndarray, chunk: int = 256) -> Standardiser:

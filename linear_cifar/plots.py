@@ -101,7 +101,8 @@ def plot_grid(
       The figure.
     """
     figure = Figure(
-        figsize=(1.6 + 1.3 * len(lams), 1.8 + 0.7 * len(learning_rates)), layout="constrained"
+        figsize=(max(5, 1.6 + 1.3 * len(lams)), 1.8 + 0.7 * len(learning_rates)),
+        layout="constrained",
     )
     axes = figure.subplots()
     low, high = low_high
