@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import runner
+from experiments import runner, runs
 from experiments.settings import Settings
 from linear_cifar import records, sweep
 from linear_cifar.datasets import Dataset, Split
@@ -86,53 +86,29 @@ def _steps(axes, fixed, dataset, watch, rows, params) -> Iterator[str]:
                 row |= {f"{name}_accuracy": by_seed.mean(), f"{name}_accuracy_by_seed": by_seed}
             row["diverged"] = bool(np.isnan(row["train_accuracy"]))
             rows.append(row)
-            params.append(jax.tree.map(lambda a, i=i: np.asarray(a[0, i]), trained))
+            params.append(jax.tree.map(lambda a, i=i: a[0, i], trained))
 
 
 def _train_batch_size(combined, settings, dataset, watch) -> Generator[str, None, Params]:
     """Yields a text an epoch; returns the parameters with leading axes [seeds, configurations]."""
-    seeds = range(settings.seed, settings.seed + settings.n_seeds)
-    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
-    n = len(combined.lam)
-    if settings.shuffle:  # every seed has its own order
-        calls = [(key, combined) for key in keys]
-    else:
-        tiled = combined._replace(
-            lam=np.tile(combined.lam, len(keys)),
-            learning_rate=np.tile(combined.learning_rate, len(keys)),
+    trained, n = [], len(combined.lam)
+    for key, hyperparameters in sweep.calls(settings.keys, combined, settings.shuffle):
+        steps = epochs(
+            key,
+            hyperparameters,
+            dataset,
+            loss=settings.loss_function,
+            n_epochs=settings.n_epochs,
+            batch_size=settings.batch_size,
+            shuffle=settings.shuffle,
+            measure=False,
         )
-        calls = [(jnp.repeat(keys, n), tiled)]
-    trained = []
-    for call_key, hyperparameters in calls:
-        steps = _timed_epochs(call_key, hyperparameters, settings, dataset, watch)
-        state = next(steps)  # before training
-        for step in steps:
-            state = step
-            yield f"batches of {settings.batch_size}, {n} × {len(keys)} runs"
-        trained.append(state.params)
-    return jax.tree.map(
-        lambda *a: jnp.concatenate(a).reshape(len(keys), n, *a[0].shape[1:]), *trained
-    )
-
-
-def _timed_epochs(call_key, hyperparameters, settings, dataset, watch) -> Iterator:
-    steps = epochs(
-        call_key,
-        hyperparameters,
-        dataset,
-        loss=settings.loss_function,
-        n_epochs=settings.n_epochs,
-        batch_size=settings.batch_size,
-        shuffle=settings.shuffle,
-        measure=False,
-    )
-    while True:
-        with watch.phase("train"):
-            step = next(steps, None)
-            if step is None:
-                return
-            jax.block_until_ready(step[0])
-        yield step[0]
+        for epoch, (state, _) in enumerate(runs.timed(steps, watch)):
+            last = state
+            if epoch:
+                yield f"batches of {settings.batch_size}, {n} × {settings.n_seeds} runs"
+        trained.append(last.params)
+    return sweep.collect(trained, settings.n_seeds, n)
 
 
 def _accuracies(params: Params, split: Split, dataset: Dataset) -> np.ndarray:
@@ -140,7 +116,8 @@ def _accuracies(params: Params, split: Split, dataset: Dataset) -> np.ndarray:
         return evaluate(params, split, dataset.standardiser, np.float32(0)).accuracy
 
     # A float32 fraction in seven digits is the fraction of the counts again.
-    return np.asarray(jax.vmap(jax.vmap(accuracy))(params), float).round(7)
+    on_device = jax.tree.map(jnp.asarray, params)
+    return np.asarray(jax.vmap(jax.vmap(accuracy))(on_device), float).round(7)
 
 
 def write(

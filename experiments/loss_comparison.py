@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
         for name, one in settings.items():
             if interrupted:
                 break
-            outcome = runs.train(one, dataset, watch)
+            (outcome,) = runs.train([one], dataset, watch)
             (folder / name).mkdir()
             results[name] = runs.write(name, one, dataset, outcome, folder / name, watch)
             params[name] = jax.tree.map(lambda a: a[0], outcome.params)

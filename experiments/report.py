@@ -9,14 +9,14 @@ under parts/. What an interruption leaves is used again with --resume.
 import json
 import shutil
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from absl import flags as absl_flags
 
 from experiments import flags, grids, page, plan, runner, runs
+from experiments.settings import Settings
 from linear_cifar import records
 from linear_cifar.datasets import Dataset, Split
 
@@ -33,50 +33,59 @@ def main(argv: list[str]) -> int:
         datasets = {split: _reduced(runner.load_data(split)) for split in ("assignment", "full")}
     folder = Path(FLAGS.output_dir or f"runs/report-{runner.time_stamp()}")
     _begin(folder, datasets)
-    parts = _parts(datasets)
-    for done, (name, make) in enumerate(parts.items(), 1):
-        target = folder / "parts" / name
-        if not target.exists():
-            print(f"[{done}/{len(parts)}] {name}", file=sys.stderr, flush=True)
-            with records.new_run(target) as staged:
-                make(staged)
+    groups = _groups()
+    for done, (names, make) in enumerate(groups.items(), 1):
+        missing = [name for name in names if not (folder / "parts" / name).exists()]
+        if missing:
+            print(f"[{done}/{len(groups)}] {', '.join(names)}", file=sys.stderr, flush=True)
+            # All of the group again: a run trained in other company may round differently.
+            make(names, datasets, folder / "parts")
     print("page", file=sys.stderr, flush=True)
     report = page.write(folder, datasets, FLAGS.n_seeds, FLAGS.quick)
     page.print_summary(report, folder)
     return 0
 
 
-def _parts(datasets: dict[str, Dataset]) -> dict[str, Any]:
-    """What makes each part, by name; it is given the folder to write into."""
-    made: dict[str, Any] = {}
+def _groups() -> dict[tuple[str, ...], Callable]:
+    """Runs that can be trained at once, and each grid, with what makes them."""
+    by_shape: dict[Settings, list[str]] = {}
     for name, run in plan.every_run().items():
-        settings = _with_flags(run.settings)
-        made[name] = partial(_make_run, name, settings, datasets[settings.split])
-    for name, grid in plan.GRIDS.items():
-        settings = _with_flags(grid.settings)
-        made[name] = partial(_make_grid, name, grid.axes, settings, datasets["assignment"])
-    return made
+        # What is left when the hyper-parameters are the same: what fixes shapes.
+        shape = replace(run.settings, **Settings().hyperparameters._asdict())
+        by_shape.setdefault(shape, []).append(name)
+    groups: dict[tuple[str, ...], Callable] = {tuple(n): _make_runs for n in by_shape.values()}
+    return groups | {(name,): _make_grid for name in plan.GRIDS}
 
 
-def _with_flags(settings):
+def _with_flags(settings: Settings) -> Settings:
     n_epochs = min(settings.n_epochs, QUICK_EPOCHS) if FLAGS.quick else settings.n_epochs
     return replace(settings, seed=FLAGS.seed, n_seeds=FLAGS.n_seeds, n_epochs=n_epochs)
 
 
-def _make_run(name, settings, dataset, folder: Path) -> None:
+def _make_runs(names: Sequence[str], datasets: dict[str, Dataset], parts: Path) -> None:
     watch = runner.Stopwatch()
-    outcome = runs.train(settings, dataset, watch)
-    if outcome.interrupted:
-        raise KeyboardInterrupt
-    runs.write(name, settings, dataset, outcome, folder, watch)
+    together = [_with_flags(plan.every_run()[name].settings) for name in names]
+    dataset = datasets[together[0].split]
+    outcomes = runs.train(together, dataset, watch)
+    for name, settings, outcome in zip(names, together, outcomes, strict=True):
+        if outcome.interrupted:
+            raise KeyboardInterrupt
+        if not (parts / name).exists():
+            with records.new_run(parts / name) as folder:
+                figures = name in plan.RUNS  # the page shows no others
+                runs.write(name, settings, dataset, outcome, folder, watch, figures)
 
 
-def _make_grid(name, axes, settings, dataset, folder: Path) -> None:
+def _make_grid(names: Sequence[str], datasets: dict[str, Dataset], parts: Path) -> None:
     watch = runner.Stopwatch()
-    rows, params = grids.train(axes, settings, dataset, watch)
-    result = grids.write(name, axes, settings, dataset, rows, params, folder, watch)
-    if result["interrupted"]:
-        raise KeyboardInterrupt
+    (name,) = names
+    settings, axes = _with_flags(plan.GRIDS[name].settings), plan.GRIDS[name].axes
+    dataset = datasets[settings.split]
+    with records.new_run(parts / name) as folder:
+        rows, params = grids.train(axes, settings, dataset, watch)
+        result = grids.write(name, axes, settings, dataset, rows, params, folder, watch)
+        if result["interrupted"]:
+            raise KeyboardInterrupt
 
 
 def _reduced(dataset: Dataset) -> Dataset:

@@ -1,7 +1,7 @@
 """One configuration, trained from one seed or several at once, measured and recorded."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import runner
+from experiments.runner import Stopwatch
 from experiments.settings import Settings
-from linear_cifar import records
+from linear_cifar import records, sweep
 from linear_cifar.datasets import Dataset
 from linear_cifar.evaluation import Metrics, confusion_matrix, evaluate
 from linear_cifar.model import Params
-from linear_cifar.optimizers import step_decay
+from linear_cifar.optimizers import Hyperparameters, step_decay
 from linear_cifar.statistics import summarise
 from linear_cifar.training import History, TrainState, epochs, stack_history
 
@@ -37,36 +38,52 @@ class Outcome(NamedTuple):
 def command(experiment: str, **fixed: Any) -> int:
     """Runs what the flags describe and writes the record; returns the exit code."""
     settings = Settings.from_flags(**fixed)
-    watch = runner.Stopwatch()
+    watch = Stopwatch()
     with runner.output_folder(experiment) as (folder, target):
         with watch.phase("load"):
             dataset = runner.load_data(settings.split)
-        outcome = train(settings, dataset, watch)
+        (outcome,) = train([settings], dataset, watch)
         result = write(experiment, settings, dataset, outcome, folder, watch)
     print_result(settings, dataset, result, target)
     return 130 if outcome.interrupted else 0
 
 
-def train(settings: Settings, dataset: Dataset, watch: runner.Stopwatch) -> Outcome:
-    """Trains and tests; an interrupt ends it with what the finished epochs gave."""
-    seeds = range(settings.seed, settings.seed + settings.n_seeds)
-    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
-    if settings.n_seeds > 1 and not settings.shuffle:
-        params, history, interrupted = _train(keys, settings, dataset, watch)
-    else:
-        # Alone, so as to be what it always was; and shuffled, for every seed has its own order.
-        parts = [_train(key, settings, dataset, watch) for key in keys]
-        params, history = jax.tree.map(lambda *a: np.stack(a), *[part[:2] for part in parts])
-        interrupted = parts[-1][2]
-    with watch.phase("evaluate"):
-        test = jax.device_get(_test(params, settings, dataset))
-    return Outcome(params, history, test, interrupted)
+def train(together: Sequence[Settings], dataset: Dataset, watch: Stopwatch) -> list[Outcome]:
+    """Trains and tests runs at once, each from all its seeds.
+
+    An interrupt ends training with what the finished epochs gave, where that is the same for all.
+
+    Args:
+      together: runs that differ in their hyper-parameters alone.
+      dataset: what to train on.
+      watch: takes the times.
+
+    Returns:
+      Each run's outcome.
+    """
+    first, n_runs = together[0], len(together)
+    fields = zip(*(settings.hyperparameters for settings in together), strict=True)
+    table = Hyperparameters(*(np.array(field) for field in fields))
+    results, interrupted = [], False
+    for key, hyperparameters in sweep.calls(first.keys, table, first.shuffle):
+        params, history, interrupted = _train(key, hyperparameters, first, dataset, watch)
+        results.append((params, history))
+        if interrupted and first.shuffle and first.n_seeds > 1:
+            raise KeyboardInterrupt  # some seeds have not begun
+    params, history = sweep.collect(results, first.n_seeds, n_runs)
+    outcomes = []
+    for i, settings in enumerate(together):
+        own_params, own_history = jax.tree.map(lambda a, i=i: a[:, i], (params, history))
+        with watch.phase("evaluate"):
+            test = jax.device_get(_test(own_params, settings, dataset))
+        outcomes.append(Outcome(own_params, own_history, test, interrupted))
+    return outcomes
 
 
-def _train(key, settings, dataset, watch) -> tuple[Params, History, bool]:
+def _train(key, hyperparameters, settings, dataset, watch) -> tuple[Params, History, bool]:
     steps = epochs(
         key,
-        settings.hyperparameters,
+        hyperparameters,
         dataset,
         loss=settings.loss_function,
         n_epochs=settings.n_epochs,
@@ -75,7 +92,7 @@ def _train(key, settings, dataset, watch) -> tuple[Params, History, bool]:
     )
     measured, interrupted = [], False
     try:
-        for step in runner.progress(_timed(steps, watch), settings.n_epochs + 1, _describe):
+        for step in runner.progress(timed(steps, watch), settings.n_epochs + 1, _describe):
             state, metrics = step
             measured.append(metrics)
     except KeyboardInterrupt:
@@ -86,7 +103,7 @@ def _train(key, settings, dataset, watch) -> tuple[Params, History, bool]:
     return *jax.device_get((state.params, stack_history(measured))), interrupted
 
 
-def _timed(steps: Iterator, watch: runner.Stopwatch) -> Iterator[tuple[TrainState, History]]:
+def timed(steps: Iterator, watch: Stopwatch) -> Iterator[tuple[TrainState, History]]:
     """Passes epochs on once they are done; what is dispatched together is timed apart."""
     while True:
         with watch.phase("train"):
@@ -119,11 +136,13 @@ def write(
     dataset: Dataset,
     outcome: Outcome,
     folder: Path,
-    watch: runner.Stopwatch,
+    watch: Stopwatch,
+    figures: bool = True,
 ) -> dict[str, Any]:
     """Writes a run's record and figures into a folder; returns what `result.json` says."""
-    with watch.phase("plot"):
-        _plot(experiment, settings, dataset, outcome, folder)
+    if figures:
+        with watch.phase("plot"):
+            _plot(experiment, settings, dataset, outcome, folder)
     single = settings.n_seeds == 1
     # One seed's arrays stand without the axis of seeds.
     params = jax.tree.map(lambda a: a[0], outcome.params) if single else outcome.params

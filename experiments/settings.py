@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from absl import flags
 
 from linear_cifar.losses import LOSSES, Loss
@@ -39,6 +41,12 @@ class Settings:
     def hyperparameters(self) -> Hyperparameters:
         """Those of the one configuration."""
         return Hyperparameters(self.lam, self.learning_rate, self.decay_factor, self.decay_every)
+
+    @property
+    def keys(self) -> jax.Array:
+        """The PRNG keys of the seeds, [n_seeds]."""
+        seeds = range(self.seed, self.seed + self.n_seeds)
+        return jnp.stack([jax.random.key(seed) for seed in seeds])
 
     @property
     def loss_function(self) -> Loss:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from linear_cifar.datasets import Split, Standardiser
 from linear_cifar.losses import SOFTMAX_CROSS_ENTROPY, Loss
@@ -29,7 +30,7 @@ def evaluate(
     params: Params,
     split: Split,
     standardiser: Standardiser,
-    lam: jax.Array | float,
+    lam: ArrayLike,
     loss: Loss = SOFTMAX_CROSS_ENTROPY,
 ) -> Metrics:
     """Mean loss, cost and accuracy over a split.

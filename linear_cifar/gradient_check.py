@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from linear_cifar.losses import SOFTMAX_CROSS_ENTROPY, Loss
 from linear_cifar.model import Params, logits
@@ -25,7 +26,7 @@ def numerical_gradient(
     params: Params,
     inputs: jax.Array,
     labels: jax.Array,
-    lam: jax.Array | float,
+    lam: ArrayLike,
     loss: Loss = SOFTMAX_CROSS_ENTROPY,
 ) -> Params:
     """The gradient of `objective.cost` by central differences, one for each coefficient.

@@ -2,21 +2,22 @@
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from linear_cifar.losses import SOFTMAX_CROSS_ENTROPY, Loss
 from linear_cifar.model import Params, logits
 
 
-def penalty(params: Params, lam: jax.Array | float) -> jax.Array:
+def penalty(params: Params, lam: ArrayLike) -> jax.Array:
     """The L2 penalty λ Σ W², without a factor of ½ and without the bias; a scalar."""
-    return lam * jnp.sum(params.weights**2)
+    return jnp.multiply(lam, jnp.sum(params.weights**2))
 
 
 def cost(
     params: Params,
     inputs: jax.Array,
     labels: jax.Array,
-    lam: jax.Array | float,
+    lam: ArrayLike,
     loss: Loss = SOFTMAX_CROSS_ENTROPY,
 ) -> jax.Array:
     """The regularised cost, J = (1/n) Σᵢ l(sᵢ, yᵢ) + λ ΣW².
@@ -41,7 +42,7 @@ def cost_gradient(
     params: Params,
     inputs: jax.Array,
     labels: jax.Array,
-    lam: jax.Array | float,
+    lam: ArrayLike,
     loss: Loss = SOFTMAX_CROSS_ENTROPY,
 ) -> Params:
     """The gradient of `cost`, derived by hand.

@@ -3,17 +3,17 @@
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
-import jax
 import optax
+from jax.typing import ArrayLike
 
 
 class Hyperparameters(NamedTuple):
     """What one run is trained with; with a leading axis [C] on every field, C runs."""
 
-    lam: jax.Array | float  # [], λ of the penalty λ‖W‖²
-    learning_rate: jax.Array | float  # [], η in the first epoch
-    decay_factor: jax.Array | float = 1.0  # [], what η is divided by at each decay; 1: constant
-    decay_every: jax.Array | int = 10  # [], epochs from one decay to the next
+    lam: ArrayLike  # [], λ of the penalty λ‖W‖²
+    learning_rate: ArrayLike  # [], η in the first epoch
+    decay_factor: ArrayLike = 1.0  # [], what η is divided by at each decay; 1: constant
+    decay_every: ArrayLike = 10  # [], epochs from one decay to the next
 
 
 Optimizer: TypeAlias = Callable[[Hyperparameters, int], optax.GradientTransformation]

@@ -1,8 +1,11 @@
-"""Tables of configurations, and the choice of the best by validation."""
+"""Tables of configurations, trained from several seeds, and the choice of the best."""
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from linear_cifar.optimizers import Hyperparameters
@@ -23,6 +26,51 @@ def grid(**axes: Sequence[float]) -> Hyperparameters:
     """
     columns = np.array(list(itertools.product(*axes.values()))).T
     return Hyperparameters(**dict(zip(axes, columns, strict=True)))
+
+
+def calls(
+    keys: jax.Array, table: Hyperparameters, shuffle: bool = False
+) -> list[tuple[jax.Array, Hyperparameters]]:
+    """The calls of `training.epochs` that train every configuration from every seed.
+
+    All runs share one call, and with it each batch that is read. Shuffled, every seed has an order
+    of its own, so that there is a call for each. A single run is a call without an axis of runs.
+
+    Args:
+      keys: PRNG keys of the seeds, [S].
+      table: fields [C], or scalars that go for every configuration.
+      shuffle: whether the examples will be shuffled.
+
+    Returns:
+      (key or keys, hyper-parameters) of each call; `collect` puts what they give together.
+    """
+    n = max(np.size(field) for field in table)
+    columns = [np.broadcast_to(field, n) for field in table]
+    table = Hyperparameters(*columns)
+    if n == len(keys) == 1:
+        return [(keys[0], Hyperparameters(*(column[0] for column in columns)))]
+    if shuffle:
+        return [(key, table) for key in keys]
+    tiled = Hyperparameters(*(np.tile(column, len(keys)) for column in columns))
+    return [(jnp.repeat(keys, n), tiled)]
+
+
+def collect(results: Sequence[Any], n_seeds: int, n_configurations: int) -> Any:
+    """What the `calls` of a table gave, as one tree of numpy arrays [S, C, …].
+
+    Args:
+      results: of each call, a tree of arrays, all of the same form.
+      n_seeds: S.
+      n_configurations: C.
+    """
+
+    def together(*arrays):
+        shape = np.shape(arrays[0])
+        if n_seeds * n_configurations > 1:
+            shape = shape[1:]  # the axis of runs
+        return np.stack(arrays).reshape(n_seeds, n_configurations, *shape)
+
+    return jax.tree.map(together, *results)
 
 
 def best(validation_accuracy: np.ndarray) -> int:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import ArrayLike
 
 from linear_cifar.datasets import Dataset, Split, Standardiser
 from linear_cifar.evaluation import evaluate
@@ -44,7 +45,7 @@ class History(NamedTuple):
     validation_accuracy: jax.Array | np.ndarray
 
 
-Gradient: TypeAlias = Callable[[Params, jax.Array, jax.Array, jax.Array | float, Loss], Params]
+Gradient: TypeAlias = Callable[[Params, jax.Array, jax.Array, ArrayLike, Loss], Params]
 
 
 def autodiff(params: Params, inputs, labels, lam, loss: Loss) -> Params:
