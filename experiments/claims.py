@@ -162,8 +162,10 @@ def _losses(runs: dict[str, Finished], data: Dataset) -> list[Claim]:
                  "softmax, λ = 0", _gap, binary, softmax, high=0),
         _compare(skew, "median probability of the true class, softmax − binary",
                  over_images(np.median), softmax, binary, high=0),
-        _compare(tails, "share of test images whose true class has more than 0.5, softmax − binary",
-                 over_images(lambda p: np.mean(p > 0.5)), softmax, binary, high=0),
+        _compare(tails, "share of test images whose true class has more than 0.8, softmax − binary",
+                 over_images(lambda p: np.mean(p > 0.8)), softmax, binary, high=0),
+        _compare(tails, "standard deviation of the probability of the true class, softmax − binary",
+                 over_images(np.std), softmax, binary, high=0),
     ]  # fmt: skip
 
 

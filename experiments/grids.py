@@ -93,16 +93,7 @@ def _train_batch_size(combined, settings, dataset, watch) -> Generator[str, None
     """Yields a text an epoch; returns the parameters with leading axes [seeds, configurations]."""
     trained, n = [], len(combined.lam)
     for key, hyperparameters in sweep.calls(settings.keys, combined, settings.shuffle):
-        steps = epochs(
-            key,
-            hyperparameters,
-            dataset,
-            loss=settings.loss_function,
-            n_epochs=settings.n_epochs,
-            batch_size=settings.batch_size,
-            shuffle=settings.shuffle,
-            measure=False,
-        )
+        steps = epochs(key, hyperparameters, dataset, **settings.keywords, measure=False)
         for epoch, (state, _) in enumerate(runs.timed(steps, watch)):
             last = state
             if epoch:

@@ -63,7 +63,12 @@ def plot_histograms(params: dict[str, Params], dataset: Dataset, folder: Path) -
     )
     records.write_figures(folder, {"probabilities": figure})
     return {
-        name: {"mean": p.mean(), "median": np.median(p), "above_0.5": np.mean(p > 0.5)}
+        name: {
+            "mean": p.mean(),
+            "median": np.median(p),
+            "sd": p.std(),
+            "above_0.8": np.mean(p > 0.8),
+        }
         for name, (p, _) in figures.items()
     }
 

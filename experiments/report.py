@@ -38,8 +38,12 @@ def main(argv: list[str]) -> int:
         missing = [name for name in names if not (folder / "parts" / name).exists()]
         if missing:
             print(f"[{done}/{len(groups)}] {', '.join(names)}", file=sys.stderr, flush=True)
-            # All of the group again: a run trained in other company may round differently.
-            make(names, datasets, folder / "parts")
+            try:
+                # All of the group again: a run trained in other company may round differently.
+                make(names, datasets, folder / "parts")
+            except KeyboardInterrupt:
+                print(f"interrupted: --resume --output_dir={folder} goes on", file=sys.stderr)
+                return 130
     print("page", file=sys.stderr, flush=True)
     report = page.write(folder, datasets, FLAGS.n_seeds, FLAGS.quick)
     page.print_summary(report, folder)

@@ -81,15 +81,7 @@ def train(together: Sequence[Settings], dataset: Dataset, watch: Stopwatch) -> l
 
 
 def _train(key, hyperparameters, settings, dataset, watch) -> tuple[Params, History, bool]:
-    steps = epochs(
-        key,
-        hyperparameters,
-        dataset,
-        loss=settings.loss_function,
-        n_epochs=settings.n_epochs,
-        batch_size=settings.batch_size,
-        shuffle=settings.shuffle,
-    )
+    steps = epochs(key, hyperparameters, dataset, **settings.keywords)
     measured, interrupted = [], False
     try:
         for step in runner.progress(timed(steps, watch), settings.n_epochs + 1, _describe):

@@ -54,6 +54,16 @@ class Settings:
         return LOSSES[self.loss]
 
     @property
+    def keywords(self) -> dict[str, Any]:
+        """What `training.epochs` takes by keyword."""
+        return {
+            "loss": self.loss_function,
+            "n_epochs": self.n_epochs,
+            "batch_size": self.batch_size,
+            "shuffle": self.shuffle,
+        }
+
+    @property
     def title(self) -> str:
         """The run in a line, for tables and figures."""
         decay = f", ÷{self.decay_factor:g} every {self.decay_every}" * (self.decay_factor > 1)
