@@ -18,7 +18,7 @@ from absl import flags as absl_flags
 from experiments import flags, grids, page, plan, runner, runs
 from experiments.settings import Settings
 from linear_cifar import records
-from linear_cifar.datasets import Dataset, Split
+from linear_cifar.datasets import Dataset, Split, load_dataset
 
 FLAGS = absl_flags.FLAGS
 BEGUN = "begun.json"  # what a report was begun with; a resumed one has to agree
@@ -30,7 +30,10 @@ def main(argv: list[str]) -> int:
     del argv
     watch = runner.Stopwatch()
     with watch.phase("load"):
-        datasets = {split: _reduced(runner.load_data(split)) for split in ("assignment", "full")}
+        assignment = runner.load_data()
+        # By its name, so that what "auto" came to is not looked for and told of again.
+        full = load_dataset(assignment.name, FLAGS.data_dir, "full")
+        datasets = {"assignment": _reduced(assignment), "full": _reduced(full)}
     folder = Path(FLAGS.output_dir or f"runs/report-{runner.time_stamp()}")
     _begin(folder, datasets)
     groups = _groups()
@@ -113,10 +116,12 @@ def _begin(folder: Path, datasets: dict[str, Dataset]) -> None:
     }
     begun = folder / BEGUN
     try:
+        if begun.exists() and FLAGS.overwrite:
+            shutil.rmtree(folder)
         if begun.exists():
             if not FLAGS.resume:
                 raise records.RecordError(
-                    f"{folder} holds a report: --resume it, or choose another folder"
+                    f"{folder} holds a report: --resume it, --overwrite it, or choose another"
                 )
             if json.loads(begun.read_text()) != asked:
                 raise records.RecordError(
@@ -138,5 +143,6 @@ def _begin(folder: Path, datasets: dict[str, Dataset]) -> None:
 if __name__ == "__main__":
     flags.define("n_seeds")
     absl_flags.DEFINE_bool("resume", False, "Go on with the report that --output_dir holds.")
+    absl_flags.mark_bool_flags_as_mutual_exclusive(["resume", "overwrite"])
     absl_flags.DEFINE_bool("quick", False, "A few epochs on a few images: to see that it works.")
     runner.launch(main)

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 from conftest import assert_close
 
-from linear_cifar.gradient_check import EPSILON, numerical_gradient, relative_error
+from linear_cifar import gradient_check
+from linear_cifar.gradient_check import EPSILON, relative_error
 from linear_cifar.losses import LOSSES, MULTIPLE_BINARY_CROSS_ENTROPY
 from linear_cifar.model import Params, init_params
 from linear_cifar.objective import cost, cost_gradient
 
+numerical_gradient = jax.jit(gradient_check.numerical_gradient, static_argnames="loss")
 each_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 
 

@@ -233,7 +233,7 @@ def test_an_interrupted_report_goes_on_where_it_was(whole, tmp_path, how):
     kept = {path: path.stat().st_mtime_ns for path in (out / "parts").glob("[!.]*/result.json")}
     assert 3 <= len(kept) < len(plan.every_run())
     assert not (out / "index.html").exists()
-    assert "--resume" in only_line(run(*report(out)))
+    assert "--resume it, --overwrite it" in only_line(run(*report(out)))
     other_seeds = run(*report(out, "--resume", "--seed=9"))
     assert "begun with other" in only_line(other_seeds)
     done = run(*report(out, "--resume"))
@@ -245,6 +245,7 @@ def test_an_interrupted_report_goes_on_where_it_was(whole, tmp_path, how):
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").touch()
+    assert "other than a report" in only_line(run(*report(tmp_path, "--overwrite")))
     assert "other than a report" in only_line(run(*report(tmp_path)))
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
