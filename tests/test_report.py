@@ -129,6 +129,26 @@ def test_a_bad_list_is_refused_by_name(tmp_path, flag):
     assert "Traceback" not in done.stderr
 
 
+def test_an_interrupted_grid_keeps_the_finished_batch_sizes(tmp_path):
+    out = tmp_path / "run"
+    words = ("--dataset=synthetic", "--n_epochs=100", "--batch_size=1000,10", f"--output_dir={out}")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "experiments.grid_search", *words],
+        cwd=ROOT, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    for line in process.stderr:
+        if "batches of 10," in line:
+            break
+    process.send_signal(signal.SIGINT)
+    shown, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "finished are written" in errors
+    assert len(grids.read(out)) == 6
+    assert records.read_result(out)["interrupted"] is True
+    assert "1000_" in shown
+    check_every_file(out)
+
+
 def test_loss_comparison_holds_a_run_for_each_loss(tmp_path):
     out = tmp_path / "run"
     words = ("--dataset=synthetic", "--n_epochs=1", f"--output_dir={out}")
