@@ -5,7 +5,6 @@ python -m experiments.loss_comparison
 The folder holds a whole run for each loss, and the histograms of both beside each other.
 """
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +43,7 @@ def main(argv: list[str]) -> int:
         _write(results, summary, dataset, interrupted, watch, folder)
     for name, one in settings.items():
         if name in results:
-            runs.print_result(replace(one), dataset, results[name], target / name)
+            runs.print_result(one, dataset, results[name], target / name)
             print()
     print(f"histograms in {target / records.FIGURES}")
     return 130 if interrupted else 0

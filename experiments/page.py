@@ -13,7 +13,7 @@ import numpy as np
 from experiments import claims, grids, plan, runner
 from experiments.claims import Claim, Finished
 from experiments.loss_comparison import plot_histograms
-from linear_cifar import records
+from linear_cifar import records, sweep
 from linear_cifar.datasets import Dataset
 from linear_cifar.losses import LOSSES
 from linear_cifar.model import Params
@@ -82,7 +82,7 @@ def _read_run(folder: Path, run: plan.Run) -> Finished:
     result = records.read_result(folder)
     params = records.read_params(folder / records.PARAMS)
     if result["n_seeds"] > 1:
-        history = records.read_history_by_seed(folder / "history_by_seed.csv")
+        history = records.read_history_by_seed(folder / records.HISTORY_BY_SEED)
         test = np.array(result["over_seeds"]["test_accuracy"]["values"], float)
     else:
         history = records.read_history(folder / records.HISTORY)
@@ -120,7 +120,7 @@ def _grid_rows(grid: plan.Grid, cells: dict[str, dict[str, Any]]) -> dict[str, A
                 "test": cells[key]["test_accuracy"],
             }
         )
-    best = max(rows, key=lambda row: -math.inf if math.isnan(row["mean"]) else row["mean"])
+    best = rows[sweep.best(np.array([row["mean"] for row in rows]))]
     distance = {
         split: np.mean([abs(row[column] - row["published"]) for row in rows])
         for split, column in (("validation", "mean"), ("test", "test"))

@@ -143,7 +143,7 @@ def write(
     records.write_history(folder / records.HISTORY, mean_history)
     if not single:
         records.write_history_by_seed(
-            folder / "history_by_seed.csv", outcome.history, settings.seed
+            folder / records.HISTORY_BY_SEED, outcome.history, settings.seed
         )
     result = _result(experiment, settings, dataset, outcome) | {"seconds": watch.seconds}
     records.write_json(folder / records.RESULT, result)

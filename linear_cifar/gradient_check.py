@@ -10,7 +10,7 @@ from linear_cifar.losses import SOFTMAX_CROSS_ENTROPY, Loss
 from linear_cifar.model import Params, logits
 
 # Below this sum of magnitudes the relative error becomes an absolute one. The differences are good
-# to about 2e-14, so with 1e-7 their own error counts as 2e-7 at most; and a coefficient down to
+# to about 3e-14, so with 1e-7 their own error counts as 3e-7 at most; and a coefficient down to
 # 1e-8 that is off by one part in 100,000 shows as an error above 1e-6.
 EPSILON = 1e-7
 
@@ -18,7 +18,7 @@ EPSILON = 1e-7
 _WEIGHTS = (4 / 5, -1 / 5, 4 / 105, -1 / 280)
 # The step, in logits: the truncation error h⁸ l⁽⁹⁾/630 is then about 3e-15 where the ninth
 # derivative of the losses is of order 3, and the rounding error 2⁻⁵³ · 2.3 / h about 1e-14. A
-# second-order difference is at best good to 1e-11, which is no use below |g| = 1e-5.
+# second-order difference is at best good to 3e-11, which is no use below |g| = 1e-5.
 _STEP = 0.03
 
 

@@ -20,6 +20,7 @@ from linear_cifar.model import Params
 from linear_cifar.training import History
 
 RESULT, HISTORY, PARAMS, FIGURES = "result.json", "history.csv", "params.npz", "figures"
+HISTORY_BY_SEED = "history_by_seed.csv"
 
 
 class RecordError(Exception):

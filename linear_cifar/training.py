@@ -1,8 +1,8 @@
 """Training by mini-batch gradient descent: one scanned epoch, and `train` over epochs.
 
-What varies between runs is a traced array in `Hyperparameters`, so that no
-value of it compiles anything again and `jax.vmap` trains many runs at once; what fixes shapes is
-keyword-only and static.
+What varies between runs is a traced array in `Hyperparameters`, so that no value of it compiles
+anything again and `jax.vmap` trains many runs at once; what fixes shapes is keyword-only and
+static.
 """
 
 from collections.abc import Callable, Iterator

@@ -40,6 +40,20 @@ def run(*words):
     )  # fmt: skip
 
 
+def interrupt(text, *words):
+    """Runs a module, interrupts it once `text` is in its progress; exit code, output, errors."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", *words], cwd=ROOT, env=environment(), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    for line in process.stderr:
+        if text in line:
+            break
+    process.send_signal(signal.SIGINT)
+    shown, errors = process.communicate(timeout=60)
+    return process.returncode, shown, errors
+
+
 def files(folder):
     return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
 
@@ -206,17 +220,9 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
 
 def test_an_interrupt_keeps_the_finished_epochs(tmp_path):
     out = tmp_path / "run"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "experiments.baseline", "--dataset=synthetic", "--n_epochs=200",
-         f"--output_dir={out}"],
-        cwd=ROOT, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    for line in process.stderr:
-        if "validation accuracy" in line:
-            break
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
+    words = ("--dataset=synthetic", "--n_epochs=200", f"--output_dir={out}")
+    code, _, errors = interrupt("validation accuracy", "experiments.baseline", *words)
+    assert code == 130, errors
     assert "interrupted after epoch" in errors
     assert files(out) == BASELINE_FILES
     assert records.read_result(out)["interrupted"] is True

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import assert_close
-from test_commands import ROOT, environment, files, only_line, run
+from test_commands import ROOT, environment, files, interrupt, only_line, run
 
 from experiments import grids, plan
 from experiments.claims import CONTRADICTED, NOISE, SUPPORTED, Claim
@@ -132,16 +132,8 @@ def test_a_bad_list_is_refused_by_name(tmp_path, flag):
 def test_an_interrupted_grid_keeps_the_finished_batch_sizes(tmp_path):
     out = tmp_path / "run"
     words = ("--dataset=synthetic", "--n_epochs=100", "--batch_size=1000,10", f"--output_dir={out}")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "experiments.grid_search", *words],
-        cwd=ROOT, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    for line in process.stderr:
-        if "batches of 10," in line:
-            break
-    process.send_signal(signal.SIGINT)
-    shown, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
+    code, shown, errors = interrupt("batches of 10,", "experiments.grid_search", *words)
+    assert code == 130, errors
     assert "finished are written" in errors
     assert len(grids.read(out)) == 6
     assert records.read_result(out)["interrupted"] is True
