@@ -8,6 +8,7 @@ from linear_cifar.datasets import (
     fit_standardiser as fit_standardiser,
     load_dataset as load_dataset,
 )
+from linear_cifar.epoch import TrainState as TrainState
 from linear_cifar.evaluation import (
     Metrics as Metrics,
     confusion_matrix as confusion_matrix,
@@ -39,14 +40,22 @@ from linear_cifar.objective import (
     cost_gradient as cost_gradient,
 )
 from linear_cifar.optimizers import (
+    OPTIMIZERS as OPTIMIZERS,
     Hyperparameters as Hyperparameters,
+    adam as adam,
+    momentum as momentum,
     sgd as sgd,
     step_decay as step_decay,
+)
+from linear_cifar.search import (
+    best as best,
+    draw as draw,
+    grid as grid,
+    ranking as ranking,
 )
 from linear_cifar.training import (
     History as History,
     SettingsError as SettingsError,
-    TrainState as TrainState,
     autodiff as autodiff,
     epochs as epochs,
     train as train,

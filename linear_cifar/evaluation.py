@@ -63,6 +63,36 @@ def evaluate(
     )
 
 
+@partial(jax.jit, static_argnames=("loss", "many"))
+def evaluate_runs(
+    params: Params,
+    split: Split,
+    standardiser: Standardiser,
+    lam: ArrayLike,
+    loss: Loss = SOFTMAX_CROSS_ENTROPY,
+    *,
+    many: bool = True,
+) -> Metrics:
+    """`evaluate` for many runs in one pass over the data.
+
+    Args:
+      params: weights [C, K, d] and bias [C, K]; without the axis of runs if not `many`.
+      split: n examples as they are stored.
+      standardiser: the training set's.
+      lam: λ of each run, [C].
+      loss: the loss per example.
+      many: whether there is an axis of runs.
+
+    Returns:
+      `Metrics`, each [C].
+    """
+
+    def one(params, lam):
+        return evaluate(params, split, standardiser, lam, loss)
+
+    return (jax.vmap(one) if many else one)(params, jnp.asarray(lam))
+
+
 @partial(jax.jit, static_argnames="loss")
 def ground_truth_probabilities(
     params: Params,

@@ -1,22 +1,30 @@
-"""Training by mini-batch gradient descent: one scanned epoch, and `train` over epochs.
+"""Training by mini-batch gradient descent: `epochs`, an epoch at a time, and `train`.
 
 What varies between runs is a traced array in `Hyperparameters`, so that no value of it compiles
-anything again and `jax.vmap` trains many runs at once; what fixes shapes is keyword-only and
-static.
+anything again and many runs are trained at once; what fixes shapes is keyword-only and static.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from jax.typing import ArrayLike
+from jax.sharding import Mesh
 
+from linear_cifar import devices
 from linear_cifar.datasets import Dataset, Split, Standardiser
-from linear_cifar.evaluation import evaluate
+from linear_cifar.epoch import (
+    Gradient,
+    InnerProducts,
+    TrainState,
+    batches_per_block,
+    inner_products,
+    run_epoch,
+)
+from linear_cifar.evaluation import evaluate_runs
 from linear_cifar.losses import SOFTMAX_CROSS_ENTROPY, Loss
 from linear_cifar.model import Params, init_params
 from linear_cifar.objective import cost, cost_gradient
@@ -25,13 +33,6 @@ from linear_cifar.optimizers import Hyperparameters, Optimizer, sgd
 
 class SettingsError(ValueError):
     """A training setting out of its range; one line says which, and what the range is."""
-
-
-class TrainState(NamedTuple):
-    """Where a run stands; with a leading axis [C], C runs."""
-
-    params: Params
-    optimizer_state: optax.OptState  # the number of steps taken among it
 
 
 class History(NamedTuple):
@@ -43,9 +44,6 @@ class History(NamedTuple):
     validation_loss: jax.Array | np.ndarray
     validation_cost: jax.Array | np.ndarray
     validation_accuracy: jax.Array | np.ndarray
-
-
-Gradient: TypeAlias = Callable[[Params, jax.Array, jax.Array, ArrayLike, Loss], Params]
 
 
 def autodiff(params: Params, inputs, labels, lam, loss: Loss) -> Params:
@@ -107,6 +105,7 @@ def epochs(
     optimizer: Optimizer = sgd,
     gradient: Gradient = cost_gradient,
     dtype=jnp.float32,
+    mesh: Mesh | None = None,
 ) -> Iterator[tuple[TrainState, History | None]]:
     """Trains an epoch at a time: the loop of `train`, for progress, checkpoints and interrupts.
 
@@ -125,101 +124,131 @@ def epochs(
       optimizer: makes an optax transformation of the hyper-parameters.
       gradient: `cost_gradient`, by hand, or `autodiff`.
       dtype: floating type of parameters and arithmetic.
+      mesh: devices that share the work, as from `devices.device_mesh`: each has its part of many
+        runs, whose number has to be a multiple of the devices', or of a single run's features;
+        None for the default device.
 
     Yields:
       The state and what was measured (scalars, or [C] for C runs; None unless `measure`), before
       training and then after each epoch: n_epochs + 1 times.
 
     Raises:
-      SettingsError: a setting out of its range, or `shuffle` with several keys.
+      SettingsError: a setting out of its range, `shuffle` with several keys, or runs that can't be
+        split evenly over the mesh.
     """
-    n = len(dataset.train.labels)
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = jax.random.wrap_key_data(key)
+    shape = jnp.broadcast_shapes(key.shape, *map(jnp.shape, hyperparameters))
+    n_runs, many = math.prod(shape), bool(shape)
+    _check(
+        len(dataset.train.labels),
+        n_runs if many else None,
+        key,
+        n_epochs,
+        batch_size,
+        shuffle,
+        mesh,
+    )
+
+    hyperparameters = jax.tree.map(partial(_broadcast, shape=shape, dtype=dtype), hyperparameters)
+    keys = jax.random.key_data(jnp.broadcast_to(key, shape))
+    order_key = jax.random.key_data(key)
+    data = (dataset.train, dataset.validation, dataset.standardiser)
+    if mesh is None:
+        data = jax.tree.map(jnp.asarray, data)
+    elif many:
+        data, order_key = devices.replicate((data, order_key), mesh)
+        keys, hyperparameters = devices.split_runs((keys, hyperparameters), mesh)
+    else:
+        data = devices.split_features(data, mesh, dataset.n_features)
+        order_key = devices.replicate(order_key, mesh)
+    training, validation, standardiser = data
+
+    n_uses = n_runs * (1 if shuffle else n_epochs)
+    n_batches = batches_per_block(batch_size, dataset.n_classes, n_uses, optimizer, gradient)
+    impl = str(jax.random.key_impl(key))
+    state = _start(
+        keys, hyperparameters, impl=impl, n_features=dataset.n_features,
+        n_classes=dataset.n_classes, optimizer=optimizer, dtype=dtype, many=many,
+    )  # fmt: skip
+    if mesh is not None and not many:
+        state = devices.split_features(state, mesh, dataset.n_features)
+    examples, products = training, None
+    for epoch in range(n_epochs + 1):
+        if epoch:
+            if shuffle:
+                examples = _shuffled(order_key, epoch, training, impl=impl)
+            if shuffle or products is None:
+                products = inner_products(
+                    examples.inputs, standardiser, batch_size=batch_size, n_batches=n_batches,
+                    dtype=dtype,
+                )  # fmt: skip
+            state = _advance(
+                state, hyperparameters, examples, standardiser, products, many=many,
+                batch_size=batch_size, n_batches=n_batches, loss=loss, optimizer=optimizer,
+                gradient=gradient,
+            )  # fmt: skip
+        metrics = None
+        if measure:
+            lam = hyperparameters.lam
+            on_training, on_validation = (
+                evaluate_runs(state.params, split, standardiser, lam, loss, many=many)
+                for split in (training, validation)
+            )
+            metrics = History(*on_training, *on_validation)
+        yield state, metrics
+
+
+def _check(n, n_runs, key, n_epochs, batch_size, shuffle, mesh) -> None:
     if not 1 <= batch_size <= n:
         raise SettingsError(f"batch_size is {batch_size}: it has to be from 1 to {n}")
     if n_epochs < 1:
         raise SettingsError(f"n_epochs is {n_epochs}: it has to be at least 1")
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        key = jax.random.wrap_key_data(key)
     if shuffle and key.ndim:
         raise SettingsError("shuffle takes one key: runs that share data share their order")
-
-    shape = jnp.broadcast_shapes(key.shape, *map(jnp.shape, hyperparameters))
-    hyperparameters = jax.tree.map(partial(_broadcast, shape=shape, dtype=dtype), hyperparameters)
-    each = jax.vmap if shape else _only
-    data = jax.tree.map(jnp.asarray, (dataset.train, dataset.validation))
-    (training, validation), standardiser = data, jax.tree.map(jnp.asarray, dataset.standardiser)
-
-    start = partial(
-        _start, n_features=dataset.n_features, n_classes=dataset.n_classes, optimizer=optimizer,
-        dtype=dtype,
-    )  # fmt: skip
-    state = each(start)(jnp.broadcast_to(key, shape), hyperparameters)
-
-    def advance(state, hyperparameters, examples):
-        return run_epoch(
-            state, hyperparameters, examples, standardiser, batch_size=batch_size, loss=loss,
-            optimizer=optimizer, gradient=gradient,
-        )  # fmt: skip
-
-    def measured(state, hyperparameters):
-        metrics = [
-            evaluate(state.params, split, standardiser, hyperparameters.lam, loss)
-            for split in (training, validation)
-        ]
-        return History(*metrics[0], *metrics[1])
-
-    for epoch in range(n_epochs + 1):
-        if epoch:
-            examples = _shuffled(key, epoch, training) if shuffle else training
-            state = each(advance, (0, 0, None))(state, hyperparameters, examples)
-        yield state, each(measured, (0, 0))(state, hyperparameters) if measure else None
+    if mesh is not None and n_runs is not None and n_runs % mesh.size:
+        raise SettingsError(f"{n_runs} runs can't be split evenly over {mesh.size} devices")
 
 
-@partial(jax.jit, static_argnames=("batch_size", "loss", "optimizer", "gradient"))
-def run_epoch(
+@partial(
+    jax.jit, static_argnames=("many", "batch_size", "n_batches", "loss", "optimizer", "gradient")
+)
+def _advance(
     state: TrainState,
     hyperparameters: Hyperparameters,
     examples: Split,
     standardiser: Standardiser,
+    products: tuple[InnerProducts, InnerProducts],
     *,
-    batch_size: int,
-    loss: Loss,
-    optimizer: Optimizer,
-    gradient: Gradient,
+    many: bool,
+    **settings,
 ) -> TrainState:
-    """Trains one run for one epoch: a scan over mini-batches, in the order of the examples.
+    """One epoch of one run or many."""
 
-    When n isn't a multiple of `batch_size`, the last step takes the mean over what is left.
-    """
-    n_full, n_left = divmod(len(examples.labels), batch_size)
-    transformation = optimizer(hyperparameters, n_full + (n_left > 0))
+    def advance(state, hyperparameters):
+        return run_epoch(state, hyperparameters, examples, standardiser, products, **settings)
 
-    def step(state: TrainState, start: jax.Array | int, size: int) -> TrainState:
-        inputs, labels = (jax.lax.dynamic_slice_in_dim(a, start, size) for a in examples)
-        # Standardised here and not beforehand: as fast, a quarter of the memory, and no pass over
-        # the data at the start.
-        inputs = standardiser(inputs, state.params.weights.dtype)
-        gradients = gradient(state.params, inputs, labels, hyperparameters.lam, loss)
-        updates, optimizer_state = transformation.update(
-            gradients, state.optimizer_state, state.params
-        )
-        return TrainState(optax.apply_updates(state.params, updates), optimizer_state)
-
-    starts = batch_size * jnp.arange(n_full)
-    state, _ = jax.lax.scan(lambda s, start: (step(s, start, batch_size), None), state, starts)
-    return step(state, batch_size * n_full, n_left) if n_left else state
+    return _each(advance, many)(state, hyperparameters)
 
 
-@partial(jax.jit, static_argnames=("n_features", "n_classes", "optimizer", "dtype"))
-def _start(key, hyperparameters, *, n_features, n_classes, optimizer, dtype) -> TrainState:
-    params = init_params(jax.random.fold_in(key, 0), n_features, n_classes, dtype=dtype)
-    return TrainState(params, optimizer(hyperparameters, 1).init(params))
+@partial(jax.jit, static_argnames=("impl", "n_features", "n_classes", "optimizer", "dtype", "many"))
+def _start(
+    keys, hyperparameters, *, impl, n_features, n_classes, optimizer, dtype, many
+) -> TrainState:
+    """The initial state of one run or many, from the data of their keys."""
+
+    def start(key, hyperparameters):
+        params = init_params(jax.random.fold_in(key, 0), n_features, n_classes, dtype=dtype)
+        return TrainState(params, optimizer(hyperparameters, 1).init(params))
+
+    return _each(start, many)(jax.random.wrap_key_data(keys, impl=impl), hyperparameters)
 
 
-@jax.jit
-def _shuffled(key: jax.Array, epoch: jax.Array | int, examples: Split) -> Split:
+@partial(jax.jit, static_argnames="impl")
+def _shuffled(key_data: jax.Array, epoch: jax.Array | int, examples: Split, *, impl: str) -> Split:
     """The examples in the order of an epoch, from 1 on; 0 is the initial parameters' key."""
-    order = jax.random.permutation(jax.random.fold_in(key, epoch), len(examples.labels))
+    key = jax.random.fold_in(jax.random.wrap_key_data(key_data, impl=impl), epoch)
+    order = jax.random.permutation(key, len(examples.labels))
     return Split(examples.inputs[order], examples.labels[order])
 
 
@@ -230,7 +259,6 @@ def _broadcast(value, shape, dtype):
     return jnp.broadcast_to(value, shape)
 
 
-def _only(function: Callable, in_axes=0) -> Callable:
-    """Stands for `jax.vmap` where there is one run and no axis to map over."""
-    del in_axes
-    return function
+def _each(function: Callable, many: bool) -> Callable:
+    """The function for many runs, or for the only one, whose arrays have no axis of runs."""
+    return jax.vmap(function) if many else function

@@ -1,0 +1,87 @@
+"""Tables of configurations to train, and the choice of the best by validation."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+def grid(**axes: Sequence) -> dict[str, np.ndarray]:
+    """Every combination of the values of some columns, the last one varying fastest.
+
+    Args:
+      **axes: values by column, for example of fields of `Hyperparameters`; `np.geomspace` gives
+        values at equal ratios.
+
+    Returns:
+      The columns, numpy arrays [C].
+
+    Examples:
+      >>> grid(learning_rate=[0.1, 0.2], lam=[0.0, 1.0])["lam"].tolist()
+      [0.0, 1.0, 0.0, 1.0]
+    """
+    columns = zip(*itertools.product(*axes.values()), strict=True)
+    return {name: np.array(column) for name, column in zip(axes, columns, strict=True)}
+
+
+def draw(seed: int, n: int, **axes: Any) -> dict[str, np.ndarray]:
+    """Random combinations, as in random search.
+
+    Args:
+      seed: of the draws.
+      n: configurations C to draw.
+      **axes: by column a frozen distribution of `scipy.stats`, `loguniform(1e-5, 1)` for example,
+        or a sequence of values that are equally likely.
+
+    Returns:
+      The columns, numpy arrays [C]; that of an axis doesn't depend on the other axes' values.
+
+    Examples:
+      >>> from scipy.stats import loguniform
+      >>> table = draw(0, 5, lam=loguniform(1e-3, 1), batch_size=[50, 100])
+      >>> table["lam"].shape, bool((table["lam"] >= 1e-3).all())
+      ((5,), True)
+    """
+    columns = {}
+    for generator, (name, axis) in zip(np.random.default_rng(seed).spawn(len(axes)), axes.items(),
+                                       strict=True):  # fmt: skip
+        if hasattr(axis, "rvs"):
+            columns[name] = axis.rvs(size=n, random_state=generator)
+        else:
+            columns[name] = np.array(axis)[generator.integers(len(axis), size=n)]
+    return columns
+
+
+def ranking(
+    accuracy: np.ndarray, loss: np.ndarray | None = None, by: str = "accuracy"
+) -> np.ndarray:
+    """The configurations in order, the best first, by their figures on validation data.
+
+    Args:
+      accuracy: [C]; NaN for a configuration that diverged, which comes last.
+      loss: [C], in nats; None where it is not known.
+      by: "accuracy", of equal ones the lower loss; or "loss", of equal ones the higher accuracy.
+        What is equal in both stays in the order of the table.
+
+    Returns:
+      Indices [C].
+    """
+    losses = np.zeros(len(accuracy)) if loss is None else np.asarray(loss)
+    diverged = ~(np.isfinite(accuracy) & np.isfinite(losses))
+    keys = {"accuracy": -np.asarray(accuracy), "loss": losses}
+    first = keys.pop(by)
+    (second,) = keys.values()
+    return np.lexsort((second, first, diverged))
+
+
+def best(accuracy: np.ndarray, loss: np.ndarray | None = None, by: str = "accuracy") -> int:
+    """The first of the `ranking`.
+
+    Raises:
+      ValueError: every configuration diverged.
+    """
+    first = int(ranking(accuracy, loss, by)[0])
+    if not (np.isfinite(accuracy[first]) and (loss is None or np.isfinite(loss[first]))):
+        raise ValueError("every configuration diverged")
+    return first
