@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.loss_comparison import true_class_probabilities
 from experiments.settings import Settings
-from linear_cifar import sweep
+from linear_cifar import search
 from linear_cifar.datasets import Dataset
 from linear_cifar.evaluation import roughness
 from linear_cifar.model import Params
@@ -127,7 +127,7 @@ def _improvements(runs, grid, datasets) -> list[Claim]:
     best = "The best η and λ are 0.001 and 0.1"
     cell = grid["50_0.001_0.1"]
     rest = [row for key, row in grid.items() if not key.endswith("_0.001_0.1")]
-    rival = rest[sweep.best(np.array([row["validation_accuracy"] for row in rest]))]
+    rival = rest[search.best(np.array([row["validation_accuracy"] for row in rest]))]
     rival_name = f"{rival['batch_size']}_{rival['learning_rate']}_{rival['lam']}"
     return [
         _accuracy("All the data adds about one point", "test accuracy, 49,000 − 10,000 images; "

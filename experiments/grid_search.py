@@ -4,7 +4,7 @@ python -m experiments.grid_search
 python -m experiments.grid_search --batch_size=20,30,40,50 --learning_rate=0.001 --lam=0.1
 
 All configurations of a batch size are trained at once. The accuracies in grid.json are those on
-validation data, which are what the report prints.
+validation data, which are what the report prints. For other axes there is `experiments.sweep`.
 """
 
 import sys
@@ -13,7 +13,7 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from experiments import flags, grids, runner
+from experiments import flags, grids, runner, tables
 from experiments.settings import Settings
 
 FLAGS = absl_flags.FLAGS
@@ -32,18 +32,17 @@ def main(argv: list[str]) -> int:
     with runner.output_folder("grid_search") as (folder, target):
         with watch.phase("load"):
             dataset = runner.load_data(fixed.split)
-        rows, params = grids.train(axes, fixed, dataset, watch)
-        result = grids.write("grid_search", axes, fixed, dataset, rows, params, folder, watch)
+        result, rows = grids.run("grid_search", axes, fixed, dataset, folder, watch)
     _print(result, rows, runner.data_title(dataset), target)
     if result["interrupted"]:
-        print("interrupted: the batch sizes that were finished are written", file=sys.stderr)
+        print("interrupted: the configurations that were finished are written", file=sys.stderr)
         return 130
     return 0
 
 
 def _print(result: dict[str, Any], rows: list[dict[str, Any]], data: str, target: Path) -> None:
     print(f"{'batch':>6} {'η':>8} {'λ':>8} {'validation':>11} {'test':>8}")
-    for row in sorted(rows, key=grids.rank):
+    for row in tables.ranked(rows):
         numbers = f"{row['batch_size']:>6} {row['learning_rate']:>8g} {row['lam']:>8g}"
         accuracies = f"{row['validation_accuracy']:>11.4f} {row['test_accuracy']:>8.4f}"
         print(numbers, accuracies, "diverged" if row["diverged"] else "")

@@ -13,7 +13,7 @@ import numpy as np
 from experiments import claims, grids, plan, runner
 from experiments.claims import Claim, Finished
 from experiments.loss_comparison import plot_histograms
-from linear_cifar import records, sweep
+from linear_cifar import records, search
 from linear_cifar.datasets import Dataset
 from linear_cifar.losses import LOSSES
 from linear_cifar.model import Params
@@ -120,7 +120,7 @@ def _grid_rows(grid: plan.Grid, cells: dict[str, dict[str, Any]]) -> dict[str, A
                 "test": cells[key]["test_accuracy"],
             }
         )
-    best = rows[sweep.best(np.array([row["mean"] for row in rows]))]
+    best = rows[search.best(np.array([row["mean"] for row in rows]))]
     distance = {
         split: np.mean([abs(row[column] - row["published"]) for row in rows])
         for split, column in (("validation", "mean"), ("test", "test"))

@@ -6,8 +6,6 @@ Writes index.html, which holds its images and opens from disk, report.json, and 
 under parts/. What an interruption leaves is used again with --resume.
 """
 
-import json
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,13 +13,12 @@ from pathlib import Path
 
 from absl import flags as absl_flags
 
-from experiments import flags, grids, page, plan, runner, runs
+from experiments import flags, grids, page, plan, resumable, runner, runs
 from experiments.settings import Settings
 from linear_cifar import records
 from linear_cifar.datasets import Dataset, Split, load_dataset
 
 FLAGS = absl_flags.FLAGS
-BEGUN = "begun.json"  # what a report was begun with; a resumed one has to agree
 QUICK_EPOCHS, QUICK_IMAGES = 3, 1000
 
 
@@ -35,22 +32,32 @@ def main(argv: list[str]) -> int:
         full = load_dataset(assignment.name, FLAGS.data_dir, "full")
         datasets = {"assignment": _reduced(assignment), "full": _reduced(full)}
     folder = Path(FLAGS.output_dir or f"runs/report-{runner.time_stamp()}")
-    _begin(folder, datasets)
+    asked = {
+        "seeds": [FLAGS.seed, FLAGS.n_seeds],
+        "quick": FLAGS.quick,
+        "data": {name: dataset.sha256 for name, dataset in datasets.items()},
+    }
+    with resumable.open_folder(folder, "a report", asked):
+        try:
+            _make_parts(folder, datasets)
+        except KeyboardInterrupt:
+            print(f"interrupted: --resume --output_dir={folder} goes on", file=sys.stderr)
+            return 130
+        print("page", file=sys.stderr, flush=True)
+        report = page.write(folder, datasets, FLAGS.n_seeds, FLAGS.quick)
+    page.print_summary(report, folder)
+    return 0
+
+
+def _make_parts(folder: Path, datasets: dict[str, Dataset]) -> None:
+    (folder / "parts").mkdir(exist_ok=True)
     groups = _groups()
     for done, (names, make) in enumerate(groups.items(), 1):
         missing = [name for name in names if not (folder / "parts" / name).exists()]
         if missing:
             print(f"[{done}/{len(groups)}] {', '.join(names)}", file=sys.stderr, flush=True)
-            try:
-                # All of the group again: a run trained in other company may round differently.
-                make(names, datasets, folder / "parts")
-            except KeyboardInterrupt:
-                print(f"interrupted: --resume --output_dir={folder} goes on", file=sys.stderr)
-                return 130
-    print("page", file=sys.stderr, flush=True)
-    report = page.write(folder, datasets, FLAGS.n_seeds, FLAGS.quick)
-    page.print_summary(report, folder)
-    return 0
+            # All of the group again: a run trained in other company may round differently.
+            make(names, datasets, folder / "parts")
 
 
 def _groups() -> dict[tuple[str, ...], Callable]:
@@ -89,8 +96,7 @@ def _make_grid(names: Sequence[str], datasets: dict[str, Dataset], parts: Path) 
     settings, axes = _with_flags(plan.GRIDS[name].settings), plan.GRIDS[name].axes
     dataset = datasets[settings.split]
     with records.new_run(parts / name) as folder:
-        rows, params = grids.train(axes, settings, dataset, watch)
-        result = grids.write(name, axes, settings, dataset, rows, params, folder, watch)
+        result, _ = grids.run(name, axes, settings, dataset, folder, watch)
         if result["interrupted"]:
             raise KeyboardInterrupt
 
@@ -106,43 +112,8 @@ def _reduced(dataset: Dataset) -> Dataset:
     return replace(dataset, train=train, validation=validation, test=test)
 
 
-def _begin(folder: Path, datasets: dict[str, Dataset]) -> None:
-    """Makes the report's folder, or sees that what is there may be gone on with."""
-    asked = {
-        "n_seeds": FLAGS.n_seeds,
-        "seed": FLAGS.seed,
-        "quick": FLAGS.quick,
-        "data": {name: dataset.sha256 for name, dataset in datasets.items()},
-    }
-    begun = folder / BEGUN
-    try:
-        if begun.exists() and FLAGS.overwrite:
-            shutil.rmtree(folder)
-        if begun.exists():
-            if not FLAGS.resume:
-                raise records.RecordError(
-                    f"{folder} holds a report: --resume it, --overwrite it, or choose another"
-                )
-            if json.loads(begun.read_text()) != asked:
-                raise records.RecordError(
-                    f"{folder} was begun with other seeds, data or --quick: choose another folder"
-                )
-            for left_over in (folder / "parts").glob(".*.partial-*"):
-                shutil.rmtree(left_over)
-        elif folder.exists() and any(folder.iterdir()):
-            raise records.RecordError(
-                f"{folder} holds something other than a report: choose another folder"
-            )
-        else:
-            (folder / "parts").mkdir(parents=True)
-            records.write_json(begun, asked)
-    except OSError as error:
-        raise records.RecordError(f"cannot write to {folder}: {error.strerror}") from error
-
-
 if __name__ == "__main__":
     flags.define("n_seeds")
-    absl_flags.DEFINE_bool("resume", False, "Go on with the report that --output_dir holds.")
-    absl_flags.mark_bool_flags_as_mutual_exclusive(["resume", "overwrite"])
+    resumable.define_flags()
     absl_flags.DEFINE_bool("quick", False, "A few epochs on a few images: to see that it works.")
     runner.launch(main)

@@ -1,8 +1,7 @@
 """One configuration, trained from one seed or several at once, measured and recorded."""
 
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,14 +11,15 @@ import numpy as np
 
 from experiments import runner
 from experiments.runner import Stopwatch
-from experiments.settings import Settings
+from experiments.settings import Settings, as_table
 from linear_cifar import records, sweep
 from linear_cifar.datasets import Dataset
-from linear_cifar.evaluation import Metrics, confusion_matrix, evaluate
+from linear_cifar.devices import device_mesh, replicate
+from linear_cifar.evaluation import Metrics, confusion_matrix
 from linear_cifar.model import Params
-from linear_cifar.optimizers import Hyperparameters, step_decay
+from linear_cifar.optimizers import step_decay
 from linear_cifar.statistics import summarise
-from linear_cifar.training import History, TrainState, epochs, stack_history
+from linear_cifar.training import History
 
 FIGURES_OF_RESULT = (
     "train_cost", "validation_cost", "train_accuracy", "validation_accuracy", "test_accuracy",
@@ -54,72 +54,56 @@ def train(together: Sequence[Settings], dataset: Dataset, watch: Stopwatch) -> l
     An interrupt ends training with what the finished epochs gave, where that is the same for all.
 
     Args:
-      together: runs that differ in their hyper-parameters alone.
+      together: runs with the same number of seeds and epochs, and all or none shuffled.
       dataset: what to train on.
       watch: takes the times.
 
     Returns:
       Each run's outcome.
     """
-    first, n_runs = together[0], len(together)
-    fields = zip(*(settings.hyperparameters for settings in together), strict=True)
-    table = Hyperparameters(*(np.array(field) for field in fields))
-    results, interrupted = [], False
-    for key, hyperparameters in sweep.calls(first.keys, table, first.shuffle):
-        params, history, interrupted = _train(key, hyperparameters, first, dataset, watch)
-        results.append((params, history))
-        if interrupted and first.shuffle and first.n_seeds > 1:
-            raise KeyboardInterrupt  # some seeds have not begun
-    params, history = sweep.collect(results, first.n_seeds, n_runs)
-    outcomes = []
-    for i, settings in enumerate(together):
-        own_params, own_history = jax.tree.map(lambda a, i=i: a[:, i], (params, history))
+    key, hyperparameters, keywords = as_table(together)
+    n_epochs, n_seeds, mesh = together[0].n_epochs, together[0].n_seeds, device_mesh()
+    steps = sweep.steps(key, hyperparameters, dataset, mesh=mesh, **keywords)
+    test = replicate(dataset.test, mesh)
+    kept: list[tuple[np.ndarray, Params, History, Metrics]] = []
+    chunk: tuple[sweep.Step, list[History]] | None = None  # the last one, with its metrics
+
+    def position(step: sweep.Step) -> int:
+        done = sum(len(rows) for rows, *_ in kept)
+        return (done * (n_epochs + 1) + len(step.rows) * (step.epoch + 1)) // len(key)
+
+    def keep(step: sweep.Step, measured: list[History]) -> None:
         with watch.phase("evaluate"):
-            test = jax.device_get(_test(own_params, settings, dataset))
-        outcomes.append(Outcome(own_params, own_history, test, interrupted))
+            (tested,) = step.evaluate([test], dataset.standardiser)
+        kept.append((step.rows, step.params, sweep.stack_metrics(measured), tested))
+
+    interrupted = False
+    try:
+        for step in runner.progress(runner.timed(steps, watch), n_epochs + 1, _describe, position):
+            measured = chunk[1] if chunk and step.epoch else []
+            chunk = (step, [*measured, step.metrics])
+            if step.finished:
+                keep(*chunk)
+    except KeyboardInterrupt:
+        if chunk is None or len(chunk[0].rows) < len(key):
+            raise  # some runs have not begun
+        interrupted = True
+        if not chunk[0].finished:
+            keep(*chunk)
+        print(f"interrupted after epoch {chunk[0].epoch}", file=sys.stderr)
+    order = np.argsort(np.concatenate([rows for rows, *_ in kept]))
+    whole = jax.tree.map(lambda *parts: np.concatenate(parts)[order], *(k[1:] for k in kept))
+    outcomes = []
+    for first in range(0, len(key), n_seeds):
+        params, history, tested = jax.tree.map(lambda a, i=first: a[i : i + n_seeds], whole)
+        outcomes.append(Outcome(params, history, tested, interrupted))
     return outcomes
 
 
-def _train(key, hyperparameters, settings, dataset, watch) -> tuple[Params, History, bool]:
-    steps = epochs(key, hyperparameters, dataset, **settings.keywords)
-    measured, interrupted = [], False
-    try:
-        for step in runner.progress(timed(steps, watch), settings.n_epochs + 1, _describe):
-            state, metrics = step
-            measured.append(metrics)
-    except KeyboardInterrupt:
-        if not measured:
-            raise
-        interrupted = True
-        print(f"interrupted after epoch {len(measured) - 1}", file=sys.stderr)
-    return *jax.device_get((state.params, stack_history(measured))), interrupted
-
-
-def timed(steps: Iterator, watch: Stopwatch) -> Iterator[tuple[TrainState, History]]:
-    """Passes epochs on once they are done; what is dispatched together is timed apart."""
-    while True:
-        with watch.phase("train"):
-            step = next(steps, None)
-            if step is None:
-                return
-            jax.block_until_ready(step[0])
-        with watch.phase("evaluate"):
-            jax.block_until_ready(step[1])
-        yield step
-
-
-def _describe(epoch: tuple[TrainState, History]) -> str:
-    cost, accuracy = (np.mean(v) for v in (epoch[1].train_cost, epoch[1].validation_accuracy))
+def _describe(step: sweep.Step) -> str:
+    metrics = step.metrics
+    cost, accuracy = (np.mean(v) for v in (metrics.train_cost, metrics.validation_accuracy))
     return f"cost {cost:.4f}, validation accuracy {accuracy:.4f}"
-
-
-def _test(params: Params, settings: Settings, dataset: Dataset) -> Metrics:
-    def test(params):
-        lam, loss = np.float32(settings.lam), settings.loss_function
-        return evaluate(params, split, dataset.standardiser, lam, loss)
-
-    split = jax.tree.map(jnp.asarray, dataset.test)
-    return jax.vmap(test)(params)
 
 
 def write(
@@ -160,12 +144,7 @@ def _result(experiment, settings, dataset, outcome) -> dict[str, Any]:
     result = {
         **runner.describe_source(experiment, dataset),
         "seed": settings.seed,
-        "hyperparameters": settings.hyperparameters._asdict(),
-        **{
-            name: value
-            for name, value in asdict(settings).items()
-            if name not in Settings().hyperparameters._fields
-        },
+        **settings.described,
         **{name: np.mean(by_seed[name]) for name in FIGURES_OF_RESULT},
         "test_accuracy_by_class": dict(zip(dataset.class_names, by_class, strict=True)),
         "diverged": bool(diverged.any()),

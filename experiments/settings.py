@@ -1,16 +1,20 @@
 """What one run is: everything that a command's flags say of its training."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from absl import flags
 
 from linear_cifar.losses import LOSSES, Loss
-from linear_cifar.optimizers import Hyperparameters
+from linear_cifar.optimizers import OPTIMIZERS, Hyperparameters
 
 FLAGS = flags.FLAGS
+# The hyper-parameters that one optimiser reads and the others don't.
+OPTIMIZER_FIELDS = {"sgd": (), "momentum": ("momentum",), "adam": ("b1", "b2", "eps")}
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,11 @@ class Settings:
     decay_factor: float = 1.0
     decay_every: int = 10
     shuffle: bool = False
+    optimizer: str = "sgd"
+    momentum: float = 0.9
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
     split: str = "assignment"
     seed: int = 0  # the first; the others follow
     n_seeds: int = 1
@@ -40,7 +49,19 @@ class Settings:
     @property
     def hyperparameters(self) -> Hyperparameters:
         """Those of the one configuration."""
-        return Hyperparameters(self.lam, self.learning_rate, self.decay_factor, self.decay_every)
+        return Hyperparameters(*(getattr(self, name) for name in Hyperparameters._fields))
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What a record says of the settings: those that the optimiser reads, apart the others."""
+        every = asdict(self)
+        unread = {n for names in OPTIMIZER_FIELDS.values() for n in names}
+        unread -= set(OPTIMIZER_FIELDS[self.optimizer])
+        names = Hyperparameters._fields
+        return {
+            "hyperparameters": {name: every[name] for name in names if name not in unread},
+            **{name: value for name, value in every.items() if name not in names},
+        }
 
     @property
     def keys(self) -> jax.Array:
@@ -54,16 +75,6 @@ class Settings:
         return LOSSES[self.loss]
 
     @property
-    def keywords(self) -> dict[str, Any]:
-        """What `training.epochs` takes by keyword."""
-        return {
-            "loss": self.loss_function,
-            "n_epochs": self.n_epochs,
-            "batch_size": self.batch_size,
-            "shuffle": self.shuffle,
-        }
-
-    @property
     def title(self) -> str:
         """The run in a line, for tables and figures."""
         decay = f", ÷{self.decay_factor:g} every {self.decay_every}" * (self.decay_factor > 1)
@@ -73,3 +84,25 @@ class Settings:
             f"{self.loss_function.title}, λ={self.lam:g}, η={self.learning_rate:g}{decay}, "
             f"batches of {self.batch_size}{order}, {seeds}"
         )
+
+
+def as_table(configurations: Sequence[Settings]) -> tuple[jax.Array, Hyperparameters, dict]:
+    """What `sweep.steps` takes: keys, hyper-parameters and keywords; a row a run and seed.
+
+    Args:
+      configurations: all with the same number of seeds and epochs, and all or none shuffled.
+    """
+    rows = [settings for settings in configurations for _ in range(settings.n_seeds)]
+    first = configurations[0]
+    columns = zip(*(settings.hyperparameters for settings in rows), strict=True)
+    return (
+        jnp.concatenate([settings.keys for settings in configurations]),
+        Hyperparameters(*(np.array(column) for column in columns)),
+        {
+            "batch_size": [settings.batch_size for settings in rows],
+            "loss": [settings.loss_function for settings in rows],
+            "optimizer": [OPTIMIZERS[settings.optimizer] for settings in rows],
+            "n_epochs": first.n_epochs,
+            "shuffle": first.shuffle,
+        },
+    )

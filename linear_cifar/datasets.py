@@ -1,7 +1,7 @@
 """Data as training uses it: inputs as they are stored, and what standardises them."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -106,6 +106,16 @@ def fit_standardiser(inputs: np.ndarray, chunk: int = 256) -> Standardiser:
         mean += delta * (len(block) / done)
     scale = np.sqrt(squares / len(inputs))
     return Standardiser(mean, np.where(scale > 0, scale, 1.0))
+
+
+def with_validation(dataset: Dataset) -> Dataset:
+    """The dataset with its validation examples among the training ones, to refit a chosen model.
+
+    The standardiser is that of all of them. The validation split stays, but is no longer held out.
+    """
+    both = (dataset.train, dataset.validation)
+    train = Split(*(np.concatenate(arrays) for arrays in zip(*both, strict=True)))
+    return replace(dataset, train=train, standardiser=fit_standardiser(np.asarray(train.inputs)))
 
 
 def load_dataset(

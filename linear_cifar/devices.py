@@ -6,12 +6,15 @@ split by features, so that each device has its share of the data.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from linear_cifar.datasets import Dataset
 
 _AXIS = "devices"
 
@@ -48,10 +51,25 @@ def fetch(tree: Any) -> Any:
     return jax.device_get(tree)
 
 
+def await_others() -> None:
+    """Waits until every process is here, and raises if one is lost; nothing for a single one."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("linear_cifar")
+
+
+def place_dataset(dataset: Dataset, mesh: Mesh) -> Dataset:
+    """A dataset whose arrays are whole on every device, to be placed once for many uses."""
+    names = ("train", "validation", "test", "standardiser")
+    placed = replicate([getattr(dataset, name) for name in names], mesh)
+    return replace(dataset, **dict(zip(names, placed, strict=True)))
+
+
 def _place(tree: Any, mesh: Mesh, spec) -> Any:
     def place(array):
         sharding = NamedSharding(mesh, spec(array))
         if mesh.is_multi_process:
+            if isinstance(array, jax.Array) and array.sharding == sharding:
+                return array
             host = np.asarray(array)
             return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
         return jax.device_put(array, sharding)

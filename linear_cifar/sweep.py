@@ -7,7 +7,7 @@ that runs fastest within a bound on memory.
 
 import warnings
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -37,9 +37,16 @@ class Step:
     epoch: int
     finished: bool  # the last epoch of the chunk
     state: TrainState  # on the devices; c runs and then copies, or without an axis the only one
+    measured: History | None  # of the same form; None unless measured
     lam: np.ndarray  # of the same form
     loss: Loss
-    metrics: History | None  # numpy, [c]; None unless measured
+
+    @property
+    def metrics(self) -> History:
+        """What was measured of the chunk's runs, numpy [c]; [c, 0] where nothing was."""
+        if self.measured is None:
+            return History(*[np.zeros((len(self.rows), 0), np.float32)] * len(History._fields))
+        return self.rows_of(self.measured)
 
     @property
     def params(self) -> Params:
@@ -97,20 +104,20 @@ def sweep(
       ((6, 10, 3072), (6, 3))
     """
     rows, results = [], []
-    measured: list[History | None] = []
+    measured: list[History] = []
     for step in steps(key, hyperparameters, dataset, **settings):
         measured = [*measured, step.metrics] if step.epoch else [step.metrics]
         if step.finished:
             rows.append(step.rows)
-            results.append((step.params, stack_chunk(measured, len(step.rows))))
+            results.append((step.params, stack_metrics(measured)))
     order = np.argsort(np.concatenate(rows))
     return jax.tree.map(lambda *parts: np.concatenate(parts)[order], *results)
 
 
-def stack_chunk(measured: Sequence[History | None], n: int) -> History:
-    """The metrics of a chunk's steps as one numpy `History`, [n, epochs]; [n, 0] if unmeasured."""
-    if measured[0] is None:
-        return History(*[np.zeros((n, 0), np.float32)] * len(History._fields))
+def stack_metrics(measured: Sequence[History]) -> History:
+    """The metrics of a chunk's steps as one numpy `History`, [c, n_epochs + 1]."""
+    if measured[0].train_loss.ndim > 1:
+        return measured[0]
     return jax.tree.map(lambda *values: np.stack(values, axis=-1), *measured)
 
 
@@ -162,7 +169,8 @@ def steps(
     n_devices = 1 if mesh is None else mesh.size
     for rows in _groups(table, shuffle):
         limit = n_devices * _runs_at_once(dataset, table.optimizer[rows[0]], memory_bytes)
-        size = _chunk_size(len(rows), limit, n_devices)
+        alone = len(rows) == 1 and _splits_features(mesh)
+        size = 1 if alone else _chunk_size(len(rows), limit, n_devices)
         chunks = [[row for row in chunk if row not in finished] for chunk in _cut(rows, size)]
         while chunks:
             chunk = chunks.pop(0)
@@ -187,6 +195,13 @@ def steps(
                 left = [row for rest in (chunk, *chunks) for row in rest]
                 size = _chunk_size(len(left), max(n_devices, size // 2), n_devices)
                 chunks = _cut(left, size)
+
+
+def _splits_features(mesh: Mesh | None) -> bool:
+    """Whether a single run is worth splitting: on the cores of one processor, not among GPUs."""
+    if mesh is None:
+        return True
+    return mesh.devices.flat[0].platform == "cpu" and not mesh.is_multi_process
 
 
 class _Table(NamedTuple):
@@ -257,7 +272,7 @@ def _cut(rows: list[int], size: int) -> list[list[int]]:
 def _train_chunk(
     table: _Table, rows: list[int], size: int, dataset: Dataset, **settings: Any
 ) -> Iterator[Step]:
-    alone = size == 1 and jax.process_count() == 1
+    alone = size == 1
     padded = rows + rows[-1:] * (size - len(rows))
     select: Any = rows[0] if alone else padded
     fields = jax.tree.map(lambda field: field[select], table.hyperparameters)
@@ -274,6 +289,6 @@ def _train_chunk(
     )
     for epoch, (state, metrics) in enumerate(trained):
         jax.block_until_ready(state)  # for what went wrong to be known here
+        devices.await_others()
         finished = epoch == settings["n_epochs"]
-        step = Step(np.array(rows), epoch, finished, state, np.asarray(fields.lam), loss, None)
-        yield step if metrics is None else replace(step, metrics=step.rows_of(metrics))
+        yield Step(np.array(rows), epoch, finished, state, metrics, np.asarray(fields.lam), loss)

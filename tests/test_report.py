@@ -247,7 +247,7 @@ def test_an_interrupted_report_goes_on_where_it_was(whole, tmp_path, how):
     assert not (out / "index.html").exists()
     assert "--resume it, --overwrite it" in only_line(run(*report(out)))
     other_seeds = run(*report(out, "--resume", "--seed=9"))
-    assert "begun with other" in only_line(other_seeds)
+    assert "begun with other seeds" in only_line(other_seeds)
     done = run(*report(out, "--resume"))
     assert done.returncode == 0, done.stderr
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
