@@ -51,23 +51,6 @@ def define(*names: str, **defaults: Any) -> None:
         FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])  # for --helpshort
 
 
-def define_list(
-    name: str, default: str, of: type, help_text: str, admits: Callable[[Any], bool]
-) -> None:
-    """Defines a flag of comma-separated numbers, each of which has to be finite and admitted."""
-
-    def valid(words: list[str]) -> bool:
-        try:
-            values = [of(word) for word in words]
-        except ValueError:
-            return False
-        return bool(values) and all(math.isfinite(value) and admits(value) for value in values)
-
-    flags.DEFINE_list(name, default, f"{help_text} Numbers separated by commas.")
-    flags.register_validator(name, valid, f"{help_text} One of the values is not one it can have.")
-    FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])
-
-
 def _float(name: str, default: float, help_text: str, admits: Callable[[float], bool]) -> None:
     flags.DEFINE_float(name, default, help_text)
     flags.register_validator(

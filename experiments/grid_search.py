@@ -11,28 +11,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from absl import flags as absl_flags
-
-from experiments import flags, grids, runner, tables
+from experiments import axes, flags, grids, runner, tables
 from experiments.settings import Settings
-
-FLAGS = absl_flags.FLAGS
 
 
 def main(argv: list[str]) -> int:
     """Trains the grid that the flags describe and writes the record."""
     del argv
-    axes = grids.Axes(
-        batch_size=[int(value) for value in FLAGS.batch_size],
-        learning_rate=[float(value) for value in FLAGS.learning_rate],
-        lam=[float(value) for value in FLAGS.lam],
-    )
+    values = {name: list(dict.fromkeys(axes.columns([name])[name])) for name in grids.Axes._fields}
     fixed = Settings.from_flags(lam=0.0, learning_rate=0.1, batch_size=1)
     watch = runner.Stopwatch()
     with runner.output_folder("grid_search") as (folder, target):
         with watch.phase("load"):
             dataset = runner.load_data(fixed.split)
-        result, rows = grids.run("grid_search", axes, fixed, dataset, folder, watch)
+        result, rows = grids.run("grid_search", grids.Axes(**values), fixed, dataset, folder, watch)
     _print(result, rows, runner.data_title(dataset), target)
     if result["interrupted"]:
         print("interrupted: the configurations that were finished are written", file=sys.stderr)
@@ -61,7 +53,7 @@ def _print(result: dict[str, Any], rows: list[dict[str, Any]], data: str, target
 
 if __name__ == "__main__":
     flags.define("n_seeds", "loss", "split", "shuffle", n_epochs=20)
-    flags.define_list("batch_size", "10,50,500", int, "Batch sizes.", lambda v: v >= 1)
-    flags.define_list("learning_rate", "0.001,0.01", float, "Values of η.", lambda v: v > 0)
-    flags.define_list("lam", "0,0.1,0.5", float, "Values of λ.", lambda v: v >= 0)
+    axes.define("batch_size", "10,50,500", int, "Batch sizes.", lambda v: v >= 1)
+    axes.define("learning_rate", "0.001,0.01", float, "Values of η.", lambda v: v > 0)
+    axes.define("lam", "0,0.1,0.5", float, "Values of λ.", lambda v: v >= 0)
     runner.launch(main)

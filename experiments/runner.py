@@ -30,18 +30,34 @@ def launch(main: Callable[[list[str]], int | None]) -> None:
 
     def guarded(argv: list[str]) -> int | None:
         try:
-            return main(argv)
+            return _leave(main(argv))
         except (DataError, RecordError, SettingsError, MemoryError) as error:
             print(f"error: {error}", file=sys.stderr)
-            return 1
+            return _leave(1)
+        except jax.errors.JaxRuntimeError as error:
+            if not jax.distributed.is_initialized():
+                raise
+            reason = str(error).splitlines()[0]
+            print(f"error: another process was lost, or has ended with an error of its own; what "
+                  f"is finished is kept, for --resume ({reason})", file=sys.stderr)  # fmt: skip
+            return _leave(1)
         except KeyboardInterrupt:
             print("interrupted: nothing written", file=sys.stderr)
-            return 130
+            return _leave(130)
 
     logging.set_verbosity(logging.WARNING)  # JAX tells of every backend that it doesn't find
     warnings.formatwarning = lambda message, *_: f"note: {message}\n"
     _use_all_cores()
     app.run(guarded)
+
+
+def _leave(code: int | None) -> int | None:
+    """Returns the exit code; of several processes, one that fails leaves at once."""
+    if code and jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # JAX would wait for the others to end, and they for this one
+    return code
 
 
 def _use_all_cores() -> None:

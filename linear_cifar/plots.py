@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from linear_cifar.model import Params
@@ -149,3 +150,103 @@ def plot_probabilities(
     panels[0].set_ylabel("test images")
     figure.suptitle(title)
     return figure
+
+
+def plot_over_lam(
+    lams: np.ndarray, learning_rates: np.ndarray, accuracy: np.ndarray, sd: np.ndarray, title: str
+) -> Figure:
+    """Accuracy over λ, a curve for each learning rate.
+
+    Args:
+      lams: λ, [L], ascending.
+      learning_rates: η, [R].
+      accuracy: [R, L], means over seeds; NaN where training diverged, which leaves a gap.
+      sd: [R, L], standard deviations over seeds, drawn as a band of one to either side; 0 for none.
+      title: goes above.
+
+    Returns:
+      The figure; its λ axis is logarithmic where λ spans more than a factor of ten, with λ = 0 at
+      its left end.
+    """
+    figure = Figure(figsize=(8, 4.6), layout="constrained")
+    axes = figure.subplots()
+    colours = colormaps["viridis"](np.linspace(0, 0.92, len(learning_rates)))
+    for rate, mean, spread, colour in zip(learning_rates, accuracy, sd, colours, strict=True):
+        axes.plot(lams, mean, "o-", ms=3, color=colour, label=f"{rate:.3g}")
+        axes.fill_between(lams, mean - spread, mean + spread, color=colour, alpha=0.25, lw=0)
+    _scale_lam(axes, lams)
+    axes.set(ylabel="accuracy")
+    axes.grid(alpha=0.3)
+    axes.legend(title="learning rate", loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def plot_drawn(
+    lam: np.ndarray, learning_rate: np.ndarray, accuracy: np.ndarray, title: str
+) -> Figure:
+    """Accuracy of configurations that don't make a grid: points over λ and η.
+
+    Args:
+      lam: λ, [C].
+      learning_rate: η, [C].
+      accuracy: [C]; NaN for a configuration that diverged, drawn as a cross.
+      title: goes above.
+
+    Returns:
+      The figure; accuracy is the colour on the left, and the height on the right.
+    """
+    figure = Figure(figsize=(11, 4.4), layout="constrained")
+    where, height = figure.subplots(1, 2)
+    finite = np.isfinite(accuracy)
+    points = where.scatter(lam[finite], learning_rate[finite], c=accuracy[finite], s=22)
+    where.scatter(lam[~finite], learning_rate[~finite], marker="x", color="C3", s=22)
+    where.set(yscale="log", ylabel="learning rate")
+    figure.colorbar(points, ax=where, label="accuracy")
+    logs = np.log10(learning_rate[finite])
+    points = height.scatter(lam[finite], accuracy[finite], c=logs, s=22, cmap="plasma")
+    height.set(ylabel="accuracy")
+    figure.colorbar(points, ax=height, label="log₁₀ of the learning rate")
+    for axes in (where, height):
+        _scale_lam(axes, np.unique(lam))
+        axes.grid(alpha=0.3)
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def plot_validation_and_test(validation: np.ndarray, test: np.ndarray, title: str) -> Figure:
+    """Test over validation accuracy, a point a configuration, the best by validation marked.
+
+    Args:
+      validation: [C]; NaN for configurations that diverged, which are left out.
+      test: [C].
+      title: goes above.
+
+    Returns:
+      The figure, with the line on which both are equal.
+    """
+    figure = Figure(figsize=(5.6, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.scatter(validation, test, s=14, alpha=0.6)
+    if np.isfinite(validation).any():
+        best = np.nanargmax(validation)
+        axes.scatter(validation[best], test[best], s=60, facecolors="none", edgecolors="C3",
+                     label="best on validation data")  # fmt: skip
+        ends = [np.nanmin([validation, test]), np.nanmax([validation, test])]
+        axes.plot(ends, ends, color="0.5", lw=1, zorder=0)
+        axes.legend()
+    axes.set(xlabel="validation accuracy", ylabel="test accuracy")
+    axes.grid(alpha=0.3)
+    figure.suptitle(title, fontsize=9)
+    return figure
+
+
+def _scale_lam(axes, lams: np.ndarray) -> None:
+    """A logarithmic axis of λ where it spans more than a factor of ten; λ = 0 is at its end."""
+    positive = lams[lams > 0]
+    if len(positive) and positive.max() > 10 * positive.min():
+        if lams.min() == 0:
+            axes.set_xscale("symlog", linthresh=positive.min(), linscale=0.4)
+        else:
+            axes.set_xscale("log")
+    axes.set(xlabel="λ")

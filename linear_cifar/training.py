@@ -171,8 +171,12 @@ def epochs(
         keys, hyperparameters, impl=impl, n_features=dataset.n_features,
         n_classes=dataset.n_classes, optimizer=optimizer, dtype=dtype, many=many,
     )  # fmt: skip
-    if mesh is not None and not many:
-        state = devices.split_features(state, mesh, dataset.n_features)
+    if mesh is not None:  # as the epochs leave it, for one program to do for all of them
+        state = (
+            devices.split_runs(state, mesh)
+            if many
+            else devices.split_features(state, mesh, dataset.n_features)
+        )
     examples, products = training, None
     for epoch in range(n_epochs + 1):
         if epoch:
