@@ -131,8 +131,7 @@ def _plot(columns, fixed, rows, dataset, folder) -> None:
         np.array([np.nan if row["diverged"] else row[f"{split}_accuracy"] for row in rows])
         for split in ("validation", "test")
     )
-    title = f"Each configuration's accuracy on validation and test data, {data}"
-    figures = {"validation_and_test": plots.plot_validation_and_test(accuracy, test, title)}
+    figures = {"validation_and_test": plots.plot_validation_and_test(accuracy, test, data)}
     others = [n for n in columns if n not in ("lam", "learning_rate")]
     panels: dict[tuple, list[dict[str, Any]]] = {}
     for row in sorted(rows, key=lambda row: row["index"]):

@@ -119,7 +119,7 @@ def rows(configurations: Sequence[Settings], known: Progress) -> list[dict[str, 
         row = {"index": index, **settings_of_row.pop("hyperparameters"), **settings_of_row}
         for name in FIGURES:
             by_seed = known.figures[name][of_seeds]
-            row |= {name: by_seed.mean(), f"{name}_by_seed": by_seed}
+            row |= {name: by_seed.mean().round(9), f"{name}_by_seed": by_seed}
             if n_seeds > 1:
                 row[f"{name}_sd"] = by_seed.std(ddof=1)
         row["diverged"] = not all(math.isfinite(row[name]) for name in FIGURES)

@@ -197,6 +197,7 @@ def _updated(transformation: optax.GradientTransformation, gradients, optimizer_
 
 def _blocks(n: int, batch_size: int, n_batches: int) -> tuple[jax.Array, list[int], list[int]]:
     """Starts of the full blocks, the batch sizes of each, and those of what is left."""
+    n_batches = min(n_batches, n // batch_size)
     n_blocks, n_left = divmod(n, batch_size * n_batches)
     left = [batch_size] * (n_left // batch_size) + [n_left % batch_size] * (n_left % batch_size > 0)
     return batch_size * n_batches * jnp.arange(n_blocks), [batch_size] * n_batches, left

@@ -112,8 +112,8 @@ def plot_grid(
         dark = value < (low + high) / 2
         axes.text(column, row, "diverged" if np.isnan(value) else f"{value:.4f}",
                   ha="center", va="center", color="white" if dark else "black")  # fmt: skip
-    axes.set_xticks(range(len(lams)), [f"{lam:g}" for lam in lams])
-    axes.set_yticks(range(len(learning_rates)), [f"{rate:g}" for rate in learning_rates])
+    axes.set_xticks(range(len(lams)), [f"{lam:.3g}" for lam in lams])
+    axes.set_yticks(range(len(learning_rates)), [f"{rate:.3g}" for rate in learning_rates])
     axes.set(xlabel="λ", ylabel="learning rate")
     figure.colorbar(image, label="accuracy")
     figure.suptitle(title, fontsize=10)
@@ -215,10 +215,11 @@ def plot_drawn(
 
 
 def plot_validation_and_test(validation: np.ndarray, test: np.ndarray, title: str) -> Figure:
-    """Test over validation accuracy, a point a configuration, the best by validation marked.
+    """Test over validation accuracy, a point a configuration, the chosen one marked.
 
     Args:
-      validation: [C]; NaN for configurations that diverged, which are left out.
+      validation: [C], the chosen one first; NaN for configurations that diverged, which are left
+        out.
       test: [C].
       title: goes above.
 
@@ -229,9 +230,8 @@ def plot_validation_and_test(validation: np.ndarray, test: np.ndarray, title: st
     axes = figure.subplots()
     axes.scatter(validation, test, s=14, alpha=0.6)
     if np.isfinite(validation).any():
-        best = np.nanargmax(validation)
-        axes.scatter(validation[best], test[best], s=60, facecolors="none", edgecolors="C3",
-                     label="best on validation data")  # fmt: skip
+        axes.scatter(validation[0], test[0], s=60, facecolors="none", edgecolors="C3",
+                     label="chosen on validation data")  # fmt: skip
         ends = [np.nanmin([validation, test]), np.nanmax([validation, test])]
         axes.plot(ends, ends, color="0.5", lw=1, zorder=0)
         axes.legend()

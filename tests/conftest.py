@@ -28,21 +28,21 @@ def synthetic() -> Dataset:
     return load_dataset("synthetic")
 
 
-@pytest.fixture(scope="session")
-def small(synthetic) -> Dataset:
+def reduced(dataset: Dataset) -> Dataset:
     """400 training and 150 further images, standardised on their own."""
     train, validation, test = (
         Split(split.inputs[:n], split.labels[:n])
-        for split, n in (
-            (synthetic.train, 400),
-            (synthetic.validation, 150),
-            (synthetic.test, 150),
-        )
+        for split, n in ((dataset.train, 400), (dataset.validation, 150), (dataset.test, 150))
     )
     return Dataset(
-        "small", train, validation, test, fit_standardiser(train.inputs), synthetic.class_names,
-        synthetic.image_shape,
+        "small", train, validation, test, fit_standardiser(train.inputs), dataset.class_names,
+        dataset.image_shape,
     )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def small(synthetic) -> Dataset:
+    return reduced(synthetic)
 
 
 @pytest.fixture(scope="session")

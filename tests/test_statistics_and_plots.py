@@ -6,7 +6,7 @@ import pytest
 from conftest import assert_close
 from scipy import stats
 
-from linear_cifar import plots, sweep
+from linear_cifar import plots
 from linear_cifar.evaluation import roughness
 from linear_cifar.model import Params
 from linear_cifar.statistics import paired_difference, summarise
@@ -49,19 +49,6 @@ def test_pairs_of_images_give_the_difference_of_accuracies():
     only_a, only_b = (a & ~b).mean(), (b & ~a).mean()
     error = math.sqrt((only_a + only_b - (only_a - only_b) ** 2) / 5000)
     assert interval.high - interval.estimate == pytest.approx(1.96 * error, rel=1e-3)
-
-
-def test_a_grid_has_every_combination_once():
-    table = sweep.grid(learning_rate=[0.1, 0.2], lam=[0.0, 0.5, 1.0])
-    pairs = list(zip(table.learning_rate.tolist(), table.lam.tolist(), strict=True))
-    assert pairs == [(rate, lam) for rate in (0.1, 0.2) for lam in (0.0, 0.5, 1.0)]
-    assert table.decay_factor == 1.0
-
-
-def test_the_best_is_the_first_of_equals_and_never_diverged():
-    assert sweep.best(np.array([np.nan, 0.3, 0.4, 0.4, np.nan])) == 2
-    with pytest.raises(ValueError, match="diverged"):
-        sweep.best(np.array([np.nan, np.nan]))
 
 
 def test_roughness_is_high_for_noise_low_for_ramps_and_blind_to_scale():
