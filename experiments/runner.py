@@ -47,7 +47,7 @@ def launch(main: Callable[[list[str]], int | None]) -> None:
 
     logging.set_verbosity(logging.WARNING)  # JAX tells of every backend that it doesn't find
     warnings.formatwarning = lambda message, *_: f"note: {message}\n"
-    _use_all_cores()
+    use_all_cores()
     app.run(guarded)
 
 
@@ -60,7 +60,7 @@ def _leave(code: int | None) -> int | None:
     return code
 
 
-def _use_all_cores() -> None:
+def use_all_cores() -> None:
     """Makes a device of each core, where the user has not said how many there should be.
 
     On one device that has all cores, a sweep takes a fifth longer and a single run half as long

@@ -1,6 +1,7 @@
 """Figures, from arrays; each function returns a matplotlib `Figure` for the caller to save."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -238,6 +239,65 @@ def plot_validation_and_test(validation: np.ndarray, test: np.ndarray, title: st
     axes.set(xlabel="validation accuracy", ylabel="test accuracy")
     axes.grid(alpha=0.3)
     figure.suptitle(title, fontsize=9)
+    return figure
+
+
+def plot_scaling(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
+    """Time a configuration, and what that is of the machine's peak, over configurations.
+
+    Args:
+      rows: with `contender`, `configurations`, `milliseconds` and `fraction_of_peak`.
+      title: goes above.
+
+    Returns:
+      The figure, a line a contender; one that trains a single configuration is a level.
+    """
+    figure = Figure(figsize=(12, 4.6), layout="constrained")
+    most = max(row["configurations"] for row in rows)
+    panels = dict(zip(("milliseconds", "fraction_of_peak"), figure.subplots(1, 2), strict=True))
+    for i, contender in enumerate(dict.fromkeys(row["contender"] for row in rows)):
+        of_contender = [row for row in rows if row["contender"] == contender]
+        x = [row["configurations"] for row in of_contender]
+        for name, axes in panels.items():
+            y = [row[name] for row in of_contender]
+            style = {"color": f"C{i}", "label": contender}
+            if len(x) == 1:
+                axes.plot([1, most], y * 2, ":", **style)
+            else:
+                axes.plot(x, y, "o-", ms=4, **style)
+    panels["milliseconds"].set(ylabel="ms a configuration and epoch", yscale="log")
+    panels["fraction_of_peak"].set(ylabel="fraction of the matrix-product peak", ylim=(0, None))
+    for axes in panels.values():
+        axes.set_xscale("log", base=2)
+        axes.set_xlabel("configurations at once")
+        axes.grid(alpha=0.3, which="both")
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
+    figure.suptitle(title)
+    return figure
+
+
+def plot_times(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
+    """Time a configuration and epoch of each contender, as bars.
+
+    Args:
+      rows: with `contender`, `configurations`, `batch_size`, `n`, `d` and `milliseconds`.
+      title: goes above.
+    """
+    varied = [n for n in ("batch_size", "n", "d") if len({row[n] for row in rows}) > 1]
+    names = [
+        ", ".join([f"{row['contender']}, {row['configurations']} at once",
+                   *(f"{n.replace('_', ' ')} {row[n]:,}" for n in varied)])
+        for row in rows
+    ]  # fmt: skip
+    figure = Figure(figsize=(9, 1 + 0.32 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    bars = axes.barh(range(len(rows)), [row["milliseconds"] for row in rows])
+    axes.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
+    axes.set_yticks(range(len(rows)), names, fontsize=8)
+    axes.invert_yaxis()
+    axes.margins(x=0.1)
+    axes.set(xlabel="ms a configuration and epoch")
+    figure.suptitle(title)
     return figure
 
 
