@@ -9,6 +9,7 @@ import numpy as np
 from absl import flags
 
 from linear_cifar import search
+from linear_cifar.training import SettingsError
 
 FLAGS = flags.FLAGS
 FORM = "values separated by commas, or LOW:HIGH:N, or LOW:HIGH:N:log for equal ratios"
@@ -56,7 +57,7 @@ def columns(names: Sequence[str], n_random: int | None = None) -> dict[str, list
       n_random: how many combinations to draw, from --seed; None for all of them.
 
     Raises:
-      flags.IllegalFlagValueError: a range that has no N, where all combinations are asked for.
+      SettingsError: a range that has no N, where all combinations are asked for.
     """
     axes = {name: _parse(str(FLAGS[name].value), _TYPES[name]) for name in names}
     if n_random:
@@ -65,8 +66,8 @@ def columns(names: Sequence[str], n_random: int | None = None) -> dict[str, list
     else:
         for name, axis in axes.items():
             if not axis.values:
-                raise flags.IllegalFlagValueError(
-                    f"flag --{name}={FLAGS[name].value}: a range needs N, LOW:HIGH:N, or --n_random"
+                raise SettingsError(
+                    f"--{name}={FLAGS[name].value}: a range needs N, LOW:HIGH:N, or --n_random"
                 )
         table = search.grid(**{name: axis.values for name, axis in axes.items()})
     return {name: column.tolist() for name, column in table.items()}

@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
 
 
 def _measure(dataset: Dataset) -> tuple[dict[str, float], list[dict[str, Any]]]:
-    n_rounds = 1 if FLAGS.quick else 7
+    n_rounds = 1 if FLAGS.quick else 5
     side, n_bytes = (1024, 2**26) if FLAGS.quick else (4096, 2**29)
     peaks = [timing.matmul_gflops(side, n_rounds)]
     rows: list[dict[str, Any]] = []

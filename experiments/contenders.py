@@ -1,8 +1,9 @@
 """The same training as others write it: what `experiments.benchmark` measures ours against.
 
-Each contender is a function that sets a training up and returns an iterator; every `next` trains an
-epoch, softmax cross-entropy with λ‖W‖² by plain gradient descent, batches in order. Images are
-standardised beforehand, as these loops have it; only ours does that while it trains.
+Each contender is a function that sets a training up and returns an iterator; every `next` trains
+some configurations for an epoch, and gives their number. All have softmax cross-entropy with λ‖W‖²,
+plain gradient descent and batches in order. Images are standardised beforehand, as these loops have
+it; only ours does that while it trains.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from linear_cifar.devices import device_mesh, place_dataset
 from linear_cifar.optimizers import Hyperparameters
 from linear_cifar.training import autodiff
 
-Contender: TypeAlias = Callable[[], Iterator[Any]]
+Contender: TypeAlias = Callable[[], Iterator[int]]
 LAM, RATE = 0.1, 0.001
 
 
@@ -25,19 +26,19 @@ def ours(
     dataset: Dataset, n_configurations: int = 1, batch_size: int = 100, n_epochs: int = 40,
     **settings,
 ) -> Contender:  # fmt: skip
-    """The engine, over all devices; each epoch is waited for."""
+    """The engine, over all devices; an epoch is one of a chunk, and is waited for."""
     mesh = device_mesh()
     placed = dataset if n_configurations == 1 else place_dataset(dataset, mesh)
     lam = np.geomspace(1e-4, 1.0, n_configurations)
 
-    def begin() -> Iterator[sweep.Step]:
+    def begin() -> Iterator[int]:
         table = Hyperparameters(lam if n_configurations > 1 else LAM, RATE)
         steps = sweep.steps(
             jax.random.key(0), table, placed, batch_size=batch_size, n_epochs=n_epochs, mesh=mesh,
             measure=False, **settings,
         )  # fmt: skip
         next(steps)
-        return steps
+        return (len(step.rows) for step in steps)
 
     return begin
 
@@ -70,7 +71,7 @@ def numpy_loop(
     inputs, labels = data
     transposed, product, gradient = LAYOUTS[layout]
 
-    def begin() -> Iterator[None]:
+    def begin() -> Iterator[int]:
         rng = np.random.default_rng(0)
         shape = (n_classes, inputs.shape[1])
         weights = rng.normal(scale=0.01, size=shape[::-1] if transposed else shape)
@@ -87,7 +88,7 @@ def numpy_loop(
                 of_weights = gradient(by_score, inputs[batch]) + 2 * LAM * weights
                 weights -= RATE * of_weights
                 bias -= RATE * by_score.sum(axis=0)
-            yield
+            yield 1
 
     return begin
 
@@ -98,7 +99,7 @@ def torch_linear(data: tuple[np.ndarray, np.ndarray], n_classes: int) -> Contend
 
     inputs, labels = _tensors(data)
 
-    def begin() -> Iterator[None]:
+    def begin() -> Iterator[int]:
         model = torch.nn.Linear(inputs.shape[1], n_classes)
         groups: list[dict[str, Any]] = [{"params": [model.weight], "weight_decay": 2 * LAM}]
         optimizer = torch.optim.SGD([*groups, {"params": [model.bias]}], RATE)
@@ -107,7 +108,7 @@ def torch_linear(data: tuple[np.ndarray, np.ndarray], n_classes: int) -> Contend
                 optimizer.zero_grad()
                 torch.nn.functional.cross_entropy(model(x), y).backward()
                 optimizer.step()
-            yield
+            yield 1
 
     return begin
 
@@ -122,7 +123,7 @@ def torch_stacked(
     size = (n_configurations, n_classes)
 
     @torch.no_grad()
-    def begin() -> Iterator[None]:
+    def begin() -> Iterator[int]:
         weights = 0.01 * torch.randn(n_configurations * n_classes, inputs.shape[1])
         bias, lam = torch.zeros(size), torch.logspace(-4, 0, n_configurations)
         keep = (1 - 2 * RATE * lam).repeat_interleave(n_classes)[:, None]
@@ -133,7 +134,7 @@ def torch_stacked(
                 by_score = (scores.softmax(-1) - y[:, None]) / len(x)
                 weights.mul_(keep).addmm_(by_score.reshape(len(x), -1).T, x, alpha=-RATE)
                 bias -= RATE * by_score.sum(0)
-            yield
+            yield n_configurations
 
     return begin
 
@@ -152,7 +153,7 @@ def torch_vmap(
 
     gradient = torch.func.vmap(torch.func.grad(cost, argnums=(0, 1)), in_dims=(0, 0, 0, None, None))
 
-    def begin() -> Iterator[None]:
+    def begin() -> Iterator[int]:
         weights = 0.01 * torch.randn(n_configurations, n_classes, inputs.shape[1])
         bias, lam = torch.zeros(weights.shape[:2]), torch.logspace(-4, 0, n_configurations)
         while True:
@@ -160,7 +161,7 @@ def torch_vmap(
                 by_weights, by_bias = gradient(weights, bias, lam, x, y)
                 weights -= RATE * by_weights
                 bias -= RATE * by_bias
-            yield
+            yield n_configurations
 
     return begin
 

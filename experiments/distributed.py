@@ -1,5 +1,10 @@
 """Several processes, of one host or many, that share a sweep."""
 
+import atexit
+import faulthandler
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -9,6 +14,10 @@ from absl import flags
 from linear_cifar.training import SettingsError
 
 FLAGS = flags.FLAGS
+LOST = (
+    "another process was lost, or has ended with an error of its own; what is finished is kept, "
+    "for --resume"
+)
 HEARTBEAT_SECONDS = 30  # after which a process that no longer answers counts as lost
 START_SECONDS = 120  # for all processes to come
 
@@ -41,6 +50,7 @@ def start() -> None:
                 "--coordinator, --n_processes and --process_id go with --distributed"
             )
         return
+    _watch()
     try:
         jax.distributed.initialize(
             *given,
@@ -53,6 +63,43 @@ def start() -> None:
             f"cannot join the other processes ({reason}): give --coordinator, --n_processes and "
             "--process_id, where JAX doesn't find them"
         ) from error
+
+
+def leave(code: int | None) -> int | None:
+    """Returns the exit code; of several processes, one that fails leaves at once."""
+    if code and jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        _take_leave()
+        os._exit(code)  # JAX would wait for the others to end, and they for this one
+    return code
+
+
+# Its standard input ends when this process does; without a byte before that, it has something to
+# say.
+_WATCHER = f"""
+import signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+sys.stdin.buffer.read() or print("error: {LOST}", file=sys.stderr)
+"""
+_watchers: list[subprocess.Popen] = []
+
+
+def _watch() -> None:
+    """Starts a process that says so, should JAX end this one.
+
+    When the first process is lost, or another one no longer answers, JAX aborts this process from a
+    thread of its own, with C++ frames for a message and no way to catch it.
+    """
+    faulthandler.disable()  # Python's frames would come on top
+    words = [sys.executable, "-c", _WATCHER]
+    _watchers.append(subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL))
+    atexit.register(_take_leave)
+
+
+def _take_leave() -> None:
+    while _watchers:
+        _watchers.pop().communicate(b".")
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import jax
 from absl import app, flags, logging
 from tqdm import tqdm
 
+from experiments import distributed
 from linear_cifar import sweep
 from linear_cifar.datasets import DataError, Dataset, load_dataset
 from linear_cifar.records import RecordError, describe_dataset, describe_machine, new_run
@@ -30,34 +31,23 @@ def launch(main: Callable[[list[str]], int | None]) -> None:
 
     def guarded(argv: list[str]) -> int | None:
         try:
-            return _leave(main(argv))
+            return distributed.leave(main(argv))
         except (DataError, RecordError, SettingsError, MemoryError) as error:
             print(f"error: {error}", file=sys.stderr)
-            return _leave(1)
+            return distributed.leave(1)
         except jax.errors.JaxRuntimeError as error:
             if not jax.distributed.is_initialized():
                 raise
-            reason = str(error).splitlines()[0]
-            print(f"error: another process was lost, or has ended with an error of its own; what "
-                  f"is finished is kept, for --resume ({reason})", file=sys.stderr)  # fmt: skip
-            return _leave(1)
+            print(f"error: {distributed.LOST} ({str(error).splitlines()[0]})", file=sys.stderr)
+            return distributed.leave(1)
         except KeyboardInterrupt:
             print("interrupted: nothing written", file=sys.stderr)
-            return _leave(130)
+            return distributed.leave(130)
 
     logging.set_verbosity(logging.WARNING)  # JAX tells of every backend that it doesn't find
     warnings.formatwarning = lambda message, *_: f"note: {message}\n"
     use_all_cores()
     app.run(guarded)
-
-
-def _leave(code: int | None) -> int | None:
-    """Returns the exit code; of several processes, one that fails leaves at once."""
-    if code and jax.distributed.is_initialized():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)  # JAX would wait for the others to end, and they for this one
-    return code
 
 
 def use_all_cores() -> None:
@@ -142,20 +132,23 @@ def progress(
 ) -> Iterator[T]:
     """Passes items on, with a bar on a terminal and a few plain lines elsewhere, on stderr.
 
+    Of several processes only the first one shows them.
+
     Args:
       items: what to pass on.
       total: how much there is to do.
       describe: the text to show beside an item, once it is there.
       position: how much is done with an item; None where each is one.
     """
-    bar = tqdm(total=total, disable=not sys.stderr.isatty())
+    first = jax.process_index() == 0
+    bar = tqdm(total=total, disable=not (first and sys.stderr.isatty()))
     shown = 0
     for count, item in enumerate(items, 1):
         done = position(item) if position else count
         if not bar.disable:
             bar.set_postfix_str(describe(item), refresh=False)
             bar.update(done - bar.n)
-        elif done == total or done * PLAIN_LINES // total > shown:
+        elif first and (done == total or done * PLAIN_LINES // total > shown):
             print(f"{done}/{total} {describe(item)}", file=sys.stderr, flush=True)
             shown = done * PLAIN_LINES // total
         yield item

@@ -54,8 +54,9 @@ def main(argv: list[str]) -> int:
         "data": dataset.sha256,
     }
     with distributed.first_only(resumable.open_folder(folder, "a sweep", asked)):
-        print(f"{len(configurations)} configurations × {fixed.n_seeds} seeds: {folder}",
-              file=sys.stderr)  # fmt: skip
+        if jax.process_index() == 0:
+            table = f"{len(configurations)} configurations × {fixed.n_seeds} seeds"
+            print(f"{table}, in {folder}", file=sys.stderr)
         known, interrupted = tables.train(configurations, dataset, watch, folder / "chunks")
         if interrupted:
             done = f"{known.finished.sum()} of {len(known.finished)} runs are finished"

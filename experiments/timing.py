@@ -10,16 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import runner
 from experiments.contenders import Contender
 from linear_cifar.devices import device_mesh, replicate, split_runs
 
 EPOCHS = 40  # over which what is done once a training counts
-ROUND_SECONDS, ROUND_EPOCHS = 0.3, 3  # a contender's turn lasts at least so long
+ROUND_SECONDS, ROUND_EPOCHS = 0.3, 2  # a contender's turn lasts at least so long
 REST_SECONDS = 0.1  # between turns: the threads of a BLAS spin on for a while
 
 
 def seconds_an_epoch(contenders: Mapping[str, Contender], n_rounds: int) -> dict[str, float]:
-    """Median seconds an epoch of each contender, compilation apart.
+    """Median seconds a configuration and epoch of each contender, compilation apart.
 
     They take turns, so that a noisy machine is as noisy for all. In each turn a training is begun
     anew and its first epoch, with what is done once a training, counts as one of `EPOCHS`.
@@ -29,19 +30,18 @@ def seconds_an_epoch(contenders: Mapping[str, Contender], n_rounds: int) -> dict
       n_rounds: turns of each, after one that isn't counted.
     """
     samples: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(n_rounds + 1):
-        for name, begin in contenders.items():
-            time.sleep(REST_SECONDS)
-            training = begin()
-            times = [time.perf_counter()]
-            while len(times) < 1 + ROUND_EPOCHS or times[-1] - times[0] < ROUND_SECONDS:
-                next(training)
-                times.append(time.perf_counter())
-                if turn == 0 and len(times) == 3:
-                    break
-            first, *others = [b - a for a, b in pairwise(times)]
-            if turn:
-                samples[name].append((first + (EPOCHS - 1) * statistics.median(others)) / EPOCHS)
+    turns = [(turn, name) for turn in range(n_rounds + 1) for name in contenders]
+    for turn, name in runner.progress(turns, len(turns), lambda turn: turn[1]):
+        time.sleep(REST_SECONDS)
+        training = contenders[name]()
+        times = [time.perf_counter()]
+        while len(times) < 1 + ROUND_EPOCHS or times[-1] - times[0] < ROUND_SECONDS * (turn > 0):
+            n_configurations = next(training)
+            times.append(time.perf_counter())
+        first, *others = [b - a for a, b in pairwise(times)]
+        if turn:
+            seconds = (first + (EPOCHS - 1) * statistics.median(others)) / EPOCHS
+            samples[name].append(seconds / n_configurations)
     return {name: statistics.median(values) for name, values in samples.items()}
 
 

@@ -37,6 +37,7 @@ Gradient: TypeAlias = Callable[[Params, jax.Array, jax.Array, ArrayLike, Loss], 
 InnerProducts: TypeAlias = tuple[jax.Array, ...]
 
 _BATCHES_PER_BLOCK = 4  # more gain little, and each makes the program larger
+_EXAMPLES_PER_BLOCK = 400  # more don't stay in the processor's cache
 _WORTH = 0.25  # the most that inner products may add to the arithmetic of training
 
 
@@ -72,7 +73,9 @@ def batches_per_block(
     """
     added = (_BATCHES_PER_BLOCK - 1) * batch_size / 2
     pays = added <= _WORTH * 2 * n_classes * n_uses
-    return _BATCHES_PER_BLOCK if pays and optimizer is sgd and gradient is cost_gradient else 1
+    fits = _BATCHES_PER_BLOCK * batch_size <= _EXAMPLES_PER_BLOCK
+    linear = optimizer is sgd and gradient is cost_gradient
+    return _BATCHES_PER_BLOCK if pays and fits and linear else 1
 
 
 @partial(jax.jit, static_argnames=("batch_size", "n_batches", "dtype"))
