@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import NoReturn
 
 import jax
 from absl import flags
@@ -73,6 +74,12 @@ def leave(code: int | None) -> int | None:
         _take_leave()
         os._exit(code)  # JAX would wait for the others to end, and they for this one
     return code
+
+
+def leave_lost(error: Exception) -> NoReturn:
+    """Ends this process over another one's end; the watcher has the last word."""
+    print(f"note: {str(error).splitlines()[0]}", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 # Its standard input ends when this process does; without a byte before that, it has something to

@@ -38,8 +38,7 @@ def launch(main: Callable[[list[str]], int | None]) -> None:
         except jax.errors.JaxRuntimeError as error:
             if not jax.distributed.is_initialized():
                 raise
-            print(f"error: {distributed.LOST} ({str(error).splitlines()[0]})", file=sys.stderr)
-            return distributed.leave(1)
+            distributed.leave_lost(error)
         except KeyboardInterrupt:
             print("interrupted: nothing written", file=sys.stderr)
             return distributed.leave(130)
