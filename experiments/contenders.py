@@ -12,10 +12,10 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 
-from linear_cifar import sweep
 from linear_cifar.datasets import Dataset
 from linear_cifar.devices import device_mesh, place_dataset
 from linear_cifar.optimizers import Hyperparameters
+from linear_cifar.sweep import steps
 from linear_cifar.training import autodiff
 
 Contender: TypeAlias = Callable[[], Iterator[int]]
@@ -33,12 +33,12 @@ def ours(
 
     def begin() -> Iterator[int]:
         table = Hyperparameters(lam if n_configurations > 1 else LAM, RATE)
-        steps = sweep.steps(
+        training = steps(
             jax.random.key(0), table, placed, batch_size=batch_size, n_epochs=n_epochs, mesh=mesh,
             measure=False, **settings,
         )  # fmt: skip
-        next(steps)
-        return (len(step.rows) for step in steps)
+        next(training)
+        return (len(step.rows) for step in training)
 
     return begin
 

@@ -16,8 +16,8 @@ from linear_cifar.training import SettingsError
 
 FLAGS = flags.FLAGS
 LOST = (
-    "another process was lost, or has ended with an error of its own; what is finished is kept, "
-    "for --resume"
+    "another process was lost, can't be reached, or has ended with an error of its own; what is "
+    "finished is kept, for --resume"
 )
 HEARTBEAT_SECONDS = 30  # after which a process that no longer answers counts as lost
 START_SECONDS = 120  # for all processes to come

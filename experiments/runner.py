@@ -15,9 +15,9 @@ from absl import app, flags, logging
 from tqdm import tqdm
 
 from experiments import distributed
-from linear_cifar import sweep
 from linear_cifar.datasets import DataError, Dataset, load_dataset
 from linear_cifar.records import RecordError, describe_dataset, describe_machine, new_run
+from linear_cifar.sweep import Step
 from linear_cifar.training import SettingsError
 
 FLAGS = flags.FLAGS
@@ -154,7 +154,7 @@ def progress(
     bar.close()
 
 
-def timed(steps: Iterator[sweep.Step], watch: Stopwatch) -> Iterator[sweep.Step]:
+def timed(steps: Iterator[Step], watch: Stopwatch) -> Iterator[Step]:
     """Passes a sweep's steps on once they are measured, training and measuring timed apart."""
     while True:
         with watch.phase("train"):

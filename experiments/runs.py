@@ -12,13 +12,14 @@ import numpy as np
 from experiments import runner
 from experiments.runner import Stopwatch
 from experiments.settings import Settings, as_table
-from linear_cifar import records, sweep
+from linear_cifar import records
 from linear_cifar.datasets import Dataset
 from linear_cifar.devices import device_mesh, replicate
 from linear_cifar.evaluation import Metrics, confusion_matrix
 from linear_cifar.model import Params
 from linear_cifar.optimizers import step_decay
 from linear_cifar.statistics import summarise
+from linear_cifar.sweep import Step, stack_metrics, steps
 from linear_cifar.training import History
 
 FIGURES_OF_RESULT = (
@@ -63,23 +64,25 @@ def train(together: Sequence[Settings], dataset: Dataset, watch: Stopwatch) -> l
     """
     key, hyperparameters, keywords = as_table(together)
     n_epochs, n_seeds, mesh = together[0].n_epochs, together[0].n_seeds, device_mesh()
-    steps = sweep.steps(key, hyperparameters, dataset, mesh=mesh, **keywords)
+    training = steps(key, hyperparameters, dataset, mesh=mesh, **keywords)
     test = replicate(dataset.test, mesh)
     kept: list[tuple[np.ndarray, Params, History, Metrics]] = []
-    chunk: tuple[sweep.Step, list[History]] | None = None  # the last one, with its metrics
+    chunk: tuple[Step, list[History]] | None = None  # the last one, with its metrics
 
-    def position(step: sweep.Step) -> int:
+    def position(step: Step) -> int:
         done = sum(len(rows) for rows, *_ in kept)
         return (done * (n_epochs + 1) + len(step.rows) * (step.epoch + 1)) // len(key)
 
-    def keep(step: sweep.Step, measured: list[History]) -> None:
+    def keep(step: Step, measured: list[History]) -> None:
         with watch.phase("evaluate"):
             (tested,) = step.evaluate([test], dataset.standardiser)
-        kept.append((step.rows, step.params, sweep.stack_metrics(measured), tested))
+        kept.append((step.rows, step.params, stack_metrics(measured), tested))
 
     interrupted = False
     try:
-        for step in runner.progress(runner.timed(steps, watch), n_epochs + 1, _describe, position):
+        for step in runner.progress(
+            runner.timed(training, watch), n_epochs + 1, _describe, position
+        ):
             measured = chunk[1] if chunk and step.epoch else []
             chunk = (step, [*measured, step.metrics])
             if step.finished:
@@ -100,7 +103,7 @@ def train(together: Sequence[Settings], dataset: Dataset, watch: Stopwatch) -> l
     return outcomes
 
 
-def _describe(step: sweep.Step) -> str:
+def _describe(step: Step) -> str:
     metrics = step.metrics
     cost, accuracy = (np.mean(v) for v in (metrics.train_cost, metrics.validation_accuracy))
     return f"cost {cost:.4f}, validation accuracy {accuracy:.4f}"

@@ -22,11 +22,11 @@ from absl import flags as absl_flags
 from experiments import axes, distributed, flags, resumable, runner, sweep_record, tables
 from experiments.settings import OPTIMIZER_FIELDS, Settings, as_table
 from experiments.sweep_record import Refit
-from linear_cifar import sweep
 from linear_cifar.datasets import Dataset, with_validation
 from linear_cifar.devices import device_mesh, replicate
 from linear_cifar.losses import LOSSES
 from linear_cifar.optimizers import OPTIMIZERS
+from linear_cifar.sweep import steps
 
 FLAGS = absl_flags.FLAGS
 AXES = (
@@ -87,9 +87,9 @@ def _refit(settings: Settings, dataset: Dataset, watch: runner.Stopwatch) -> Ref
     key, hyperparameters, keywords = as_table([settings])
     mesh = device_mesh()
     both, test = with_validation(dataset), replicate(dataset.test, mesh)
-    steps = sweep.steps(key, hyperparameters, both, mesh=mesh, measure=False, **keywords)
+    training = steps(key, hyperparameters, both, mesh=mesh, measure=False, **keywords)
     accuracy, params = np.zeros(len(key)), None
-    for step in runner.timed(steps, watch):
+    for step in runner.timed(training, watch):
         if step.finished:
             with watch.phase("evaluate"):
                 (tested,) = step.evaluate([test], both.standardiser)

@@ -12,11 +12,12 @@ from jax.experimental import multihost_utils
 
 from experiments import runner
 from experiments.settings import Settings, as_table
-from linear_cifar import records, sweep
+from linear_cifar import records
 from linear_cifar.datasets import Dataset
 from linear_cifar.devices import device_mesh, place_dataset
 from linear_cifar.model import Params
 from linear_cifar.search import ranking
+from linear_cifar.sweep import Step, steps
 
 SPLITS = ("train", "validation", "test")
 FIGURES = tuple(f"{split}_{name}" for split in SPLITS for name in ("accuracy", "loss"))
@@ -52,13 +53,13 @@ def train(
     splits = [getattr(placed, name) for name in SPLITS]
     known = _read(folder, len(key))
     n_kept = int(known.finished.sum())
-    steps = sweep.steps(
+    training = steps(
         key, hyperparameters, placed, mesh=mesh, measure=False,
         finished=set(np.flatnonzero(known.finished).tolist()), **keywords,
     )  # fmt: skip
 
-    def measured() -> Iterator[sweep.Step]:
-        for step in runner.timed(steps, watch):
+    def measured() -> Iterator[Step]:
+        for step in runner.timed(training, watch):
             if step.finished:
                 with watch.phase("evaluate"):
                     metrics = step.evaluate(splits, placed.standardiser)
@@ -71,11 +72,11 @@ def train(
                 _write(folder, step, known)
             yield step
 
-    def position(step: sweep.Step) -> int:
+    def position(step: Step) -> int:
         done = known.finished.sum() - len(step.rows) * known.finished[step.rows[0]]
         return int(done * n_epochs + len(step.rows) * step.epoch) - n_kept * n_epochs
 
-    def describe(step: sweep.Step) -> str:
+    def describe(step: Step) -> str:
         first = configurations[step.rows[0] // configurations[0].n_seeds]
         accuracy = known.figures["validation_accuracy"]
         best = f", best {np.nanmax(accuracy):.4f}" if np.isfinite(accuracy).any() else ""
@@ -140,7 +141,7 @@ def _chunk_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("[0-9]*.npz"))
 
 
-def _write(folder: Path, step: sweep.Step, known: Progress) -> None:
+def _write(folder: Path, step: Step, known: Progress) -> None:
     params = step.params  # by all processes
     if jax.process_index():
         return

@@ -53,6 +53,7 @@ from linear_cifar.search import (
     grid as grid,
     ranking as ranking,
 )
+from linear_cifar.sweep import sweep as sweep
 from linear_cifar.training import (
     History as History,
     SettingsError as SettingsError,

@@ -18,9 +18,11 @@ from linear_cifar.evaluation import evaluate_runs
 from linear_cifar.losses import LOSSES, MULTIPLE_BINARY_CROSS_ENTROPY, SOFTMAX_CROSS_ENTROPY
 from linear_cifar.objective import cost_gradient
 from linear_cifar.optimizers import OPTIMIZERS, Hyperparameters, adam, momentum, sgd
+from linear_cifar.sweep import steps
 from linear_cifar.training import SettingsError, train
 
 KEY = jax.random.key(0)
+ENGINE = sys.modules["linear_cifar.sweep"]  # the package's name `sweep` is the function
 each_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 
 
@@ -91,7 +93,7 @@ def test_a_table_comes_back_in_its_order_each_row_as_alone(small, shuffle, dtype
     table, columns = mixed_table()
     keys = jnp.stack([jax.random.key(seed) for seed in (0, 1, 2, 0, 1, 0, 0)])
     settings = {"n_epochs": 2, "shuffle": shuffle, "dtype": jnp.dtype(dtype)}
-    params, history = sweep.sweep(keys, table, small, **columns, **settings)
+    params, history = sweep(keys, table, small, **columns, **settings)
     assert params.weights.dtype == dtype
     assert history.train_cost.shape == (7, 3)
     for i in range(7):
@@ -104,17 +106,17 @@ def test_a_table_comes_back_in_its_order_each_row_as_alone(small, shuffle, dtype
 
 
 def test_a_single_configuration_has_its_axis_too(small):
-    params, history = sweep.sweep(KEY, Hyperparameters(0.1, 0.01), small, n_epochs=2)
+    params, history = sweep(KEY, Hyperparameters(0.1, 0.01), small, n_epochs=2)
     alone, _ = train(KEY, Hyperparameters(0.1, 0.01), small, n_epochs=2)
     assert params.weights.shape[0] == history.train_loss.shape[0] == 1
     assert_close(params.weights[0], alone.weights)
-    _, unmeasured = sweep.sweep(KEY, Hyperparameters(0.1, 0.01), small, n_epochs=2, measure=False)
+    _, unmeasured = sweep(KEY, Hyperparameters(0.1, 0.01), small, n_epochs=2, measure=False)
     assert unmeasured.train_loss.shape == (1, 0)
 
 
 def test_columns_of_different_lengths_are_refused(small):
     with pytest.raises(SettingsError, match=r"\[2, 3\]"):
-        sweep.sweep(KEY, Hyperparameters(np.zeros(3), 0.1), small, batch_size=[1, 2])
+        sweep(KEY, Hyperparameters(np.zeros(3), 0.1), small, batch_size=[1, 2])
 
 
 def of_run_bytes(n, dataset):
@@ -127,20 +129,20 @@ def test_chunks_share_a_program_and_leave_out_what_is_finished(small):
     settings |= {"memory_bytes": of_run_bytes(4, small)}
     programs = (training._advance, training._start)
     before = [program._cache_size() for program in programs]
-    steps = list(sweep.steps(KEY, Hyperparameters(lam, 0.01), small, **settings))
+    trained = list(steps(KEY, Hyperparameters(lam, 0.01), small, **settings))
     assert [program._cache_size() - n for program, n in zip(programs, before, strict=True)] \
         == [1, 1]  # fmt: skip
-    assert [s.rows.tolist() for s in steps if s.finished] == [
+    assert [s.rows.tolist() for s in trained if s.finished] == [
         [0, 1, 2, 3],
         [4, 5, 6, 7],
         [8, 9, 10],
     ]
-    assert [s.epoch for s in steps] == [0, 1, 2] * 3
+    assert [s.epoch for s in trained] == [0, 1, 2] * 3
     again = list(
-        sweep.steps(KEY, Hyperparameters(lam, 0.01), small, finished={0, 1, 2, 3, 9}, **settings)
+        steps(KEY, Hyperparameters(lam, 0.01), small, finished={0, 1, 2, 3, 9}, **settings)
     )
     assert [s.rows.tolist() for s in again if s.finished] == [[4, 5, 6, 7], [8, 10]]
-    whole = {row: p for s in steps if s.finished
+    whole = {row: p for s in trained if s.finished
              for row, p in zip(s.rows, s.params.weights, strict=True)}  # fmt: skip
     for step in again:
         if step.finished:
@@ -152,18 +154,18 @@ def test_programs_are_compiled_once_a_group_and_never_for_new_values(small):
     table, columns = mixed_table()
     programs = (training._advance, evaluate_runs)
     jax.clear_caches()
-    sweep.sweep(KEY, table, small, **columns, n_epochs=3)
+    sweep(KEY, table, small, **columns, n_epochs=3)
     # Four groups, of three, two, one and one runs; evaluation knows of the loss and the number.
     assert training._advance._cache_size() == 4
     sizes = [program._cache_size() for program in programs]
     others = table._replace(lam=table.lam + 0.5, learning_rate=table.learning_rate / 2)
-    sweep.sweep(jax.random.split(KEY, 7), others, small, **columns, n_epochs=3)
+    sweep(jax.random.split(KEY, 7), others, small, **columns, n_epochs=3)
     assert [program._cache_size() for program in programs] == sizes
 
 
 def test_a_diverging_row_spoils_no_other(small):
     rates = np.array([0.01, 1e30, 0.01])
-    params, history = sweep.sweep(KEY, Hyperparameters(1.0, rates), small, n_epochs=2)
+    params, history = sweep(KEY, Hyperparameters(1.0, rates), small, n_epochs=2)
     alone, _ = train(KEY, Hyperparameters(1.0, 0.01), small, n_epochs=2)
     assert np.isnan(history.validation_accuracy[1, -1])
     for i in (0, 2):
@@ -173,14 +175,14 @@ def test_a_diverging_row_spoils_no_other(small):
 @pytest.fixture
 def scarce(monkeypatch):
     """Memory for no more than two runs at once."""
-    real = sweep.epochs
+    real = training.epochs
 
     def epochs(key, hyperparameters, *arguments, **settings):
         if np.size(hyperparameters.lam) > 2:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
         return real(key, hyperparameters, *arguments, **settings)
 
-    monkeypatch.setattr(sweep, "epochs", epochs)
+    monkeypatch.setattr(ENGINE, "epochs", epochs)
 
 
 @pytest.mark.usefixtures("scarce")
@@ -188,7 +190,7 @@ def test_a_chunk_out_of_memory_is_halved_and_said_to_be(small):
     lam = np.linspace(0, 1, 7)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        params, _ = sweep.sweep(KEY, Hyperparameters(lam, 0.01), small, n_epochs=1)
+        params, _ = sweep(KEY, Hyperparameters(lam, 0.01), small, n_epochs=1)
     texts = [str(w.message) for w in caught]
     assert [int(text.split()[4]) for text in texts] == [7, 3]
     assert all("half as many" in text for text in texts)
@@ -200,13 +202,13 @@ def test_out_of_memory_with_one_run_is_an_error_and_others_pass(small, monkeypat
     def fail(*_, **__):
         raise jax.errors.JaxRuntimeError(message)
 
-    monkeypatch.setattr(sweep, "epochs", fail)
+    monkeypatch.setattr(ENGINE, "epochs", fail)
     message = "RESOURCE_EXHAUSTED: Out of memory"
     with pytest.raises(MemoryError, match="1 configurations"):
-        sweep.sweep(KEY, Hyperparameters(0.1, 0.01), small)
+        sweep(KEY, Hyperparameters(0.1, 0.01), small)
     message = "INTERNAL: something else"
     with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
-        sweep.sweep(KEY, Hyperparameters(0.1, 0.01), small)
+        sweep(KEY, Hyperparameters(0.1, 0.01), small)
 
 
 FOUR_DEVICES = """
@@ -253,7 +255,7 @@ def test_an_optimiser_takes_its_settings_from_the_table(small, name):
     field = {"sgd": "decay_factor", "momentum": "momentum", "adam": "b2"}[name]
     values = {field: np.array([1.0, 3.0])} if name == "sgd" else {field: np.array([0.5, 0.9])}
     table = Hyperparameters(0.1, 0.001, **values, **({"decay_every": 1} if name == "sgd" else {}))
-    params, history = sweep.sweep(KEY, table, small, optimizer=OPTIMIZERS[name], n_epochs=4)
+    params, history = sweep(KEY, table, small, optimizer=OPTIMIZERS[name], n_epochs=4)
     assert (history.train_cost[:, -1] < history.train_cost[:, 0]).all()
     assert not np.allclose(params.weights[0], params.weights[1])
 
