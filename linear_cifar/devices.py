@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from linear_cifar.datasets import Dataset
@@ -47,6 +46,8 @@ def split_features(tree: Any, mesh: Mesh, n_features: int) -> Any:
 def fetch(tree: Any) -> Any:
     """The arrays of a tree as numpy arrays, whole, from the devices of every host."""
     if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
         return multihost_utils.process_allgather(tree, tiled=True)
     return jax.device_get(tree)
 
@@ -54,6 +55,8 @@ def fetch(tree: Any) -> Any:
 def await_others() -> None:
     """Waits until every process is here, and raises if one is lost; nothing for a single one."""
     if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
         multihost_utils.sync_global_devices("linear_cifar")
 
 

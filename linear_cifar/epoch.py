@@ -38,6 +38,7 @@ InnerProducts: TypeAlias = tuple[jax.Array, ...]
 
 _BATCHES_PER_BLOCK = 4  # more gain little, and each makes the program larger
 _EXAMPLES_PER_BLOCK = 400  # more don't stay in the processor's cache
+_LARGE_BATCH = 100  # from which several runs gain nothing
 _WORTH = 0.25  # the most that inner products may add to the arithmetic of training
 
 
@@ -57,25 +58,33 @@ class Coefficients(NamedTuple):
 
 
 def batches_per_block(
-    batch_size: int, n_classes: int, n_uses: int, optimizer: Optimizer, gradient: Gradient
+    batch_size: int,
+    n_classes: int,
+    n_runs: int,
+    n_epochs: int,
+    optimizer: Optimizer,
+    gradient: Gradient,
 ) -> int:
     """How many batches to take at once; 1 where it doesn't pay or isn't the same mathematics.
 
-    The inner products of T batches of B take (T − 1) B d / 2 multiplications an example, once for
-    all that use them; training takes 2 K d an example, run and epoch.
+    It saves fetching W for every small batch, and X for every single run. The inner products of T
+    batches of B take (T − 1) B d / 2 multiplications an example, once for all that use them;
+    training takes 2 K d an example, run and epoch.
 
     Args:
       batch_size: B.
       n_classes: K.
-      n_uses: runs that share the inner products, times epochs that do.
+      n_runs: runs that share the inner products.
+      n_epochs: epochs that share them.
       optimizer: has to be `sgd`: its updates are linear and keep nothing of past gradients.
       gradient: has to be `cost_gradient`.
     """
-    added = (_BATCHES_PER_BLOCK - 1) * batch_size / 2
-    pays = added <= _WORTH * 2 * n_classes * n_uses
-    fits = _BATCHES_PER_BLOCK * batch_size <= _EXAMPLES_PER_BLOCK
     linear = optimizer is sgd and gradient is cost_gradient
-    return _BATCHES_PER_BLOCK if pays and fits and linear else 1
+    thin = batch_size < _LARGE_BATCH or n_runs == 1
+    fits = _BATCHES_PER_BLOCK * batch_size <= _EXAMPLES_PER_BLOCK
+    added = (_BATCHES_PER_BLOCK - 1) * batch_size / 2
+    pays = added <= _WORTH * 2 * n_classes * n_runs * n_epochs
+    return _BATCHES_PER_BLOCK if linear and thin and fits and pays else 1
 
 
 @partial(jax.jit, static_argnames=("batch_size", "n_batches", "dtype"))

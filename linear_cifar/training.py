@@ -164,8 +164,9 @@ def epochs(
         order_key = devices.replicate(order_key, mesh)
     training, validation, standardiser = data
 
-    n_uses = n_runs * (1 if shuffle else n_epochs)
-    n_batches = batches_per_block(batch_size, dataset.n_classes, n_uses, optimizer, gradient)
+    n_batches = batches_per_block(
+        batch_size, dataset.n_classes, n_runs, 1 if shuffle else n_epochs, optimizer, gradient
+    )
     impl = str(jax.random.key_impl(key))
     state = _start(
         keys, hyperparameters, impl=impl, n_features=dataset.n_features,

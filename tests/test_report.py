@@ -129,10 +129,10 @@ def test_a_bad_list_is_refused_by_name(tmp_path, flag):
     assert "Traceback" not in done.stderr
 
 
-def test_an_interrupted_grid_keeps_the_finished_batch_sizes(tmp_path):
+def test_an_interrupted_grid_keeps_what_is_finished(tmp_path):
     out = tmp_path / "run"
     words = ("--dataset=synthetic", "--n_epochs=100", "--batch_size=1000,10", f"--output_dir={out}")
-    code, shown, errors = interrupt("batches of 10,", "experiments.grid_search", *words)
+    code, shown, errors = interrupt("batches of 10;", "experiments.grid_search", *words)
     assert code == 130, errors
     assert "finished are written" in errors
     assert len(grids.read(out)) == 6

@@ -47,12 +47,12 @@ def test_batches_at_once_are_batches_one_by_one(
 
 
 def test_batches_are_taken_at_once_where_it_is_the_same_mathematics_and_pays():
-    def n(batch_size, n_uses, optimizer=sgd, gradient=cost_gradient):
-        return epoch.batches_per_block(batch_size, 10, n_uses, optimizer, gradient)
+    def n(batch_size, n_runs, n_epochs, optimizer=sgd, gradient=cost_gradient):
+        return epoch.batches_per_block(batch_size, 10, n_runs, n_epochs, optimizer, gradient)
 
-    assert n(100, 40) == 4
-    assert n(100, 1) == n(500, 10_000) == 1
-    assert n(10, 40, momentum) == n(10, 40, adam) == n(10, 40, sgd, training.autodiff) == 1
+    assert n(100, 1, 40) == n(10, 64, 40) == n(50, 6, 1) == 4
+    assert n(100, 1, 1) == n(100, 64, 40) == n(500, 1, 10_000) == 1
+    assert n(10, 6, 40, momentum) == n(10, 6, 40, sgd, training.autodiff) == 1
 
 
 def test_extreme_logits_and_nan_are_the_same_at_once(small, monkeypatch):

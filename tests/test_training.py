@@ -79,7 +79,7 @@ def test_four_runs_at_once_equal_each_alone(small, loss, shuffle):
     settings = {"loss": loss, "n_epochs": 4, "batch_size": 30, "shuffle": shuffle}
     params, history = train(KEY, many, small, **settings)
     for i in range(4):
-        one = Hyperparameters(*(field[i] for field in many))
+        one = jax.tree.map(lambda field, i=i: field[i] if np.ndim(field) else field, many)
         alone, alone_history = train(KEY, one, small, **settings)
         assert_close(params.weights[i], alone.weights)
         assert_close(params.bias[i], alone.bias)
