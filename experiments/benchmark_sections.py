@@ -28,13 +28,13 @@ TORCH = importlib.util.find_spec("torch") is not None
 
 def _rows(measured: Mapping[tuple[str, int], Contender], n_rounds: int, **columns: Any) -> Rows:
     """Rows of contenders by name and number of configurations."""
-    named = {f"{name}|{c}": contender for (name, c), contender in measured.items()}
+    named = {f"{name}, {c} at once": contender for (name, c), contender in measured.items()}
     seconds = seconds_an_epoch(named, n_rounds)
     return [
         {
             "contender": name,
             "configurations": c,
-            "milliseconds": 1e3 * seconds[f"{name}|{c}"],
+            "milliseconds": 1e3 * seconds[f"{name}, {c} at once"],
             **columns,
         }
         for name, c in measured

@@ -270,13 +270,17 @@ def test_a_lost_process_ends_the_other_and_the_sweep_goes_on(whole, tmp_path, lo
     if lost:
         done = run(*sweep(out, *words, "--resume"))
         assert done.returncode == 0, done.stderr
-        assert len(read(out, "sweep_by_seed.csv")) == 24
+    else:
+        again = two_processes(out, *words, "--resume")
+        shown = [process.communicate(timeout=120) for process in again]
+        assert [process.returncode for process in again] == [0, 0], shown
+    assert len(read(out, "sweep_by_seed.csv")) == 24
 
 
 def test_the_benchmark_writes_limits_and_rows(tmp_path):
     out = tmp_path / "run"
-    done = run("experiments.benchmark", "--quick", "--section=single", "--section=sweep",
-               "--section=memory", "--dataset=synthetic", f"--output_dir={out}")  # fmt: skip
+    done = run("experiments.benchmark", "--quick", "--section=sweep", "--section=memory",
+               "--dataset=synthetic", f"--output_dir={out}")  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads((out / "benchmark.json").read_text(), parse_constant=pytest.fail)
     assert found["limits"].keys() == {"matmul_gflops", "bandwidth_gb_s"}
@@ -284,7 +288,7 @@ def test_the_benchmark_writes_limits_and_rows(tmp_path):
     names = {"section", "contender", "configurations", "milliseconds", "gflops", "fraction_of_peak"}
     assert all(names <= row.keys() for row in found["rows"])
     timed = [row for row in found["rows"] if row["section"] != "memory"]
-    assert {row["section"] for row in timed} == {"single", "sweep"}
+    assert {row["section"] for row in timed} == {"sweep"}
     for row in timed:
         assert row["gflops"] == pytest.approx(4 * 10000 * 3072 * 10 / row["milliseconds"] / 1e6)
         peak = found["limits"]["matmul_gflops"]
@@ -292,5 +296,5 @@ def test_the_benchmark_writes_limits_and_rows(tmp_path):
     assert any(row["contender"].startswith("NumPy") for row in timed)
     assert {row["configurations"] for row in timed if row["contender"] == "ours"} == {1, 4}
     assert 100 < next(r["peak_mb"] for r in found["rows"] if r["section"] == "memory") < 1000
-    assert {"benchmark.csv", "figures/sweep.png", "figures/single.png", "result.json"} <= files(out)
+    assert {"benchmark.csv", "figures/sweep.png", "result.json"} <= files(out)
     assert len(read(out, "benchmark.csv")) == len(found["rows"])
