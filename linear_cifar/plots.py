@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter, StrMethodFormatter
 
 from linear_cifar.model import Params
 from linear_cifar.training import History
 
 _TRAIN, _VALIDATION, _RATE = "C0", "C1", "0.4"
+_ROOM = 15  # rows or columns of a heat map that have room for numbers
 
 
 def plot_history(history: History, title: str, learning_rates: np.ndarray | None = None) -> Figure:
@@ -90,7 +92,7 @@ def plot_grid(
     low_high: tuple[float, float],
     title: str,
 ) -> Figure:
-    """A heat map of accuracy over η (rows) and λ (columns), each cell with its number.
+    """A heat map of accuracy over η (rows) and λ (columns).
 
     Args:
       accuracy: [η, λ], from 0 to 1; NaN where training diverged.
@@ -100,21 +102,24 @@ def plot_grid(
       title: goes above the map.
 
     Returns:
-      The figure.
+      The figure. Each cell has its number, where there is room for them; grey is diverged.
     """
-    figure = Figure(
-        figsize=(max(5, 1.6 + 1.3 * len(lams)), 1.8 + 0.7 * len(learning_rates)),
-        layout="constrained",
-    )
+    n_rows, n_columns = accuracy.shape
+    roomy = n_rows <= _ROOM and n_columns <= _ROOM
+    size = (max(5, 1.6 + 1.3 * n_columns), 1.8 + 0.7 * n_rows) if roomy else (11, 7)
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     low, high = low_high
-    image = axes.imshow(accuracy, vmin=low, vmax=high, cmap="viridis", aspect="auto")
-    for (row, column), value in np.ndenumerate(accuracy):
-        dark = value < (low + high) / 2
-        axes.text(column, row, "diverged" if np.isnan(value) else f"{value:.4f}",
-                  ha="center", va="center", color="white" if dark else "black")  # fmt: skip
-    axes.set_xticks(range(len(lams)), [f"{lam:.3g}" for lam in lams])
-    axes.set_yticks(range(len(learning_rates)), [f"{rate:.3g}" for rate in learning_rates])
+    colours = colormaps["viridis"].with_extremes(bad="0.8")
+    image = axes.imshow(accuracy, vmin=low, vmax=high, cmap=colours, aspect="auto")
+    if roomy:
+        for (row, column), value in np.ndenumerate(accuracy):
+            dark = value < (low + high) / 2
+            axes.text(column, row, "diverged" if np.isnan(value) else f"{value:.4f}",
+                      ha="center", va="center", color="white" if dark else "black")  # fmt: skip
+    rows, columns = (range(0, n, 1 if roomy else -(-n // 12)) for n in accuracy.shape)
+    axes.set_xticks(columns, [f"{lams[i]:.3g}" for i in columns])
+    axes.set_yticks(rows, [f"{learning_rates[i]:.3g}" for i in rows])
     axes.set(xlabel="λ", ylabel="learning rate")
     figure.colorbar(image, label="accuracy")
     figure.suptitle(title, fontsize=10)
@@ -250,7 +255,7 @@ def plot_scaling(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
       title: goes above.
 
     Returns:
-      The figure, a line a contender; one that trains a single configuration is a level.
+      The figure, a line a contender; one that trains one configuration at a time is a level.
     """
     figure = Figure(figsize=(12, 4.6), layout="constrained")
     most = max(row["configurations"] for row in rows)
@@ -261,14 +266,17 @@ def plot_scaling(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
         for name, axes in panels.items():
             y = [row[name] for row in of_contender]
             style = {"color": f"C{i}", "label": contender}
-            if len(x) == 1:
+            if x == [1]:
                 axes.plot([1, most], y * 2, ":", **style)
             else:
                 axes.plot(x, y, "o-", ms=4, **style)
     panels["milliseconds"].set(ylabel="ms a configuration and epoch", yscale="log")
     panels["fraction_of_peak"].set(ylabel="fraction of the matrix-product peak", ylim=(0, None))
+    panels["milliseconds"].yaxis.set_major_formatter(ScalarFormatter())
+    panels["milliseconds"].yaxis.set_minor_formatter(ScalarFormatter())
     for axes in panels.values():
         axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.set_xlabel("configurations at once")
         axes.grid(alpha=0.3, which="both")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)

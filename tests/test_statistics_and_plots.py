@@ -72,6 +72,31 @@ def test_a_heat_map_shows_every_number_and_names_the_diverged():
     assert texts == ["0.1000", "0.2000", "diverged", "0.3000", "0.3500", "0.4000"]
 
 
+def test_a_large_heat_map_stays_of_a_size_to_look_at():
+    rng = np.random.default_rng(0)
+    figure = plots.plot_grid(
+        rng.random((25, 40)), np.geomspace(1e-4, 1, 25), np.geomspace(1e-4, 1, 40), (0, 1), "title"
+    )
+    assert not figure.axes[0].texts
+    assert len(figure.axes[0].get_xticklabels()) <= 12
+    assert max(figure.get_size_inches()) <= 12
+
+
+def test_a_sweep_s_curves_leave_out_what_diverged():
+    accuracy = np.array([[0.1, 0.2, np.nan], [0.3, 0.35, 0.4]])
+    figure = plots.plot_over_lam(
+        np.array([0, 0.01, 1]), np.array([0.01, 0.1]), accuracy, 0 * accuracy, "title"
+    )
+    lines = figure.axes[0].lines
+    assert [np.isfinite(line.get_ydata()).sum() for line in lines] == [2, 3]
+    assert figure.axes[0].get_xscale() == "symlog"  # for λ = 0
+    points = plots.plot_drawn(np.array([0.01, 0.1]), np.array([1.0, 2.0]),
+                              np.array([0.3, np.nan]), "title")  # fmt: skip
+    assert [len(c.get_offsets()) for c in points.axes[0].collections] == [1, 1]
+    chosen = plots.plot_validation_and_test(accuracy[1], accuracy[1], "title")
+    assert chosen.axes[0].collections[1].get_offsets().tolist() == [[0.3, 0.3]]
+
+
 def test_histograms_share_bins_and_axes_and_count_every_image():
     rng = np.random.default_rng(0)
     p, right = [rng.random(300), rng.random(300) / 2], [rng.random(300) < 0.4] * 2
