@@ -68,8 +68,8 @@ def train(
                     accuracy = np.asarray(of_split.accuracy, float).round(7)
                     known.figures[f"{split}_accuracy"][step.rows] = accuracy
                     known.figures[f"{split}_loss"][step.rows] = of_split.loss
-                known.finished[step.rows] = True
                 _write(folder, step, known)
+                known.finished[step.rows] = True
             yield step
 
     def position(step: Step) -> int:

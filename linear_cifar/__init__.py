@@ -7,6 +7,7 @@ from linear_cifar.datasets import (
     Standardiser as Standardiser,
     fit_standardiser as fit_standardiser,
     load_dataset as load_dataset,
+    with_validation as with_validation,
 )
 from linear_cifar.epoch import TrainState as TrainState
 from linear_cifar.evaluation import (

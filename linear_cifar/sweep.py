@@ -89,7 +89,7 @@ def sweep(
 
     Returns:
       In the order given, and as numpy arrays: the parameters, [C, K, d] and [C, K], and the
-      `History`, [C, n_epochs + 1] (no more than [C, 0] with `measure=False`).
+      `History`, [C, n_epochs + 1] ([C, 0] with `measure=False`).
 
     Examples:
       >>> from linear_cifar.datasets import load_dataset
@@ -168,7 +168,7 @@ def steps(
     table = _table(key, hyperparameters, batch_size, loss, optimizer)
     n_devices = 1 if mesh is None else mesh.size
     for rows in _groups(table, shuffle):
-        limit = n_devices * _runs_at_once(dataset, table.optimizer[rows[0]], memory_bytes)
+        limit = n_devices * _runs_at_once(table, rows[0], dataset, memory_bytes)
         alone = len(rows) == 1 and _splits_features(mesh)
         size = 1 if alone else _chunk_size(len(rows), limit, n_devices)
         chunks = [[row for row in chunk if row not in finished] for chunk in _cut(rows, size)]
@@ -231,7 +231,7 @@ def _table(key, hyperparameters, *columns) -> _Table:
     return _Table(
         np.broadcast_to(key_data, (n, *key_data.shape[key.ndim :])),
         str(jax.random.key_impl(key)),
-        Hyperparameters(*(np.broadcast_to(np.asarray(f), n) for f in hyperparameters)),
+        jax.tree.map(lambda field: np.broadcast_to(np.asarray(field), n), hyperparameters),
         *(column(c) for c in columns),
     )
 
@@ -246,15 +246,16 @@ def _groups(table: _Table, shuffle: bool) -> list[list[int]]:
     return list(groups.values())
 
 
-def _runs_at_once(dataset: Dataset, optimizer: Optimizer, memory_bytes: int) -> int:
-    """How many runs to train at once on a device."""
+def _runs_at_once(table: _Table, row: int, dataset: Dataset, memory_bytes: int) -> int:
+    """How many runs like that of a row to train at once on a device."""
 
-    def arrays():
+    def arrays(hyperparameters):
         params = init_params(jax.random.key(0), dataset.n_features, dataset.n_classes)
-        return params, optimizer(Hyperparameters(0.0, 0.1), 1).init(params)
+        return params, table.optimizer[row](hyperparameters, 1).init(params)
 
+    own = jax.tree.map(lambda field: field[row], table.hyperparameters)
     # Beside those: the gradient, the updates, and the parameters that come of them.
-    state_bytes = sum(4 * leaf.size for leaf in jax.tree.leaves(jax.eval_shape(arrays)))
+    state_bytes = sum(4 * leaf.size for leaf in jax.tree.leaves(jax.eval_shape(arrays, own)))
     run_bytes = state_bytes + 3 * 4 * dataset.n_features * dataset.n_classes
     return max(1, min(_RUNS_AT_ONCE, memory_bytes // run_bytes))
 

@@ -3,10 +3,12 @@
 import subprocess
 import sys
 import warnings
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from conftest import assert_close
 from scipy import stats
@@ -112,6 +114,25 @@ def test_a_single_configuration_has_its_axis_too(small):
     assert_close(params.weights[0], alone.weights)
     _, unmeasured = sweep(KEY, Hyperparameters(0.1, 0.01), small, n_epochs=2, measure=False)
     assert unmeasured.train_loss.shape == (1, 0)
+
+
+class Own(NamedTuple):
+    """Hyper-parameters of a user's own."""
+
+    lam: np.ndarray
+    rate: np.ndarray
+
+
+def own_optimizer(hyperparameters, steps_per_epoch):
+    del steps_per_epoch
+    return optax.chain(optax.clip(0.5), optax.sgd(hyperparameters.rate))
+
+
+def test_an_optimiser_of_one_s_own_has_hyperparameters_of_its_own(small):
+    table = Own(np.array([0.0, 0.1, 0.2]), np.array([0.01, 0.001, 0.01]))
+    params, _ = sweep(KEY, table, small, optimizer=own_optimizer, n_epochs=2)
+    alone, _ = train(KEY, Own(0.1, 0.001), small, optimizer=own_optimizer, n_epochs=2)
+    assert_close(params.weights[1], alone.weights)
 
 
 def test_columns_of_different_lengths_are_refused(small):
