@@ -7,6 +7,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import jax
@@ -33,9 +34,17 @@ def environment(**changes):
     return without | {"HTTPS_PROXY": "http://127.0.0.1:1", "PYTHONWARNINGS": "error"} | changes
 
 
+# Commands that are not killed share what they compile, which saves a fifth of their time.
+COMPILED = tempfile.TemporaryDirectory()
+SHARED = {
+    "JAX_COMPILATION_CACHE_DIR": COMPILED.name, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}  # fmt: skip
+
+
 def run(*words):
     return subprocess.run(
-        [sys.executable, "-m", *words], cwd=ROOT, env=environment(), text=True, timeout=300,
+        [sys.executable, "-m", *words], cwd=ROOT, env=environment(**SHARED), text=True, timeout=300,
         capture_output=True, check=False,
     )  # fmt: skip
 

@@ -165,10 +165,6 @@ def test_a_diverging_configuration_is_last_and_said_to_be(tmp_path):
     result = json.loads((out / "result.json").read_text(), parse_constant=pytest.fail)
     assert result["n_diverged"] == 1
     assert "diverged" in done.stdout
-    nothing = run(*sweep(tmp_path / "none", "--dataset=synthetic", "--lam=1", "--refit",
-                         "--learning_rate=1e30", "--batch_size=500", "--n_epochs=1"))  # fmt: skip
-    assert nothing.returncode == 0, nothing.stderr
-    assert records.read_result(tmp_path / "none")["best"] is None
 
 
 def test_random_configurations_of_all_optimisers(tmp_path):
@@ -257,7 +253,7 @@ def test_two_processes_give_the_results_of_one_and_one_of_them_writes(whole, tmp
 @pytest.mark.parametrize("lost", [0, 1])
 def test_a_lost_process_ends_the_other_and_the_sweep_goes_on(whole, tmp_path, lost):
     out = tmp_path / "two"
-    words = [word.replace("--n_epochs=2", "--n_epochs=6") for word in CHUNKS]
+    words = [word.replace("--n_epochs=2", "--n_epochs=4") for word in CHUNKS]
     processes = two_processes(out, *words)
     await_chunks(out, 1, processes[lost])
     kill(processes[lost])
