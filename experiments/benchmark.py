@@ -3,13 +3,12 @@
 python -m experiments.benchmark
 python -m experiments.benchmark --section=single,sweep
 
-PyTorch is a contender where it is installed (pip install -e '.[bench]'). Each section's contenders
-take turns in this process; figures are medians, compilation apart. benchmark.json holds the limits
-and a row a contender: milliseconds a configuration and epoch, and what that is of the machine's
-peak for products of float32 matrices.
+PyTorch and scikit-learn are contenders where they are installed (pip install -e '.[bench]'). A
+section's contenders take turns in this process; figures are medians, compilation apart.
+benchmark.json holds the limits and a row a contender: milliseconds a configuration and epoch, and
+what that is of the machine's peak for products of float32 matrices.
 """
 
-import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -35,8 +34,9 @@ def main(argv: list[str]) -> int:
     for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
         if name in os.environ:
             print(f"note: {name} is set, which may slow NumPy down", file=sys.stderr)
-    if importlib.util.find_spec("torch") is None:
-        print("note: PyTorch is not installed; it is left out", file=sys.stderr)
+    for name, there in (("PyTorch", sections.TORCH), ("scikit-learn", sections.SKLEARN)):
+        if not there:
+            print(f"note: {name} is not installed; it is left out", file=sys.stderr)
     with runner.output_folder("benchmark") as (folder, target):
         with watch.phase("load"):
             dataset = runner.load_data()
@@ -130,8 +130,12 @@ def _print(limits: dict[str, float], rows: list[dict[str, Any]], dataset: Datase
 
 if __name__ == "__main__":
     flags.define()
-    absl_flags.DEFINE_multi_enum(
-        "section", list(sections.SECTIONS), list(sections.SECTIONS), "What to measure."
+    absl_flags.DEFINE_list(
+        "section", list(sections.SECTIONS), f"What to measure, of {', '.join(sections.SECTIONS)}."
     )
+    absl_flags.register_validator(
+        "section", lambda names: bool(names) and set(names) <= sections.SECTIONS.keys(),
+        f"It is one or more of {', '.join(sections.SECTIONS)}, separated by commas.",
+    )  # fmt: skip
     absl_flags.DEFINE_bool("quick", False, "Few rounds and sizes: to see that it works.")
     runner.launch(main)

@@ -23,7 +23,7 @@ from linear_cifar.sweep import steps
 
 FLAGS = flags.FLAGS
 Rows: TypeAlias = list[dict[str, Any]]
-TORCH = importlib.util.find_spec("torch") is not None
+TORCH, SKLEARN = (importlib.util.find_spec(name) is not None for name in ("torch", "sklearn"))
 
 
 def _rows(measured: Mapping[tuple[str, int], Contender], n_rounds: int, **columns: Any) -> Rows:
@@ -123,8 +123,6 @@ def accuracy(dataset: Dataset, n_rounds: int, quick: bool) -> Rows:
 
     scikit-learn's classifiers take standardised images and their own defaults, with the same λ.
     """
-    from sklearn.linear_model import LogisticRegression, SGDClassifier
-
     del n_rounds
     inputs, labels = contenders.standardised(dataset)
     mean, scale = (np.asarray(s, np.float32) for s in dataset.standardiser)
@@ -143,6 +141,10 @@ def accuracy(dataset: Dataset, n_rounds: int, quick: bool) -> Rows:
     rows: Rows = [
         {"contender": f"ours: {target:.4f} in {n_epochs} epochs", "seconds": ours_seconds}
     ]
+
+    if not SKLEARN:
+        return rows
+    from sklearn.linear_model import LogisticRegression, SGDClassifier
 
     def sgd() -> Iterator[Any]:
         model = SGDClassifier(loss="log_loss", alpha=2 * lam, random_state=0)

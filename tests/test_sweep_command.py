@@ -273,9 +273,16 @@ def test_a_lost_process_ends_the_other_and_the_sweep_goes_on(whole, tmp_path, lo
     assert len(read(out, "sweep_by_seed.csv")) == 24
 
 
+def test_an_unknown_section_is_refused_by_name(tmp_path):
+    done = run("experiments.benchmark", "--section=sweep,speed", f"--output_dir={tmp_path / 'run'}")
+    assert done.returncode == 1
+    assert "--section" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_the_benchmark_writes_limits_and_rows(tmp_path):
     out = tmp_path / "run"
-    done = run("experiments.benchmark", "--quick", "--section=sweep", "--section=memory",
+    done = run("experiments.benchmark", "--quick", "--section=sweep,memory",
                "--dataset=synthetic", f"--output_dir={out}")  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads((out / "benchmark.json").read_text(), parse_constant=pytest.fail)
