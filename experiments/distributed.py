@@ -36,6 +36,8 @@ def define_flags() -> None:
     )
     flags.DEFINE_integer("n_processes", None, "How many processes there are.", 1)
     flags.DEFINE_integer("process_id", None, "Which of them this is, from 0 on.", 0)
+    for name in ("distributed", "coordinator", "n_processes", "process_id"):
+        FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])  # for --helpshort
 
 
 def start() -> None:

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ def define_flags() -> None:
     """Defines --resume."""
     flags.DEFINE_bool("resume", False, "Go on with what --output_dir holds.")
     flags.mark_bool_flags_as_mutual_exclusive(["resume", "overwrite"])
+    FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS["resume"])  # for --helpshort
 
 
 @contextmanager

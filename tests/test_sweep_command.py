@@ -214,6 +214,14 @@ def test_a_bad_axis_is_refused_by_name(tmp_path, flag, message):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_help_explains_every_flag_of_a_sweep():
+    shown = run("experiments.sweep", "--helpshort").stdout
+    for flag in ("lam", "learning_rate", "optimizer", "momentum", "b1", "n_random", "n_seeds",
+                 "select", "[no]refit", "[no]resume", "[no]distributed", "coordinator",
+                 "n_processes", "process_id"):  # fmt: skip
+        assert f"--{flag}:" in shown
+
+
 def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
