@@ -1,9 +1,15 @@
 """One configuration: training curves, weight images and accuracy on the test images.
 
 python -m experiments.baseline --lam=0.1
+python -m experiments.baseline --optimizer=adam --learning_rate=1e-4 --n_seeds=10
 """
 
-from experiments import flags, runner, runs
+from experiments.common import command, flags, runs
+
+
+def define_flags() -> None:
+    """Defines the command's flags."""
+    flags.define(*flags.RUN)
 
 
 def main(argv: list[str]) -> int:
@@ -13,5 +19,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    flags.define(*flags.RUN)
-    runner.launch(main)
+    command.launch(main, define_flags)

@@ -3,7 +3,12 @@
 python -m experiments.full_data
 """
 
-from experiments import flags, runner, runs
+from experiments.common import command, flags, runs
+
+
+def define_flags() -> None:
+    """Defines the command's flags."""
+    flags.define(*flags.RUN, lam=0.1)
 
 
 def main(argv: list[str]) -> int:
@@ -13,5 +18,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    flags.define(*flags.RUN, lam=0.1)
-    runner.launch(main)
+    command.launch(main, define_flags)

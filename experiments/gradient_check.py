@@ -2,64 +2,75 @@
 
 python -m experiments.gradient_check
 
-Each case is a loss, a λ and a number of training examples. The exit code is 1 if the largest
-relative error of a case is above 1e-6 against the differences, or above 1e-10 against jax.grad.
+Each case is a loss, a λ and a number of training examples. Training takes several batches at once
+where it can: its parameters after those steps are compared with the parameters after as many steps
+by the checked gradient, one batch after the other. The exit code is 1 if the largest relative error
+of a case is above 1e-6 against the differences, above 1e-10 against jax.grad, or above 1e-10
+between the steps.
 """
 
 import itertools
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from absl import flags as absl_flags
 
-from experiments import flags, runner
+from experiments.common import command, flags
+from experiments.common.data import data_title, load_data
+from experiments.common.output import output_folder, write_result
+from experiments.common.progress import Stopwatch, progress
 from linear_cifar import records
-from linear_cifar.datasets import Dataset
+from linear_cifar.data import Dataset, Split, Standardiser
+from linear_cifar.engine.blocks import batches_per_block, inner_products, run_epoch_in_blocks
+from linear_cifar.engine.epoch import run_epoch
+from linear_cifar.engine.state import DEFAULTS, Training, TrainState, autodiff
 from linear_cifar.gradient_check import numerical_gradient, relative_error
 from linear_cifar.losses import LOSSES, Loss
-from linear_cifar.model import init_params
+from linear_cifar.model import Params, init_params
 from linear_cifar.objective import cost_gradient
-from linear_cifar.training import autodiff
+from linear_cifar.optimizers import Hyperparameters
 
 FLAGS = absl_flags.FLAGS
 LAMS, N_EXAMPLES = (0.0, 0.1), (1, 20, 100)
-NUMERICAL_TOLERANCE, AUTODIFF_TOLERANCE = 1e-6, 1e-10
+NUMERICAL_TOLERANCE, AUTODIFF_TOLERANCE, STEPS_TOLERANCE = 1e-6, 1e-10, 1e-10
 _numerical_gradient = jax.jit(numerical_gradient, static_argnames="loss")
 COLUMNS = ("loss", "lam", "n_examples", "numerical_error", "autodiff_error", "passed")
+STEP_COLUMNS = ("loss", "lam", "n_steps", "batch_size", "steps_error", "passed")
+
+
+def define_flags() -> None:
+    """Defines the command's flags."""
+    flags.define()
 
 
 def main(argv: list[str]) -> int:
     """Checks every case, writes the record, and fails if a case does."""
     del argv
     jax.config.update("jax_enable_x64", True)
-    watch = runner.Stopwatch()
+    watch = Stopwatch()
     cases = list(itertools.product(LOSSES.values(), LAMS, N_EXAMPLES))
-    with runner.output_folder("gradient_check") as (folder, target):
+    with output_folder("gradient_check") as (folder, target):
         with watch.phase("load"):
-            dataset = runner.load_data()
+            dataset = load_data()
         with watch.phase("evaluate"):
             checks = (_check(dataset, *case) for case in cases)
-            rows = list(runner.progress(checks, len(cases), _describe))
-        passed = all(row["passed"] for row in rows)
+            rows = list(progress(checks, len(cases), _describe))
+            steps = [_check_steps(dataset, *case) for case in itertools.product(LOSSES, LAMS)]
+        passed = all(row["passed"] for row in (*rows, *steps))
         records.write_csv(folder / "cases.csv", COLUMNS, (row.values() for row in rows))
-        result = {
-            **runner.describe_source("gradient_check", dataset),
-            "seed": FLAGS.seed,
-            "cases": rows,
-            "passed": passed,
-            "seconds": watch.seconds,
-        }
-        records.write_json(folder / records.RESULT, result)
-    print(_table(rows))
-    print(f"{'all cases pass' if passed else 'FAILED'}; {runner.data_title(dataset)}; {target}")
+        records.write_csv(folder / "steps.csv", STEP_COLUMNS, (row.values() for row in steps))
+        content = {"seed": FLAGS.seed, "cases": rows, "steps": steps, "passed": passed}
+        write_result(folder, "gradient_check", dataset, watch, **content)
+    print(_table(rows, steps))
+    print(f"{'all cases pass' if passed else 'FAILED'}; {data_title(dataset)}; {target}")
     return 0 if passed else 1
 
 
 def _check(dataset: Dataset, loss: Loss, lam: float, n: int) -> dict[str, Any]:
     """The largest relative errors of one case, over all weights and biases."""
-    key = jax.random.key(FLAGS.seed)
-    params = init_params(key, dataset.n_features, dataset.n_classes, dtype=jnp.float64)
+    params = _initial_params(dataset)
     inputs = dataset.standardiser(jnp.asarray(dataset.train.inputs[:n]), jnp.float64)
     case = (params, inputs, jnp.asarray(dataset.train.labels[:n]), lam)
     by_hand = cost_gradient(*case, loss)
@@ -71,11 +82,57 @@ def _check(dataset: Dataset, loss: Loss, lam: float, n: int) -> dict[str, Any]:
     return dict(zip(COLUMNS, (loss.name, lam, n, *errors, passed), strict=True))
 
 
+def _check_steps(dataset: Dataset, loss: str, lam: float) -> dict[str, Any]:
+    """How far steps taken at once are from steps by `cost_gradient`, as `baseline` takes them.
+
+    The error is that of the gradients summed over the steps, which is what the parameters moved by.
+    """
+    how = DEFAULTS._replace(loss=LOSSES[loss], dtype=jnp.float64)
+    n_steps = batches_per_block(how, dataset.n_classes, n_runs=1)
+    examples = Split(*(jnp.asarray(a[: n_steps * how.batch_size]) for a in dataset.train))
+    run = Hyperparameters(lam, 0.01)
+    params = _initial_params(dataset)
+    moves = _moves(params, run, examples, dataset.standardiser, how=how, n_steps=n_steps)
+    error = relative_error(*moves)
+    row = (loss, lam, n_steps, how.batch_size, float(error), bool(error <= STEPS_TOLERANCE))
+    return dict(zip(STEP_COLUMNS, row, strict=True))
+
+
+@partial(jax.jit, static_argnames=("how", "n_steps"))
+def _moves(
+    params: Params,
+    run: Hyperparameters,
+    examples: Split,
+    standardiser: Standardiser,
+    *,
+    how: Training,
+    n_steps: int,
+) -> list[Params]:
+    """What the parameters move by, in units of −η: with the steps at once, and one by one."""
+    state = TrainState(params, how.optimizer(run, 1).init(params))
+    size, dtype = how.batch_size, how.dtype
+    products = inner_products(
+        examples, standardiser, batch_size=size, n_batches=n_steps, dtype=dtype
+    )
+    ends = [
+        run_epoch_in_blocks(state, run, examples, standardiser, products, n_steps, how),
+        run_epoch(state, run, examples, standardiser, how),
+    ]
+    return [
+        jax.tree.map(lambda a, b: (a - b) / run.learning_rate, params, end.params) for end in ends
+    ]
+
+
+def _initial_params(dataset: Dataset) -> Params:
+    key = jax.random.key(FLAGS.seed)
+    return init_params(key, dataset.n_features, dataset.n_classes, dtype=jnp.float64)
+
+
 def _describe(row: dict[str, Any]) -> str:
     return f"{row['loss']}, λ={row['lam']:g}, n={row['n_examples']}: {row['numerical_error']:.1e}"
 
 
-def _table(rows: list[dict[str, Any]]) -> str:
+def _table(rows: list[dict[str, Any]], steps: list[dict[str, Any]]) -> str:
     lines = [f"{'loss':<10}{'λ':>5}{'examples':>10}{'differences':>13}{'jax.grad':>11}"]
     for row in rows:
         lines.append(
@@ -83,9 +140,14 @@ def _table(rows: list[dict[str, Any]]) -> str:
             f"{row['numerical_error']:>13.1e}{row['autodiff_error']:>11.1e}"
             + ("" if row["passed"] else "  FAILED")
         )
+    lines.append(f"{'loss':<10}{'λ':>5}{'steps':>10}{'at once against one by one':>28}")
+    for row in steps:
+        lines.append(
+            f"{row['loss']:<10}{row['lam']:>5g}{row['n_steps']:>4} of{row['batch_size']:>4}"
+            f"{row['steps_error']:>27.1e}" + ("" if row["passed"] else "  FAILED")
+        )
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    flags.define()
-    runner.launch(main)
+    command.launch(main, define_flags)

@@ -4,7 +4,12 @@ python -m experiments.step_decay
 python -m experiments.step_decay --split=full
 """
 
-from experiments import flags, runner, runs
+from experiments.common import command, flags, runs
+
+
+def define_flags() -> None:
+    """Defines the command's flags."""
+    flags.define(*flags.RUN, "split", lam=0.1, learning_rate=0.05, decay_factor=10.0)
 
 
 def main(argv: list[str]) -> int:
@@ -14,5 +19,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    flags.define(*flags.RUN, "split", lam=0.1, learning_rate=0.05, decay_factor=10.0)
-    runner.launch(main)
+    command.launch(main, define_flags)

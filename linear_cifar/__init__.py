@@ -1,15 +1,30 @@
 """Linear classifiers in JAX: losses, hand-derived gradients, training and sweeps."""
 
-from linear_cifar.datasets import (
+from importlib import metadata as _metadata
+
+from linear_cifar.data import (
     DataError as DataError,
     Dataset as Dataset,
     Split as Split,
     Standardiser as Standardiser,
+    dataset_from_arrays as dataset_from_arrays,
     fit_standardiser as fit_standardiser,
     load_dataset as load_dataset,
     with_validation as with_validation,
 )
-from linear_cifar.epoch import TrainState as TrainState
+from linear_cifar.engine.devices import device_mesh as device_mesh
+from linear_cifar.engine.full_batch import full_batch as full_batch
+from linear_cifar.engine.state import (
+    History as History,
+    Training as Training,
+    TrainState as TrainState,
+    autodiff as autodiff,
+)
+from linear_cifar.engine.tables import sweep as sweep
+from linear_cifar.engine.training import (
+    epochs as epochs,
+    train as train,
+)
 from linear_cifar.evaluation import (
     Metrics as Metrics,
     confusion_matrix as confusion_matrix,
@@ -54,11 +69,9 @@ from linear_cifar.search import (
     grid as grid,
     ranking as ranking,
 )
-from linear_cifar.sweep import sweep as sweep
-from linear_cifar.training import (
-    History as History,
-    SettingsError as SettingsError,
-    autodiff as autodiff,
-    epochs as epochs,
-    train as train,
-)
+from linear_cifar.settings import SettingsError as SettingsError
+
+try:
+    __version__ = _metadata.version("linear_cifar")
+except _metadata.PackageNotFoundError:  # run from a checkout, not installed
+    __version__ = "not installed"

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from linear_cifar.datasets import Split, Standardiser
+from linear_cifar.data.types import Split, Standardiser
 from linear_cifar.losses import SOFTMAX_CROSS_ENTROPY, Loss
 from linear_cifar.model import Params, logits
 from linear_cifar.objective import penalty
@@ -18,11 +18,14 @@ _BATCH = 1000
 
 
 class Metrics(NamedTuple):
-    """Means over a split; all NaN where a logit is not finite, as after a divergence."""
+    """Means over a split, of one run [] or of many [C].
 
-    loss: jax.Array  # [], nats
-    cost: jax.Array  # [], loss + λ‖W‖²
-    accuracy: jax.Array  # [], from 0 to 1
+    All are NaN where a logit is not finite, as after a divergence, and where there are no examples.
+    """
+
+    loss: jax.Array  # nats
+    cost: jax.Array  # loss + λ‖W‖²
+    accuracy: jax.Array  # from 0 to 1
 
 
 @partial(jax.jit, static_argnames="loss")
@@ -63,25 +66,22 @@ def evaluate(
     )
 
 
-@partial(jax.jit, static_argnames=("loss", "many"))
+@partial(jax.jit, static_argnames="loss")
 def evaluate_runs(
     params: Params,
     split: Split,
     standardiser: Standardiser,
     lam: ArrayLike,
     loss: Loss = SOFTMAX_CROSS_ENTROPY,
-    *,
-    many: bool = True,
 ) -> Metrics:
     """`evaluate` for many runs in one pass over the data.
 
     Args:
-      params: weights [C, K, d] and bias [C, K]; without the axis of runs if not `many`.
+      params: weights [C, K, d] and bias [C, K].
       split: n examples as they are stored.
       standardiser: the training set's.
       lam: λ of each run, [C].
       loss: the loss per example.
-      many: whether there is an axis of runs.
 
     Returns:
       `Metrics`, each [C].
@@ -90,7 +90,7 @@ def evaluate_runs(
     def one(params, lam):
         return evaluate(params, split, standardiser, lam, loss)
 
-    return (jax.vmap(one) if many else one)(params, jnp.asarray(lam))
+    return jax.vmap(one)(params, jnp.asarray(lam))
 
 
 @partial(jax.jit, static_argnames="loss")
@@ -127,7 +127,8 @@ def confusion_matrix(params: Params, split: Split, standardiser: Standardiser) -
     n_classes = len(params.bias)
 
     def example(scores, label):
-        return label * n_classes + jnp.argmax(scores).astype(label.dtype)
+        # In int32: labels of uint8 would overflow from 16 classes on.
+        return label.astype(jnp.int32) * n_classes + jnp.argmax(scores).astype(jnp.int32)
 
     cells = _map_examples(example, params, split, standardiser)
     return jnp.bincount(cells, length=n_classes**2).reshape(n_classes, n_classes).astype(jnp.int32)
@@ -163,4 +164,6 @@ def _map_examples(
         return function(logits(params, standardiser(stored, params.weights.dtype)), label)
 
     examples = (jnp.asarray(split.inputs), jnp.asarray(split.labels))
+    if not len(split.labels):
+        return jax.vmap(example)(examples)  # `map` can't make batches of none
     return jax.lax.map(example, examples, batch_size=_BATCH)

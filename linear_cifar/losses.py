@@ -38,7 +38,7 @@ def softmax_cross_entropy_gradient(logits: jax.Array, labels: jax.Array) -> jax.
 
     Args:
       logits: scores s [..., K], floating.
-      labels: class ids y [...], integers from 0 to K − 1.
+      labels: class ids y [...], integers from 0 to K − 1; others give NaN.
 
     Returns:
       G [..., K], in the dtype of the logits.
@@ -58,7 +58,7 @@ def multiple_binary_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.A
 
     Args:
       logits: scores s [..., K], floating.
-      labels: class ids y [...], integers from 0 to K − 1.
+      labels: class ids y [...], integers from 0 to K − 1; others give NaN.
 
     Returns:
       Loss of each example [...], in nats a class, in the dtype of the logits.
@@ -86,7 +86,7 @@ def multiple_binary_cross_entropy_gradient(logits: jax.Array, labels: jax.Array)
 
     Args:
       logits: scores s [..., K], floating.
-      labels: class ids y [...], integers from 0 to K − 1.
+      labels: class ids y [...], integers from 0 to K − 1; others give NaN.
 
     Returns:
       G [..., K], in the dtype of the logits.
@@ -104,7 +104,10 @@ def sigmoid_probabilities(logits: jax.Array) -> jax.Array:
 
 
 def _one_hot(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    return jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+    """The one-hot labels [..., K]; NaN for one outside 0 … K − 1, which would be 0 everywhere."""
+    n_classes = logits.shape[-1]
+    known = jnp.expand_dims((labels >= 0) & (labels < n_classes), -1)
+    return jnp.where(known, jax.nn.one_hot(labels, n_classes, dtype=logits.dtype), jnp.nan)
 
 
 class Loss(NamedTuple):

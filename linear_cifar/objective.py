@@ -13,6 +13,25 @@ def penalty(params: Params, lam: ArrayLike) -> jax.Array:
     return jnp.multiply(lam, jnp.sum(params.weights**2))
 
 
+def penalty_gradient(weights: jax.Array, lam: ArrayLike) -> jax.Array:
+    """The gradient of `penalty` with respect to the weights, 2λW; linear in them."""
+    return jnp.multiply(2 * lam, weights)
+
+
+def mean_logit_gradient(scores: jax.Array, labels: jax.Array, loss: Loss) -> jax.Array:
+    """The gradient of the mean loss with respect to the logits, G/n.
+
+    Args:
+      scores: logits s [n, K].
+      labels: class ids y [n].
+      loss: the loss per example, with G = ∂l/∂s.
+
+    Returns:
+      G/n [n, K], in the dtype of the logits.
+    """
+    return loss.logit_gradient(scores, labels) / len(labels)
+
+
 def cost(
     params: Params,
     inputs: jax.Array,
@@ -61,8 +80,8 @@ def cost_gradient(
     Returns:
       `Params` that hold ∂J/∂W [K, d] and ∂J/∂b [K].
     """
-    logit_gradient = loss.logit_gradient(logits(params, inputs), labels) / len(labels)
+    by_logit = mean_logit_gradient(logits(params, inputs), labels, loss)
     return Params(
-        weights=logit_gradient.T @ inputs + 2 * lam * params.weights,
-        bias=jnp.sum(logit_gradient, axis=0),
+        weights=by_logit.T @ inputs + penalty_gradient(params.weights, lam),
+        bias=jnp.sum(by_logit, axis=0),
     )

@@ -1,32 +1,59 @@
-"""Hyper-parameters of a run, and the updates that they make: optax transformations."""
+"""Hyper-parameters of a run, and the updates that they make: optax transformations.
+
+A new optimiser is a function of `Hyperparameters` here, with a field for each setting of its own,
+and its line in `OPTIMIZERS` and `OPTIMIZER_FIELDS`; flags, axes of sweeps and records follow.
+"""
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import Annotated, NamedTuple, TypeAlias
 
+import jax
+import numpy as np
 import optax
 from jax.typing import ArrayLike
 
+from linear_cifar.settings import Setting, settings_of
+
 
 class Hyperparameters(NamedTuple):
-    """What one run is trained with; with a leading axis [C] on every field, C runs."""
+    """What one run is trained with; with a leading axis [C] on a field, C runs."""
 
-    lam: ArrayLike  # [], λ of the penalty λ‖W‖²
-    learning_rate: ArrayLike  # [], η in the first epoch
-    decay_factor: ArrayLike = 1.0  # [], what η is divided by at each decay; 1: constant
-    decay_every: ArrayLike = 10  # [], epochs from one decay to the next
-    momentum: ArrayLike = 0.9  # [], of `momentum`: what is kept of past gradients, below 1
-    b1: ArrayLike = 0.9  # [], of `adam`: decay of the gradient's mean
-    b2: ArrayLike = 0.999  # [], of `adam`: decay of the squared gradient's mean
-    eps: ArrayLike = 1e-8  # [], of `adam`: added to the root of that mean
+    lam: Annotated[ArrayLike, Setting("λ of the penalty λ‖W‖²", low=0)] = 0.0
+    learning_rate: Annotated[ArrayLike, Setting("η, the learning rate at the start", above=0)] = (
+        0.001
+    )
+    decay_factor: Annotated[
+        ArrayLike, Setting("what η is divided by at each decay; 1 is no decay", low=1)
+    ] = 1.0
+    decay_every: Annotated[
+        ArrayLike, Setting("epochs from one decay to the next", low=1, high=2**31 - 1)
+    ] = 10
+    momentum: Annotated[
+        ArrayLike, Setting("of momentum: the share of past gradients that is kept", low=0, below=1)
+    ] = 0.9
+    b1: Annotated[ArrayLike, Setting("of adam: decay of the gradient's mean", low=0, below=1)] = 0.9
+    b2: Annotated[
+        ArrayLike, Setting("of adam: decay of the squared gradient's mean", low=0, below=1)
+    ] = 0.999
+    eps: Annotated[ArrayLike, Setting("of adam: added to the root of that mean", above=0)] = 1e-8
 
 
 Optimizer: TypeAlias = Callable[[Hyperparameters, int], optax.GradientTransformation]
 
 
+def check_hyperparameters(hyperparameters: NamedTuple) -> None:
+    """Raises `SettingsError` where a value is out of its setting's range; traced ones pass."""
+    settings = settings_of(type(hyperparameters))
+    for name, values in hyperparameters._asdict().items():
+        if name in settings and not isinstance(values, jax.core.Tracer):
+            for value in np.unique(np.asarray(values)):
+                settings[name].check(name, value)
+
+
 def step_decay(hyperparameters: Hyperparameters, steps_per_epoch: int) -> optax.Schedule:
     """The learning rate divided by `decay_factor` every `decay_every` epochs.
 
-    η(t) = η / decay_factor^⌊t / (decay_every · steps_per_epoch)⌋, with t the steps taken so far.
+    η(t) = η / decay_factor^⌊⌊t / steps_per_epoch⌋ / decay_every⌋, with t the steps taken so far.
 
     Args:
       hyperparameters: of one run.
@@ -35,9 +62,10 @@ def step_decay(hyperparameters: Hyperparameters, steps_per_epoch: int) -> optax.
     Returns:
       An optax schedule: t -> η(t).
     """
-    steps = hyperparameters.decay_every * steps_per_epoch
+    # Two divisions, for the product of both divisors can exceed an int32.
     return lambda count: (
-        hyperparameters.learning_rate / hyperparameters.decay_factor ** (count // steps)
+        hyperparameters.learning_rate
+        / hyperparameters.decay_factor ** (count // steps_per_epoch // hyperparameters.decay_every)
     )
 
 
@@ -71,3 +99,9 @@ def adam(hyperparameters: Hyperparameters, steps_per_epoch: int) -> optax.Gradie
 
 
 OPTIMIZERS: dict[str, Optimizer] = {"sgd": sgd, "momentum": momentum, "adam": adam}
+# The hyper-parameters that one of them reads and not all do.
+OPTIMIZER_FIELDS: dict[str, tuple[str, ...]] = {
+    "sgd": (),
+    "momentum": ("momentum",),
+    "adam": ("b1", "b2", "eps"),
+}

@@ -15,9 +15,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from linear_cifar.datasets import Dataset
+from linear_cifar.data.types import Dataset
+from linear_cifar.engine.state import History
 from linear_cifar.model import Params
-from linear_cifar.training import History
 
 RESULT, HISTORY, PARAMS, FIGURES = "result.json", "history.csv", "params.npz", "figures"
 HISTORY_BY_SEED = "history_by_seed.csv"
@@ -180,7 +180,7 @@ def describe_dataset(dataset: Dataset) -> dict[str, Any]:
 
 
 def describe_machine() -> dict[str, Any]:
-    """The versions and the device that a run was made with."""
+    """The versions, and the devices that a run was made with."""
     packages = ("linear_cifar", "jax", "jaxlib", "optax", "numpy")
     versions = {"python": platform.python_version()}
     for name in packages:
@@ -189,4 +189,8 @@ def describe_machine() -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:  # run from a checkout, not installed
             versions[name] = "not installed"
     device = jax.devices()[0]
-    return {"versions": versions, "device": f"{device.platform}: {device.device_kind}"}
+    return {
+        "versions": versions,
+        "device": f"{device.platform}: {device.device_kind}",
+        "n_devices": jax.device_count(),
+    }

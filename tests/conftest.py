@@ -1,4 +1,8 @@
-"""The suite runs in JAX's x64 mode, and any implicit rank promotion is an error."""
+"""The suite runs in JAX's x64 mode, and any implicit rank promotion is an error.
+
+Most of its time would go into compiling programs that run for milliseconds, so that XLA's
+optimisations are off; `optimised` has them on, for what trains long.
+"""
 
 import os
 from pathlib import Path
@@ -7,10 +11,15 @@ import jax
 import numpy as np
 import pytest
 
-from linear_cifar.datasets import Dataset, Split, fit_standardiser, load_dataset
+from linear_cifar.data import Dataset, Split, dataset_from_arrays, load_dataset
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_disable_most_optimizations", True)
+
+# Programs that tests start; they are no tests.
+collect_ignore = ["programs"]
 
 # The one table of tolerances: relative, and absolute for quantities of order 1.
 TOLERANCE = {np.dtype("float32"): 2e-5, np.dtype("float64"): 1e-12}
@@ -28,21 +37,28 @@ def synthetic() -> Dataset:
     return load_dataset("synthetic")
 
 
-def reduced(dataset: Dataset) -> Dataset:
-    """400 training and 150 further images, standardised on their own."""
+def reduced(dataset: Dataset, n_features: int = 192) -> Dataset:
+    """400 training and 150 further images, of their middle features, standardised on their own."""
+    middle = slice((dataset.n_features - n_features) // 2, (dataset.n_features + n_features) // 2)
     train, validation, test = (
-        Split(split.inputs[:n], split.labels[:n])
+        Split(split.inputs[:n, middle], split.labels[:n])
         for split, n in ((dataset.train, 400), (dataset.validation, 150), (dataset.test, 150))
     )
-    return Dataset(
-        "small", train, validation, test, fit_standardiser(train.inputs), dataset.class_names,
-        dataset.image_shape,
-    )  # fmt: skip
+    return dataset_from_arrays(train, validation, test, name="small",
+                               class_names=dataset.class_names)  # fmt: skip
 
 
 @pytest.fixture(scope="session")
 def small(synthetic) -> Dataset:
     return reduced(synthetic)
+
+
+@pytest.fixture
+def optimised():
+    """XLA's optimisations, for programs that run long."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="session")

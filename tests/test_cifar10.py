@@ -6,8 +6,7 @@ import tarfile
 import numpy as np
 import pytest
 
-from linear_cifar import cifar10
-from linear_cifar.datasets import DataError
+from linear_cifar.data import DataError, cifar10
 
 NAMES = ("data_batch_1", "data_batch_2", "test_batch")
 

@@ -7,8 +7,8 @@ import time
 import pytest
 import trustme
 
-from linear_cifar import cifar10, download
-from linear_cifar.datasets import UnavailableError
+from linear_cifar import cifar10 as command
+from linear_cifar.data import UnavailableError, cifar10, download
 
 CONTENT = bytes(range(256)) * 2000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -154,6 +154,6 @@ def test_an_unwritable_folder_is_an_error_of_one_line(fetch):
 def test_the_module_run_as_a_command_finds_what_is_there(tmp_path, capsys):
     archive = tmp_path / "cifar-10-python.tar.gz"
     archive.write_bytes(b"")
-    assert cifar10.main([str(tmp_path)]) == 0
+    assert command.main([str(tmp_path)]) == 0
     assert capsys.readouterr().out.strip() == str(archive)
-    assert cifar10.main(["--bogus"]) == 1
+    assert command.main(["--bogus"]) == 1

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from linear_cifar import plots, records
+from linear_cifar.engine.state import History
+from linear_cifar.engine.training import train
 from linear_cifar.model import Params
 from linear_cifar.optimizers import Hyperparameters
 from linear_cifar.records import RecordError
-from linear_cifar.training import History, train
 
 
 def finished(path):

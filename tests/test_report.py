@@ -1,158 +1,27 @@
-"""The report's commands, each run as a user runs it, in reduced form on synthetic images."""
+"""The report as one page, in reduced form on synthetic images."""
 
 import base64
-import csv
 import json
 import re
+import shutil
 import signal
-import subprocess
-import sys
-import time
 
 import html5lib
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from commands import only_line, run, run_process, undrawn
 from conftest import assert_close
-from test_commands import ROOT, environment, files, interrupt, only_line, run
+from test_runs import check_every_file
 
-from experiments import grids, plan
-from experiments.claims import CONTRADICTED, NOISE, SUPPORTED, Claim
-from experiments.settings import Settings
+from experiments.common import training
+from experiments.common.results import SPLITS
+from experiments.report import plan
+from experiments.report.claims import CONTRADICTED, NOISE, SUPPORTED, Claim
 from linear_cifar import records
-from linear_cifar.evaluation import evaluate
-from linear_cifar.optimizers import Hyperparameters
+from linear_cifar.engine.state import History
+from linear_cifar.evaluation import Metrics
+from linear_cifar.model import Params
 from linear_cifar.statistics import Interval
-from linear_cifar.training import train
-
-RUN_FILES = {
-    "result.json", "history.csv", "params.npz", "figures/curves.png", "figures/weights.png",
-}  # fmt: skip
-
-
-def check_every_file(folder):
-    """Each file parses as what its name says."""
-    for path in (p for p in folder.rglob("*") if p.is_file()):
-        if path.suffix == ".json":
-            json.loads(path.read_text(), parse_constant=pytest.fail)
-        elif path.suffix == ".csv":
-            with path.open() as file:
-                assert len({len(row) for row in csv.reader(file)}) == 1, path
-        elif path.suffix == ".png":
-            assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n", path
-        elif path.suffix == ".npz":
-            records.read_params(path)
-        else:
-            assert path.suffix == ".html", path
-
-
-@pytest.mark.parametrize("words", [("step_decay",), ("full_data", "--n_seeds=2")])
-def test_runs_of_the_report_write_whole_records(tmp_path, words):
-    name, *more = words
-    out = tmp_path / "run"
-    done = run(f"experiments.{name}", "--dataset=synthetic", "--n_epochs=1", *more,
-               f"--output_dir={out}")  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    seeds = {"history_by_seed.csv"} if more else set()
-    assert files(out) == RUN_FILES | seeds
-    check_every_file(out)
-    result = records.read_result(out)
-    assert result["hyperparameters"]["lam"] == 0.1
-    if name == "step_decay":
-        assert result["hyperparameters"]["learning_rate"] == 0.05
-        assert result["hyperparameters"]["decay_factor"] == 10
-    else:
-        assert result["dataset"]["sizes"] == {"train": 49000, "validation": 1000, "test": 10000}
-
-
-@pytest.mark.parametrize("shuffle", [False, True])
-def test_seeds_trained_at_once_equal_each_alone(tmp_path, shuffle):
-    words = ["experiments.baseline", "--dataset=synthetic", "--n_epochs=2", "--lam=0.1"]
-    words += ["--shuffle"] * shuffle
-    done = run(*words, "--n_seeds=2", "--seed=3", f"--output_dir={tmp_path / 'both'}")
-    assert done.returncode == 0, done.stderr
-    assert "±" in done.stdout
-    both = records.read_params(tmp_path / "both" / "params.npz")
-    result = records.read_result(tmp_path / "both")
-    values = result["over_seeds"]["test_accuracy"]["values"]
-    assert result["test_accuracy"] == pytest.approx(np.mean(values))
-    for i in range(2):
-        out = tmp_path / str(i)
-        run(*words, f"--seed={3 + i}", f"--output_dir={out}")
-        alone = records.read_params(out / "params.npz")
-        np.testing.assert_allclose(both.weights[i], alone.weights, atol=1e-6)
-        assert values[i] == pytest.approx(records.read_result(out)["test_accuracy"], abs=2e-4)
-
-
-@pytest.mark.parametrize("n_seeds", [1, 2])
-def test_a_grid_s_cells_equal_each_configuration_alone(tmp_path, synthetic, n_seeds):
-    out = tmp_path / "run"
-    words = ["--batch_size=300,10000", "--learning_rate=0.001,1e30", "--lam=0,1", "--n_epochs=1"]
-    done = run("experiments.grid_search", *words, f"--n_seeds={n_seeds}", "--dataset=synthetic",
-               f"--output_dir={out}")  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    check_every_file(out)
-    rows = grids.read(out)
-    assert list(rows) == [
-        f"{b}_{e}_{lam}" for b in (300, 10000) for e in (0.001, 1e30) for lam in (0.0, 1.0)
-    ]
-    in_json = json.loads((out / "grid.json").read_text())
-    assert in_json.keys() == rows.keys()
-    assert in_json["300_1e+30_1.0"] is None  # it diverged
-    keys = jnp.stack([jax.random.key(seed) for seed in range(n_seeds)])
-    for (batch_size, lam), key in (
-        ((300, 0.0), "300_0.001_0.0"),
-        ((10000, 1.0), "10000_0.001_1.0"),
-    ):
-        params, history = train(
-            keys, Hyperparameters(lam, 0.001), synthetic, n_epochs=1, batch_size=batch_size
-        )
-        test = jax.vmap(lambda p: evaluate(p, synthetic.test, synthetic.standardiser, 0.0))(params)
-        alone = float(history.validation_accuracy[:, -1].mean())
-        assert rows[key]["validation_accuracy"] == pytest.approx(alone, abs=2e-4)
-        assert rows[key]["test_accuracy"] == pytest.approx(float(test.accuracy.mean()), abs=2e-4)
-        assert in_json[key] == pytest.approx(alone, abs=2e-4)
-    best = records.read_result(out)["best"]
-    assert best["validation_accuracy"] == max(v for v in in_json.values() if v is not None)
-    assert best["key"] in done.stdout
-
-
-@pytest.mark.parametrize("flag", ["--lam=0,-1", "--learning_rate=0.1,x", "--batch_size=0",
-                                  "--batch_size=1.5", "--lam="])  # fmt: skip
-def test_a_bad_list_is_refused_by_name(tmp_path, flag):
-    done = run(
-        "experiments.grid_search", "--dataset=synthetic", flag, f"--output_dir={tmp_path / 'r'}"
-    )
-    assert done.returncode == 1
-    assert flag.split("=")[0].lstrip("-") in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_an_interrupted_grid_keeps_what_is_finished(tmp_path):
-    out = tmp_path / "run"
-    words = ("--dataset=synthetic", "--n_epochs=100", "--batch_size=1000,10", f"--output_dir={out}")
-    code, shown, errors = interrupt("batches of 10;", "experiments.grid_search", *words)
-    assert code == 130, errors
-    assert "finished are written" in errors
-    assert len(grids.read(out)) == 6
-    assert records.read_result(out)["interrupted"] is True
-    assert "1000_" in shown
-    check_every_file(out)
-
-
-def test_loss_comparison_holds_a_run_for_each_loss(tmp_path):
-    out = tmp_path / "run"
-    words = ("--dataset=synthetic", "--n_epochs=1", f"--output_dir={out}")
-    done = run("experiments.loss_comparison", *words)
-    assert done.returncode == 0, done.stderr
-    expected = {f"{loss}/{name}" for loss in ("softmax", "multi_bce") for name in RUN_FILES}
-    assert files(out) == expected | {"result.json", "figures/probabilities.png"}
-    check_every_file(out)
-    losses = records.read_result(out)["losses"]
-    for loss, figures in losses.items():
-        assert figures["test_accuracy"] == records.read_result(out / loss)["test_accuracy"]
-        assert 0 < figures["true_class_probability"]["mean"] < 1
 
 
 @pytest.mark.parametrize(
@@ -172,40 +41,61 @@ def test_a_verdict_follows_from_the_interval(interval, verdict):
     assert Claim("s", "q", mirrored, -np.inf, 0.0, "how").verdict == verdict
 
 
-def report(out, *more):
-    words = ("--dataset=synthetic", "--quick", "--n_seeds=2", f"--output_dir={out}")
-    return ("experiments.report", *words, *more)
+def words(out, *more, n_seeds=2):
+    return ("--dataset=synthetic", "--quick", f"--n_seeds={n_seeds}", f"--output_dir={out}", *more)
+
+
+def report(*arguments, interrupt_at=None, **changes):
+    """Makes a report in this process."""
+    asked = words(*arguments, **changes)
+    return run("experiments.report", *asked, n_images=1000, interrupt_at=interrupt_at)
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def less_to_do():
+    """Fewer programs to compile; the whole plan is for the slow test."""
+    variants = {name: plan.VARIANTS["multi_bce"][name] for name in ("multi_bce_lam_0.05",)}
+    narrowed = plan.GRIDS["grid_narrowed"]
+    values, key = narrowed.values | {"batch_size": [40]}, "40_0.001_0.1"
+    grid = narrowed._replace(values=values, published={key: narrowed.published[key]})
+    with undrawn(), pytest.MonkeyPatch.context() as patch:
+        patch.setitem(plan.VARIANTS, "multi_bce", variants)
+        patch.setitem(plan.GRIDS, "grid_narrowed", grid)
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, less_to_do):
     out = tmp_path_factory.mktemp("report") / "whole"
-    done = run(*report(out))
+    done = report(out)
     assert done.returncode == 0, done.stderr
     return out
 
 
-def test_every_part_is_there_and_every_file_what_it_claims(whole):
-    parts = {path.name for path in (whole / "parts").iterdir()}
+def check_parts(folder, n_seeds=2):
+    """Every part is there, and the numbers are those of the parts."""
+    parts = {path.name for path in (folder / "parts").iterdir()}
     assert parts == plan.every_run().keys() | plan.GRIDS.keys()
-    check_every_file(whole)
-    found = json.loads((whole / "report.json").read_text())
+    check_every_file(folder)
+    found = json.loads((folder / "report.json").read_text())
     assert [row["name"] for row in found["runs"]] == list(plan.RUNS)
     for row in found["runs"]:
-        part = records.read_result(whole / "parts" / row["name"])
+        part = records.read_result(folder / "parts" / row["name"])
         assert_close(row["mean"], part["test_accuracy"], "float32")
         assert_close(row["difference"], row["mean"] - row["published"])
-        assert row["n"] == 2
+        assert row["n"] == n_seeds
     assert len(found["claims"]) >= 18
     assert {claim["verdict"] for claim in found["claims"]} <= {SUPPORTED, CONTRADICTED, NOISE}
 
 
-def test_the_page_is_valid_html_with_its_images_and_links(whole):
-    text = (whole / "index.html").read_text()
+def check_page(folder):
+    """The page is valid HTML, with its images and links, and opens without a network."""
+    text = (folder / "index.html").read_text()
     parser = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False)
     document = parser.parse(text)
     images = document.findall(".//img")
-    assert len(images) >= 2 * len(plan.RUNS) + 3 + 4 + 1
+    n_maps = sum(len(grid.values["batch_size"]) for grid in plan.GRIDS.values())
+    assert len(images) == 2 * len(plan.RUNS) + n_maps + 1
     for image in images:
         assert image.get("alt")
         head, content = image.get("src").split(",", 1)
@@ -219,7 +109,15 @@ def test_the_page_is_valid_html_with_its_images_and_links(whole):
         assert "".join(cell.itertext()).strip()
     assert "not CIFAR-10" in text
     assert "reduced run" in text
-    assert not re.search(r"https?://(?!www\.w3\.org)", text)  # it opens without a network
+    assert not re.search(r"https?://(?!www\.w3\.org)", text)
+
+
+def test_every_part_is_there_and_every_file_what_it_claims(whole):
+    check_parts(whole)
+
+
+def test_the_page_is_valid_html_with_its_images_and_links(whole):
+    check_page(whole)
 
 
 def without_times(out):
@@ -229,51 +127,72 @@ def without_times(out):
     return page, found
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_report_goes_on_where_it_was(whole, tmp_path, how):
+def test_a_killed_and_interrupted_report_goes_on_where_it_was(whole, tmp_path):
     out = tmp_path / "report"
-    process = subprocess.Popen(
-        [sys.executable, "-m", *report(out)], cwd=ROOT, env=environment(),
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while len(list((out / "parts").glob("[!.]*"))) < 3 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(0.3)  # into the next part
-    process.send_signal(how)
-    assert process.wait(timeout=60) != 0
+    assert run_process("tests.programs.killed_report", *words(out)).returncode == -signal.SIGKILL
+    assert list((out / "parts").glob(".*.partial-*"))
     kept = {path: path.stat().st_mtime_ns for path in (out / "parts").glob("[!.]*/result.json")}
-    assert 3 <= len(kept) < len(plan.every_run())
-    assert not (out / "index.html").exists()
-    assert "--resume it, --overwrite it" in only_line(run(*report(out)))
-    other_seeds = run(*report(out, "--resume", "--seed=9"))
-    assert "begun with other seeds" in only_line(other_seeds)
-    done = run(*report(out, "--resume"))
+    assert len(kept) == 2
+    assert "--resume it, --overwrite it" in only_line(report(out))
+    assert "begun with other seeds" in only_line(report(out, "--resume", "--seed=9"))
+    # In the midst of runs that are trained at once, and of a grid.
+    for text, n_parts in (("epoch 2 of 3, 6 runs, batches of 100", 5), ("batches of 50;", 11)):
+        done = report(out, "--resume", interrupt_at=text)
+        assert done.returncode == 130, done.stderr
+        assert f"--resume --output_dir={out} goes on" in done.stderr
+        assert len(list((out / "parts").iterdir())) == n_parts, done.stderr
+        assert not (out / "index.html").exists()
+    done = report(out, "--resume")
     assert done.returncode == 0, done.stderr
+    assert "begun with" not in done.stderr
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert not list((out / "parts").glob(".*"))
     assert without_times(out) == without_times(whole)
 
 
-def test_a_folder_with_something_else_is_left_alone(tmp_path):
-    (tmp_path / "thesis.tex").touch()
-    assert "other than a report" in only_line(run(*report(tmp_path, "--overwrite")))
-    assert "other than a report" in only_line(run(*report(tmp_path)))
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+def test_a_report_begun_on_another_machine_goes_on_and_says_so(whole, tmp_path):
+    out = tmp_path / "report"
+    shutil.copytree(whole, out)
+    shutil.rmtree(out / "parts" / "batch_40")
+    begun = json.loads((out / "begun.json").read_text())
+    begun["machine"] |= {"n_devices": 7, "versions": begun["machine"]["versions"] | {"jax": "0.1"}}
+    (out / "begun.json").write_text(json.dumps(begun))
+    done = report(out, "--resume")
+    assert done.returncode == 0, done.stderr
+    (note,) = (line for line in done.stderr.splitlines() if line.startswith("note: begun with"))
+    assert "n_devices 7, now 2" in note
+    assert "'jax': '0.1'" in note
+    assert (out / "parts" / "batch_40" / "result.json").exists()
 
 
-def test_the_page_of_one_seed_has_no_empty_spread(tmp_path):
+def untrained(configurations, dataset, watch, keep, *, measure, finished=()):
+    """What `training.train` would hand on, drawn and not trained: a tenth of the time."""
+    assert not finished
+    rng, n = np.random.default_rng(0), sum(settings.n_seeds for settings in configurations)
+    drawn = [rng.normal(size=(n, *shape)).astype("float32") for shape in ((10, 3072), (10,))]
+    history = rng.random((6, n, configurations[0].n_epochs + 1 if measure else 0))
+    metrics = {split: Metrics(*rng.random((3, n))) for split in SPLITS}
+    keep(training.Trained(np.arange(n), Params(*drawn), History(*history), metrics))
+    return False
+
+
+@pytest.mark.usefixtures("less_to_do")
+def test_the_page_of_one_seed_has_no_empty_spread(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "train", untrained)
     out = tmp_path / "one"
-    words = ("--dataset=synthetic", "--quick", f"--output_dir={out}")
-    done = run("experiments.report", *words)
+    done = report(out, n_seeds=1)
     assert done.returncode == 0, done.stderr
     found = json.loads((out / "report.json").read_text())
     assert {claim["how"] for claim in found["claims"]} == {"test image", "one seed, no interval"}
     assert all(row["sd"] is None for row in found["runs"])
     assert "± " not in (out / "index.html").read_text().split('<h2 id="machine">')[0]
+    check_page(out)
 
 
-def test_the_report_s_settings_are_those_of_the_commands():
-    assert plan.RUNS["step_decay"].settings == Settings(0.1, 0.05, decay_factor=10.0)
-    assert plan.RUNS["full_data"].settings == Settings(0.1, split="full")
-    assert sum(len(grid.published) for grid in plan.GRIDS.values()) == 22
+@pytest.mark.slow
+def test_the_whole_plan_as_a_user_runs_it(tmp_path):
+    out = tmp_path / "report"
+    done = run_process("experiments.report", *words(out))
+    assert done.returncode == 0, done.stderr
+    check_parts(out)
+    check_page(out)

@@ -1,0 +1,1 @@
+"""The benchmark: speed and memory against others and the limits of the machine."""

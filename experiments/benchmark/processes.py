@@ -1,0 +1,74 @@
+"""The sections that start processes: whole commands, and the memory of a training."""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+
+from experiments.benchmark.measuring import Measured, Rows, Setup, measure_seconds
+from experiments.benchmark.timing import Turn, seconds_once
+from experiments.common.progress import progress
+from linear_cifar.records import RecordError
+
+COMMANDS = {"baseline": 1, "grid_search": 18}  # with the configurations that each trains
+ROUNDS = 3  # at most, of commands that take seconds
+SIZES = (  # n, d, K, configurations
+    (10_000, 3072, 10, 1),
+    (49_000, 3072, 10, 1),
+    (49_000, 3072, 10, 64),
+    (10_000, 6144, 10, 1),
+    (10_000, 3072, 100, 1),
+    (10_000, 3072, 10, 64),
+    (10_000, 3072, 10, 128),
+    (10_000, 3072, 100, 64),
+)
+
+
+def end_to_end(setup: Setup) -> Measured:
+    """Whole commands, from the start of the process to the figures."""
+    words = [f"--dataset={setup.dataset.name}", *(["--n_epochs=1"] if setup.quick else [])]
+    words += [f"--data_dir={setup.data_dir}"] if setup.data_dir else []
+    turns = [
+        Turn(f"experiments.{name}", partial(seconds_once, partial(_command, name, words)))
+        for name in COMMANDS
+    ]
+    rows = measure_seconds(turns, min(ROUNDS, setup.n_rounds), setup.seed)
+    for row, n_runs in zip(rows, COMMANDS.values(), strict=True):
+        row["configurations"] = n_runs
+    return Measured(rows)
+
+
+def memory(setup: Setup) -> Measured:
+    """Peak resident memory of a process that trains, for several n, d, K and configurations."""
+    rows: Rows = []
+    sizes = SIZES[:1] if setup.quick else SIZES
+    for size in progress(sizes, len(sizes), lambda size: "n {}, d {}, K {}, C {}".format(*size)):
+        n, d, n_classes, c = size
+        done = _run("experiments.benchmark.memory", list(map(str, size)))
+        rows.append(
+            {
+                "contender": f"ours, {n_classes} classes",
+                "configurations": c,
+                "batch_size": 100,
+                "n": n,
+                "d": d,
+                "peak_mb": float(done),
+            }
+        )
+    return Measured(rows)
+
+
+def _command(name: str, words: Sequence[str]) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        _run(f"experiments.{name}", [*words, f"--output_dir={scratch}/run"])
+
+
+def _run(module: str, words: Sequence[str]) -> str:
+    """Runs a module in a process of its own, and returns what it prints."""
+    command = [sys.executable, "-m", module, *words]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise RecordError(f"python -m {module} failed: {last}")
+    return done.stdout

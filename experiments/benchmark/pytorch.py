@@ -1,0 +1,95 @@
+"""Contenders in PyTorch; imported only where that is installed."""
+
+import numpy as np
+import torch
+
+from experiments.benchmark.contenders import RATE, Contender, Task, Trained, Training
+from linear_cifar.model import Params
+
+
+def linear(task: Task) -> Contender:
+    """One configuration as PyTorch's tutorials have it: `nn.Linear`, `cross_entropy`, `SGD`."""
+    inputs, labels = _tensors(task)
+    start, (lam,) = task.examples.start, task.lam.tolist()
+
+    def begin() -> Training:
+        model = torch.nn.Linear(inputs.shape[1], len(start.bias))
+        with torch.no_grad():
+            model.weight.copy_(torch.tensor(start.weights))
+            model.bias.copy_(torch.tensor(start.bias))
+        groups = [{"params": [model.weight], "weight_decay": 2 * lam}, {"params": [model.bias]}]
+        optimizer = torch.optim.SGD(groups, RATE)
+        while True:
+            for x, y in _batches(task, inputs, labels):
+                optimizer.zero_grad()
+                torch.nn.functional.cross_entropy(model(x), y).backward()
+                optimizer.step()
+            yield Trained(1, lambda: _params(model.weight[None], model.bias[None]))
+
+    return Contender("PyTorch nn.Linear", task, begin)
+
+
+def stacked(task: Task) -> Contender:
+    """Configurations stacked by hand, with the gradient by hand: two products a step."""
+    inputs, labels = _tensors(task)
+    size = (task.n_configurations, len(task.examples.start.bias))
+
+    @torch.no_grad()
+    def begin() -> Training:
+        weights, bias, lam = _start(task)
+        weights = weights.flatten(0, 1)
+        keep = (1 - 2 * RATE * lam).repeat_interleave(size[1])[:, None]
+        one_hot = torch.nn.functional.one_hot(labels, size[1]).float()
+        while True:
+            for x, y in _batches(task, inputs, one_hot):
+                scores = (weights @ x.T).T.reshape(-1, *size) + bias
+                by_score = (scores.softmax(-1) - y[:, None]) / len(x)
+                weights.mul_(keep).addmm_(by_score.reshape(len(x), -1).T, x, alpha=-RATE)
+                bias.sub_(by_score.sum(0), alpha=RATE)
+            yield Trained(size[0], lambda: _params(weights.reshape(*size, -1), bias))
+
+    return Contender("PyTorch, stacked by hand", task, begin)
+
+
+def vmap(task: Task) -> Contender:
+    """Configurations by `torch.func.vmap` over `torch.func.grad`."""
+    inputs, labels = _tensors(task)
+
+    def cost(weights, bias, lam, x, y):
+        loss = torch.nn.functional.cross_entropy(x @ weights.T + bias, y)
+        return loss + lam * (weights**2).sum()
+
+    gradient = torch.func.vmap(torch.func.grad(cost, argnums=(0, 1)), in_dims=(0, 0, 0, None, None))
+
+    def begin() -> Training:
+        weights, bias, lam = _start(task)
+        while True:
+            for x, y in _batches(task, inputs, labels):
+                by_weights, by_bias = gradient(weights, bias, lam, x, y)
+                weights.sub_(by_weights, alpha=RATE)
+                bias.sub_(by_bias, alpha=RATE)
+            yield Trained(len(lam), lambda: _params(weights, bias))
+
+    return Contender("PyTorch, torch.func.vmap", task, begin)
+
+
+def _tensors(task: Task) -> tuple[torch.Tensor, torch.Tensor]:
+    """Standardised images [n, d], which share NumPy's memory, and labels [n]."""
+    inputs, labels = task.examples.standardised
+    return torch.from_numpy(inputs), torch.from_numpy(labels.astype(np.int64))
+
+
+def _start(task: Task) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Weights [C, K, d] and biases [C, K] of all configurations, and their λ [C]."""
+    c = task.n_configurations
+    weights, bias = (np.repeat(array[None], c, axis=0) for array in task.examples.start)
+    return torch.from_numpy(weights), torch.from_numpy(bias), torch.tensor(task.lam).float()
+
+
+def _batches(task: Task, inputs: torch.Tensor, labels: torch.Tensor):
+    size = task.batch_size
+    return zip(inputs.split(size), labels.split(size), strict=True)
+
+
+def _params(weights: torch.Tensor, bias: torch.Tensor) -> Params:
+    return Params(weights.detach().numpy(), bias.detach().numpy())

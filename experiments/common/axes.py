@@ -1,0 +1,104 @@
+"""Axes of a table as flags: lists of values and ranges, `0,0.1,1` or `1e-5:1:13:log`."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import flags
+
+from experiments.common.flags import CHOICES, DEFAULTS, SETTINGS, explain
+from experiments.common.settings import unread
+from linear_cifar import search
+from linear_cifar.settings import SettingsError
+
+FLAGS = flags.FLAGS
+FORM = "values separated by commas, or LOW:HIGH:N, or LOW:HIGH:N:log for equal ratios"
+
+
+class AxisFlag(NamedTuple):
+    """The values of one setting."""
+
+    values: Sequence[Any]  # of a grid; none of a range without N
+    distribution: Any  # to draw from, as `search.draw` takes it
+
+
+def define(*names: str, **defaults: str) -> None:
+    """Defines axis flags, of which every value has to be one that the setting may have.
+
+    Args:
+      *names: of `SETTINGS` and `CHOICES`, with the usual value as their default.
+      **defaults: further ones, with the command's own defaults.
+    """
+    for name in (*names, *defaults):
+        text = explain(name)
+        default = defaults.get(name, f"{DEFAULTS[name]}")
+        flags.DEFINE_string(name, default, f"{text} An axis: {FORM}.")
+        flags.register_validator(name, _validator(name, text))
+
+
+def _validator(name: str, help_text: str):
+    def valid(text: str) -> bool:
+        try:
+            axis = parse(name, text)
+            ends = axis.values or axis.distribution.support()
+        except (ValueError, OverflowError):
+            ends = []
+        if not ends:
+            raise flags.ValidationError(f"{text!r} has another form. {help_text} Give {FORM}.")
+        for value in ends:
+            if not (SETTINGS[name].admits(value) if name in SETTINGS else value in CHOICES[name]):
+                raise flags.ValidationError(f"it can't have the value {value}. {help_text}")
+        return True
+
+    return valid
+
+
+def columns(names: Sequence[str], n_random: int | None = None) -> dict[str, list]:
+    """The columns of the table that the axis flags describe.
+
+    Args:
+      names: of the flags.
+      n_random: how many combinations to draw, from --seed; None for all of them.
+
+    Raises:
+      SettingsError: a range that has no N, where all combinations are asked for; or an axis is
+        given that no optimiser of the table reads.
+    """
+    axes = {name: parse(name, str(FLAGS[name].value)) for name in names}
+    if "optimizer" in axes:
+        for name in set.intersection(*map(unread, axes["optimizer"].values)):
+            if FLAGS[name].present:
+                optimizers = FLAGS["optimizer"].value
+                raise SettingsError(f"--{name} isn't read by --optimizer={optimizers}")
+    if n_random:
+        drawn = {name: axis.distribution for name, axis in axes.items()}
+        table = search.draw(FLAGS.seed, n_random, **drawn)
+    else:
+        for name, axis in axes.items():
+            if not axis.values:
+                raise SettingsError(
+                    f"--{name}={FLAGS[name].value}: a range needs N, LOW:HIGH:N, or --n_random"
+                )
+        table = search.grid(**{name: axis.values for name, axis in axes.items()})
+    return {name: column.tolist() for name, column in table.items()}
+
+
+def parse(name: str, text: str) -> AxisFlag:
+    """Reads the axis of a setting; ValueError if it has another form."""
+    from scipy import stats
+
+    of = type(DEFAULTS[name])
+    if ":" not in text:
+        values = [of(word) for word in text.split(",")]
+        return AxisFlag(values, values)
+    words = text.split(":")
+    log = words[-1] == "log"
+    first, second, *n = words[: len(words) - log]
+    low, high = float(first), float(second)
+    if of is not float or len(n) > 1 or not low < high < np.inf or (log and low <= 0):
+        raise ValueError(text)
+    drawn = stats.loguniform(low, high) if log else stats.uniform(low, high - low)
+    space: Any = np.geomspace if log else np.linspace
+    spaced = space(low, high, int(n[0])) if n else []
+    # In twelve digits: 0.01, and not 0.010000000000000002.
+    return AxisFlag([float(f"{value:.12g}") for value in spaced], drawn)

@@ -1,0 +1,69 @@
+"""How a command starts and ends: its flags, the machine's cores, and errors as one line."""
+
+import os
+import sys
+import warnings
+from collections.abc import Callable
+
+import jax
+from absl import app, flags, logging
+
+from experiments.common import distributed
+from linear_cifar.data import DataError
+from linear_cifar.records import RecordError
+from linear_cifar.settings import SettingsError
+
+FLAGS = flags.FLAGS
+MOST_CPU_DEVICES = 8
+
+
+def launch(
+    main: Callable[[list[str]], int | None],
+    define_flags: Callable[[], None],
+    argv: list[str] | None = None,
+) -> None:
+    """Runs a command under absl; a foreseen error is one line and exit code 1.
+
+    Args:
+      main: takes what is left of the command line, and returns the exit code.
+      define_flags: defines the command's flags. They don't stand at the top of its module, so that
+        commands can import each other and tests can run one after the other.
+      argv: the command line; None for that of the process.
+    """
+
+    def guarded(rest: list[str]) -> int | None:
+        try:
+            if len(rest) > 1:
+                raise SettingsError(f"unexpected argument {rest[1]!r}: a flag begins with --")
+            return distributed.leave(main(rest))
+        except (DataError, RecordError, SettingsError, MemoryError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return distributed.leave(1)
+        except jax.errors.JaxRuntimeError as error:
+            if not jax.distributed.is_initialized():
+                raise
+            distributed.leave_lost(error)
+        except KeyboardInterrupt:
+            print("interrupted: nothing written", file=sys.stderr)
+            return distributed.leave(130)
+
+    logging.set_verbosity(logging.WARNING)  # JAX tells of every backend that it doesn't find
+    warnings.formatwarning = lambda message, *_: f"note: {message}\n"
+    use_all_cores()
+    others = set(FLAGS)
+    define_flags()
+    for name in set(FLAGS) - others:
+        FLAGS.register_key_flag_for_module((argv or sys.argv)[0], FLAGS[name])  # for --helpshort
+    app.run(guarded, argv)
+
+
+def use_all_cores() -> None:
+    """Makes a device of each core, where the user has not said how many there should be.
+
+    On one device that has all cores, a sweep takes a fifth longer and a single run half as long
+    again (`python -m experiments.benchmark`). Each device of a sweep has its copy of the data, so
+    that there is a limit.
+    """
+    asked = jax.config.values["jax_num_cpu_devices"] > 0
+    if not asked and "device_count" not in os.environ.get("XLA_FLAGS", ""):
+        jax.config.update("jax_num_cpu_devices", min(os.cpu_count() or 1, MOST_CPU_DEVICES))

@@ -1,0 +1,94 @@
+"""The flags that commands share. What they mean, their ranges and defaults are the library's."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from absl import flags
+
+from experiments.common.settings import Settings
+from linear_cifar.data import DATASET_NAMES, SPLITS
+from linear_cifar.engine.state import Training
+from linear_cifar.losses import LOSSES
+from linear_cifar.optimizers import OPTIMIZERS, Hyperparameters
+from linear_cifar.settings import Setting, settings_of
+
+FLAGS = flags.FLAGS
+SETTINGS: Mapping[str, Setting] = {
+    **settings_of(Hyperparameters),
+    **settings_of(Training),
+    "seed": Setting("seed of the initial parameters and of the order", low=0, high=2**32 - 1),
+    "n_seeds": Setting(
+        "seeds to train at once, from --seed on; more than one gives means with their spread",
+        low=1,
+    ),
+}
+CHOICES: Mapping[str, Collection[str]] = {
+    "loss": LOSSES,
+    "optimizer": OPTIMIZERS,
+    "split": SPLITS,
+}
+# Of a command that trains one configuration.
+RUN = (
+    *Hyperparameters._fields, "optimizer", "batch_size", "n_epochs", "loss", "shuffle", "n_seeds",
+)  # fmt: skip
+DEFAULTS: Mapping[str, Any] = {**vars(Settings()), **Settings().hyperparameters._asdict()}
+
+
+def define(*names: str, **defaults: Any) -> None:
+    """Defines the flags of data and output, and the training flags that a command reads.
+
+    Args:
+      *names: training flags, of `SETTINGS` and `CHOICES`, with their usual defaults.
+      **defaults: further ones, with the command's own defaults.
+    """
+    flags.DEFINE_enum(
+        "dataset",
+        "auto",
+        DATASET_NAMES,
+        "cifar10: CIFAR-10, from --data_dir or else by download; synthetic: images drawn from a "
+        "seed; auto: CIFAR-10 if it can be had, else synthetic.",
+    )
+    flags.DEFINE_string(
+        "data_dir",
+        None,
+        "Folder with cifar-10-batches-py or cifar-10-python.tar.gz, or to download into (default: "
+        "$LINEAR_CIFAR_DATA, else the user's cache folder).",
+    )
+    flags.DEFINE_string("output_dir", None, "Folder to write (default: a new one under runs/).")
+    flags.DEFINE_bool("overwrite", False, "Replace the run that --output_dir holds.")
+    for name in dict.fromkeys(("seed", *names, *defaults)):
+        _define(name, defaults.get(name, DEFAULTS[name]))
+
+
+def _define(name: str, default: Any) -> None:
+    text = explain(name)
+    if name in CHOICES:
+        flags.DEFINE_enum(name, default, list(CHOICES[name]), text)
+        return
+    setting = SETTINGS[name]
+    if isinstance(default, bool):
+        flags.DEFINE_bool(name, default, text)
+    elif isinstance(default, int):
+        low, high = (None if end is None else int(end) for end in (setting.low, setting.high))
+        flags.DEFINE_integer(name, default, text, low, high)
+    else:
+        flags.DEFINE_float(name, default, text)
+        flags.register_validator(name, setting.admits, f"{text} It has to be finite.")
+
+
+def explain(name: str) -> str:
+    """A setting's help and range as a sentence."""
+    if name == "loss":
+        text = "; ".join(f"{name}: {loss.title}" for name, loss in LOSSES.items())
+    elif name == "optimizer":
+        text = "what makes updates of gradients"
+    elif name == "split":
+        text = (
+            "assignment: data_batch_1 trains and data_batch_2 validates; full: 49,000 images of "
+            "all five batches train and 1,000 validate"
+        )
+    else:
+        setting = SETTINGS[name]
+        text = setting.help + (f"; {setting.range}" if setting.range else "")
+    # A Greek symbol at its beginning stays what it is.
+    return (text[0].upper() if text[0].isascii() else text[0]) + text[1:] + "."

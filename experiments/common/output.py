@@ -1,0 +1,44 @@
+"""Where a command writes, and the record that it leaves."""
+
+import datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from experiments.common.progress import Stopwatch
+from linear_cifar import records
+from linear_cifar.data import Dataset
+
+FLAGS = flags.FLAGS
+
+
+def default_folder(experiment: str) -> Path:
+    """--output_dir, else a folder under runs/ that no run has had, named to the microsecond."""
+    now = datetime.datetime.now()
+    return Path(FLAGS.output_dir or f"runs/{experiment}-{now:%Y%m%d-%H%M%S-%f}")
+
+
+@contextmanager
+def output_folder(experiment: str) -> Iterator[tuple[Path, Path]]:
+    """Opens the run's folder: yields where to write now, and where that will stand."""
+    target = default_folder(experiment)
+    with records.new_run(target, FLAGS.overwrite) as folder:
+        yield folder, target
+
+
+def write_result(
+    folder: Path, experiment: str, dataset: Dataset, watch: Stopwatch, **content: Any
+) -> dict[str, Any]:
+    """Writes `result.json`: what a run is of, what it gave, and how long it took; returns that."""
+    result = {
+        "experiment": experiment,
+        "dataset": records.describe_dataset(dataset),
+        **records.describe_machine(),
+        **content,
+        "seconds": watch.seconds,
+    }
+    records.write_json(folder / records.RESULT, result)
+    return result

@@ -1,0 +1,131 @@
+"""Folders of long commands, which stand in their place from the start and can be gone on with."""
+
+import fcntl
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from linear_cifar import records
+from linear_cifar.records import RecordError
+
+FLAGS = flags.FLAGS
+BEGUN = "begun.json"  # what was asked for at the start; who goes on has to ask for the same
+
+
+def define_flags() -> None:
+    """Defines --resume."""
+    flags.DEFINE_bool("resume", False, "Go on with what --output_dir holds.")
+    flags.mark_bool_flags_as_mutual_exclusive(["resume", "overwrite"])
+
+
+@dataclass(frozen=True)
+class Held:
+    """A folder that this process holds, and that can be used."""
+
+    folder: Path
+    kind: str
+
+    def begin(self, asked: dict[str, Any]) -> None:
+        """Begins anew, or goes on where the same was asked for.
+
+        Other versions or another number of devices are no other results but for rounding: it says
+        so and goes on.
+
+        Args:
+          asked: what determines the results, in values that JSON knows.
+
+        Raises:
+          RecordError: something else was asked for, or the folder cannot be written to.
+        """
+        asked = json.loads(json.dumps(asked))
+        machine = json.loads(json.dumps(records.describe_machine()))
+        begun = self.folder / BEGUN
+        try:
+            if FLAGS.overwrite:
+                for path in self.folder.iterdir():
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if not begun.exists():
+                partial = self.folder / f".{BEGUN}.partial"
+                records.write_json(partial, asked | {"machine": machine})
+                partial.replace(begun)
+                return
+            self._go_on(asked, machine)
+        except OSError as error:
+            raise RecordError(f"cannot write to {self.folder}: {error.strerror}") from error
+
+    def _go_on(self, asked: dict[str, Any], machine: dict[str, Any]) -> None:
+        before = json.loads((self.folder / BEGUN).read_text())
+        if other := [name for name in asked if before.get(name) != asked[name]]:
+            raise RecordError(
+                f"{self.folder} was begun with other {', '.join(other)}: choose another folder"
+            )
+        was = before.get("machine", {})
+        changes = [
+            f"{name} {was.get(name)}, now {machine[name]}"
+            for name in machine
+            if was.get(name) != machine[name]
+        ]
+        if changes:
+            print(f"note: begun with {'; '.join(changes)}: what is trained from here on may round "
+                  "differently", file=sys.stderr)  # fmt: skip
+        for left_over in self.folder.glob("*/.*.partial*"):
+            shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink()
+
+
+@contextmanager
+def open_folder(folder: Path, kind: str) -> Iterator[Held]:
+    """Holds a folder for this process alone, new or with what --resume goes on with.
+
+    It is known to be usable before anything is loaded. A new one that is left without having been
+    begun is removed.
+
+    Args:
+      folder: need not exist.
+      kind: the command's, for messages, with its article: "a report".
+
+    Raises:
+      RecordError: the folder is in use, holds something else or cannot be written to.
+    """
+    new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder, os.O_RDONLY)  # held until this process ends, however it ends
+    except OSError as error:
+        raise RecordError(f"cannot write to {folder}: {error.strerror}") from error
+    try:
+        _take(lock, folder)
+        _check_usable(folder, kind)
+        yield Held(folder, kind)
+    finally:
+        os.close(lock)
+        if new and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _take(lock: int, folder: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise RecordError(
+            f"{folder} is in use by another process: choose another folder"
+        ) from error
+
+
+def _check_usable(folder: Path, kind: str) -> None:
+    if (folder / BEGUN).exists():
+        if not (FLAGS.resume or FLAGS.overwrite):
+            raise RecordError(
+                f"{folder} holds {kind}: --resume it, --overwrite it, or choose another folder"
+            )
+    elif any(folder.iterdir()):
+        raise RecordError(f"{folder} holds something other than {kind}: choose another folder")
+    elif not os.access(folder, os.W_OK):
+        raise RecordError(f"cannot write to {folder}: Permission denied")

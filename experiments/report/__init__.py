@@ -1,0 +1,1 @@
+"""The report: all of its runs, and its numbers beside ours, as one page."""

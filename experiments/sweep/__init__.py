@@ -1,0 +1,1 @@
+"""The sweep: any table of configurations, resumable."""

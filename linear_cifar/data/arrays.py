@@ -1,0 +1,102 @@
+"""A `Dataset` from arrays of one's own, checked where they come in."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from linear_cifar.data import checks
+from linear_cifar.data.errors import DataError
+from linear_cifar.data.types import Dataset, Split, fit_standardiser
+
+
+def dataset_from_arrays(
+    train: tuple[ArrayLike, ArrayLike],
+    validation: tuple[ArrayLike, ArrayLike] | None = None,
+    test: tuple[ArrayLike, ArrayLike] | None = None,
+    *,
+    name: str = "arrays",
+    class_names: Sequence[str] | None = None,
+    image_shape: tuple[int, int, int] | None = None,
+) -> Dataset:
+    """Makes a `Dataset` of arrays, or says in one line what is wrong with them.
+
+    Inputs stay as they are stored and are standardised, with the training set's mean and standard
+    deviation, where a batch is used.
+
+    Args:
+      train: inputs [n, d], of a dtype of `checks.INPUT_DTYPES`, or of bool or int64 with values
+        that fit into these; and labels [n], integers from 0 to K − 1.
+      validation: likewise, with any number of examples; None for none, whose figures are NaN.
+      test: likewise.
+      name: of the data, in records and titles.
+      class_names: K names; None for the numbers from 0 to the largest training label.
+      image_shape: (channels, rows, columns) of inputs that are images, whose product is d.
+
+    Returns:
+      The `Dataset`; its labels are int32.
+
+    Raises:
+      DataError: a shape, dtype, label or value that can't be trained on; the line says which
+        array, and where in it.
+
+    Examples:
+      >>> inputs, labels = np.eye(4), np.array([0, 1, 1, 0])
+      >>> data = dataset_from_arrays((inputs, labels), test=(inputs[:2], labels[:2]))
+      >>> data.n_features, data.n_classes, len(data.test.labels)
+      (4, 2, 2)
+      >>> dataset_from_arrays((inputs, labels + 1), class_names=["cat", "dog"])
+      Traceback (most recent call last):
+      linear_cifar.data.errors.DataError: train labels have to be from 0 to 1: that of row 1 is 2
+    """
+    inputs = _as_inputs("train", train)
+    checks.check_inputs("train", inputs)
+    empty = (inputs[:0], np.zeros(0, np.int32))
+    if class_names is None:
+        labels = np.asarray(train[1])
+        if labels.dtype.kind not in "iu" or not labels.size:
+            raise DataError(f"train labels have to be integers, one an example, not {labels.dtype}")
+        class_names = [str(k) for k in range(int(labels.max()) + 1)]
+    splits = {
+        where: _split(where, split or empty, len(class_names))
+        for where, split in (("train", train), ("validation", validation), ("test", test))
+    }
+    if not len(splits["train"].labels):
+        raise DataError("there have to be training examples")
+    standardiser = fit_standardiser(np.asarray(splits["train"].inputs))
+    return Dataset(
+        name=name,
+        train=splits["train"],
+        validation=splits["validation"],
+        test=splits["test"],
+        standardiser=standardiser,
+        class_names=tuple(class_names),
+        image_shape=image_shape,
+    )
+
+
+def _split(where: str, arrays: tuple[ArrayLike, ArrayLike], n_classes: int) -> Split:
+    inputs, labels = _as_inputs(where, arrays), np.asarray(arrays[1])
+    checks.check_inputs(where, inputs)
+    checks.check_labels(where, labels, len(inputs), n_classes)
+    checks.check_finite(where, inputs)
+    return Split(inputs, labels.astype(np.int32))
+
+
+def _as_inputs(where: str, arrays: Any) -> np.ndarray:
+    """The inputs as an array; bool and int64 in a type that is computed with."""
+    if not isinstance(arrays, (tuple, list)) or len(arrays) != 2:
+        raise DataError(f"{where} has to be a pair of arrays, inputs and labels")
+    try:
+        inputs = np.asanyarray(arrays[0])
+    except ValueError as error:
+        raise DataError(f"{where} inputs are not an array: rows of different lengths?") from error
+    if inputs.dtype == bool:
+        return inputs.astype(np.uint8)
+    if inputs.dtype.kind in "iu" and inputs.dtype.name not in checks.INPUT_DTYPES:
+        narrow = inputs.astype(np.int32)
+        if not np.array_equal(narrow, inputs):
+            raise DataError(f"{where} inputs are {inputs.dtype} beyond int32: make them floats")
+        return narrow
+    return inputs

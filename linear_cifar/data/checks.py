@@ -1,0 +1,68 @@
+"""The checks that arrays pass on their way into a `Dataset`; every fault is one line."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from linear_cifar.data.errors import DataError
+
+INPUT_DTYPES = (
+    "uint8", "int8", "uint16", "int16", "int32", "float16", "bfloat16", "float32", "float64",
+)  # fmt: skip
+# Rows whose entries are looked at at a time: some megabytes.
+_ROWS = 4096
+
+
+def check_inputs(where: str, inputs: Any) -> None:
+    """Raises `DataError` unless `inputs` is an array [n, d] of a dtype that is computed with."""
+    if isinstance(inputs, np.ma.MaskedArray):
+        raise DataError(f"{where} inputs are a masked array: fill or leave out what is masked")
+    if not hasattr(inputs, "dtype") or inputs.ndim != 2 or not inputs.shape[1]:
+        shape = getattr(inputs, "shape", type(inputs).__name__)
+        raise DataError(f"{where} inputs have to be an array [n, d], d ≥ 1, not {shape}")
+    if inputs.dtype.name not in INPUT_DTYPES:
+        raise DataError(
+            f"{where} inputs are {inputs.dtype}: they have to be one of {', '.join(INPUT_DTYPES)}"
+        )
+
+
+def check_labels(where: str, labels: Any, n: int, n_classes: int) -> None:
+    """Raises `DataError` unless `labels` are n integers from 0 to K − 1."""
+    if isinstance(labels, np.ma.MaskedArray) or getattr(labels, "shape", None) != (n,):
+        shape = getattr(labels, "shape", type(labels).__name__)
+        raise DataError(f"{where} labels have to be an array [{n}], as the inputs, not {shape}")
+    if labels.dtype.kind not in "iu":
+        raise DataError(f"{where} labels are {labels.dtype}: they have to be integers")
+    # On the host: an eager comparison on a device would be compiled.
+    values = np.asarray(labels)
+    outside = np.flatnonzero((values < 0) | (values >= n_classes))
+    if outside.size:
+        row = outside[0]
+        raise DataError(
+            f"{where} labels have to be from 0 to {n_classes - 1}: that of row {row} is "
+            f"{values[row]}"
+        )
+
+
+def check_finite(where: str, inputs: np.ndarray) -> None:
+    """Raises `DataError` where an entry is NaN or infinite, with its row and column."""
+    if not jnp.issubdtype(inputs.dtype, jnp.floating):
+        return
+    for start in range(0, len(inputs), _ROWS):
+        finite = np.isfinite(inputs[start : start + _ROWS])
+        if not finite.all():
+            row, column = np.argwhere(~finite)[0]
+            value = inputs[start + row, column]
+            raise DataError(
+                f"{where} inputs have to be finite: row {start + row}, column {column} is {value}"
+            )
+
+
+def check_classes(class_names: Sequence[str]) -> None:
+    """Raises `DataError` unless there are at least two classes, each with a name of its own."""
+    if len(class_names) < 2:
+        raise DataError(f"there have to be at least two classes, not {len(class_names)}")
+    if len(set(class_names)) < len(class_names):
+        raise DataError("class names have to differ from each other")

@@ -1,0 +1,130 @@
+"""Data as training uses it: inputs as they are stored, and what standardises them."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from linear_cifar.data import checks
+from linear_cifar.data.errors import DataError
+
+
+class Split(NamedTuple):
+    """Examples with their labels."""
+
+    inputs: np.ndarray | jax.Array  # [n, d], as stored: uint8 pixels, or floating features
+    labels: np.ndarray | jax.Array  # [n], int32
+
+
+class Standardiser(NamedTuple):
+    """The map x -> (x − mean) / scale, feature by feature, with the training set's statistics."""
+
+    mean: np.ndarray | jax.Array  # [d], float64, in the inputs' unit
+    scale: np.ndarray | jax.Array  # [d], float64: the standard deviation, or 1 where that is 0
+
+    def __call__(self, inputs: jax.Array, dtype=jnp.float32) -> jax.Array:
+        """Standardises stored inputs [..., d] into `dtype`."""
+        lead = tuple(range(inputs.ndim - 1))
+        mean, scale = (jnp.expand_dims(jnp.asarray(s, dtype), lead) for s in self)
+        return (inputs.astype(dtype) - mean) / scale
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Training, validation and test examples, and what is known of where they come from.
+
+    `dataset_from_arrays` makes one of arrays. However it is made, shapes, dtypes, labels and
+    classes are checked here.
+
+    Raises:
+      DataError: an array is not of the form that it should have; one line says which.
+    """
+
+    name: str  # "cifar10", "synthetic", or a user's own name
+    train: Split
+    validation: Split  # without examples where there are none; its figures are NaN then
+    test: Split  # likewise
+    standardiser: Standardiser  # of the training inputs
+    class_names: tuple[str, ...]  # K of them
+    image_shape: tuple[int, int, int] | None = None  # (channels, rows, columns); None: not images
+    official: bool = False  # the files have the published checksums
+    notice: str = ""  # what the user has to be told about the data, one line; "" for nothing
+
+    def __post_init__(self) -> None:
+        checks.check_classes(self.class_names)
+        for where in ("train", "validation", "test"):
+            inputs, labels = getattr(self, where)
+            checks.check_inputs(where, inputs)
+            checks.check_labels(where, labels, len(inputs), self.n_classes)
+            if inputs.shape[1] != self.n_features:
+                raise DataError(
+                    f"{where} inputs have {inputs.shape[1]} features, train inputs "
+                    f"{self.n_features}"
+                )
+        if not len(self.train.labels):
+            raise DataError("there have to be training examples")
+        if any(np.shape(statistic) != (self.n_features,) for statistic in self.standardiser):
+            raise DataError(f"the standardiser's arrays have to be [{self.n_features}]")
+        if self.image_shape is not None and np.prod(self.image_shape) != self.n_features:
+            raise DataError(f"images {self.image_shape} don't have {self.n_features} entries")
+
+    @property
+    def n_features(self) -> int:
+        """The number of features d."""
+        return self.train.inputs.shape[1]
+
+    @property
+    def n_classes(self) -> int:
+        """The number of classes K."""
+        return len(self.class_names)
+
+    @cached_property
+    def sha256(self) -> str:
+        """The checksum of all inputs and labels, in hexadecimal; it tells data apart."""
+        digest = hashlib.sha256()
+        for split in (self.train, self.validation, self.test):
+            for array in split:
+                # As bytes, for numpy's buffers don't know bfloat16.
+                digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+        return digest.hexdigest()
+
+
+def fit_standardiser(inputs: np.ndarray, chunk: int = 256) -> Standardiser:
+    """Mean and standard deviation (divisor n) of each feature, accumulated in float64.
+
+    Chunks are merged by the update of Chan, Golub and LeVeque (1979), which keeps one float64 chunk
+    in memory and does not cancel where the mean is large against the deviation.
+
+    Args:
+      inputs: examples [n, d], of any real dtype.
+      chunk: rows at a time.
+
+    Returns:
+      A `Standardiser` with float64 [d] statistics; a constant feature has scale 1.
+    """
+    mean = np.zeros(inputs.shape[1])
+    squares = np.zeros(inputs.shape[1])
+    for start in range(0, len(inputs), chunk):
+        block = inputs[start : start + chunk].astype(np.float64)
+        block_mean = block.mean(axis=0)
+        block -= block_mean
+        done = start + len(block)
+        delta = block_mean - mean
+        squares += np.einsum("nd,nd->d", block, block) + delta**2 * (start * len(block) / done)
+        mean += delta * (len(block) / done)
+    scale = np.sqrt(squares / len(inputs))
+    return Standardiser(mean, np.where(scale > 0, scale, 1.0))
+
+
+def with_validation(dataset: Dataset) -> Dataset:
+    """The dataset with its validation examples among the training ones, to refit a chosen model.
+
+    The standardiser is that of all of them. The validation split stays, but is no longer held out.
+    """
+    both = (dataset.train, dataset.validation)
+    train = Split(*(np.concatenate(arrays) for arrays in zip(*both, strict=True)))
+    return replace(dataset, train=train, standardiser=fit_standardiser(np.asarray(train.inputs)))

@@ -1,0 +1,13 @@
+"""Figures, from arrays; each function returns a matplotlib `Figure` for the caller to save."""
+
+from linear_cifar.plots.runs import (
+    plot_history as plot_history,
+    plot_probabilities as plot_probabilities,
+    plot_weights as plot_weights,
+)
+from linear_cifar.plots.sweeps import (
+    plot_drawn as plot_drawn,
+    plot_grid as plot_grid,
+    plot_over_lam as plot_over_lam,
+    plot_validation_and_test as plot_validation_and_test,
+)

@@ -1,0 +1,62 @@
+"""What a setting is: its range and its help, said once for the library and for the commands."""
+
+import math
+from typing import Any, NamedTuple, get_type_hints
+
+
+class SettingsError(ValueError):
+    """A setting out of its range; one line says which, and what the range is."""
+
+
+class Setting(NamedTuple):
+    """What a setting is and which values it may have; bounds that are None don't bind.
+
+    It stands beside the field that it describes, as `name: Annotated[type, Setting(…)] = default`.
+    """
+
+    help: str  # one sentence without its full stop, with the unit
+    low: float | None = None  # at least this
+    above: float | None = None
+    high: float | None = None  # at most this
+    below: float | None = None
+
+    @property
+    def range(self) -> str:
+        """The values that it may have, in words: "at least 0 and below 1"; "" for any."""
+        if self.low is not None and self.high is not None:
+            return f"from {self.low:.12g} to {self.high:.12g}"
+        bounds = (
+            ("at least", self.low),
+            ("above", self.above),
+            ("at most", self.high),
+            (
+                "below",
+                self.below,
+            ),
+        )
+        return " and ".join(f"{word} {bound:.12g}" for word, bound in bounds if bound is not None)
+
+    def admits(self, value: Any) -> bool:
+        """Whether a number is finite and within the range."""
+        return (
+            math.isfinite(value)
+            and (self.low is None or value >= self.low)
+            and (self.above is None or value > self.above)
+            and (self.high is None or value <= self.high)
+            and (self.below is None or value < self.below)
+        )
+
+    def check(self, name: str, value: Any) -> None:
+        """Raises `SettingsError` where a number is out of the range."""
+        if not self.admits(value):
+            raise SettingsError(f"{name} is {value}: it has to be {self.range or 'finite'}")
+
+
+def settings_of(owner: type) -> dict[str, Setting]:
+    """The settings that the fields of a class are annotated with, by name."""
+    hints = get_type_hints(owner, include_extras=True)
+    found = {
+        name: [extra for extra in getattr(hint, "__metadata__", ()) if isinstance(extra, Setting)]
+        for name, hint in hints.items()
+    }
+    return {name: settings[0] for name, settings in found.items() if settings}

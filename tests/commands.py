@@ -1,0 +1,176 @@
+"""Commands as a user runs them: in this process where that tells the same, else in one of its own.
+
+In this process (`run`) they have a tenth of a second of start-up instead of two, share what is
+compiled, and the synthetic data set has 400 images a batch instead of 10,000 (`few_images`).
+"""
+
+import contextlib
+import importlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from functools import cache, partial
+from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
+
+from absl import app, flags
+
+from experiments.common import command
+from linear_cifar.data import Dataset, load_dataset, synthetic
+
+ROOT = Path(__file__).parent.parent
+QUICK = ("--dataset=synthetic", "--n_epochs=2")
+RUN_FILES = {
+    "result.json", "history.csv", "params.npz", "figures/curves.png", "figures/weights.png",
+}  # fmt: skip
+
+
+class Done(NamedTuple):
+    """What a command left on the terminal, and its exit code."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@cache
+def _few(name, seed=0, n_images=400, whole=synthetic.batch):
+    images, labels = whole(name, seed)
+    return images[:n_images].copy(), labels[:n_images].copy()
+
+
+@contextlib.contextmanager
+def few_images(n_images=400):
+    """The synthetic data set, each batch cut to its first images."""
+    whole, synthetic.batch = synthetic.batch, partial(_few, n_images=n_images)
+    try:
+        yield
+    finally:
+        synthetic.batch = whole
+
+
+@cache
+def few(split="assignment") -> Dataset:
+    """The data set that commands in this process train on with --dataset=synthetic."""
+    with few_images():
+        return load_dataset("synthetic", split=split)
+
+
+@contextlib.contextmanager
+def undrawn():
+    """Figures are made, but all saved as one pixel: drawing them takes longer than all else."""
+    from matplotlib.figure import Figure
+
+    drawn, pixel = Figure.savefig, io.BytesIO()
+    drawn(Figure(figsize=(1, 1)), pixel, dpi=1)
+    Figure.savefig = lambda _, path, **__: Path(path).write_bytes(pixel.getvalue())
+    try:
+        yield
+    finally:
+        Figure.savefig = drawn
+
+
+class _Interrupting(io.StringIO):
+    """Keeps what is written; a SIGINT comes once `text` is in it."""
+
+    def __init__(self, text):
+        super().__init__()
+        self._text = text
+
+    def write(self, written):
+        super().write(written)
+        if self._text and self._text in written:
+            self._text = None
+            signal.raise_signal(signal.SIGINT)
+        return len(written)
+
+
+def run(name, *words, n_images=400, interrupt_at=None):
+    """Runs a command in this process; its exit code, output and errors.
+
+    Args:
+      name: of its module.
+      *words: its command line.
+      n_images: of a batch of the synthetic data set.
+      interrupt_at: what on stderr brings it a SIGINT.
+    """
+    module = importlib.import_module(name)
+    if hasattr(module, "__path__"):
+        module = importlib.import_module(f"{name}.__main__")
+    app.define_help_flags()  # once, or they would go with the first command's
+    others = set(flags.FLAGS)
+    argv = [name, *map(str, words)]
+    out, errors = io.StringIO(), _Interrupting(interrupt_at)
+    code = 0
+    formatwarning = warnings.formatwarning
+    with (
+        few_images(n_images),
+        mock.patch.object(sys, "argv", argv),  # whose flags --helpshort shows
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(errors),
+    ):
+        try:
+            command.launch(module.main, module.define_flags, argv)
+        except SystemExit as end:
+            code = end.code or 0
+        finally:
+            warnings.formatwarning = formatwarning
+            for flag in set(flags.FLAGS) - others:
+                delattr(flags.FLAGS, flag)
+            flags.FLAGS.unparse_flags()
+    return Done(code, out.getvalue(), errors.getvalue())
+
+
+def environment(**changes):
+    """The environment of a process of a command."""
+    without = {k: v for k, v in os.environ.items() if k != "LINEAR_CIFAR_DATA"}
+    # No command that a test runs may reach a mirror.
+    return without | {"HTTPS_PROXY": "http://127.0.0.1:1", "PYTHONWARNINGS": "error"} | changes
+
+
+def run_process(*words, cwd=ROOT, **changes):
+    """Runs a module in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", *map(str, words)], cwd=cwd, env=environment(**changes), text=True,
+        timeout=300, capture_output=True, check=False,
+    )  # fmt: skip
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def start(*words, **changes):
+    """Starts a module in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", *map(str, words)], cwd=ROOT, env=environment(**changes), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def interrupt(text, *words, **changes):
+    """Runs a module, interrupts it once `text` is in its progress; exit code, output, errors."""
+    process = start(*words, **changes)
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if text in line:
+            break
+    process.send_signal(signal.SIGINT)
+    shown, errors = process.communicate(timeout=60)
+    return Done(process.returncode, shown, "".join(seen) + errors)
+
+
+def files(folder):
+    """The files below a folder, as relative paths."""
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+
+
+def only_line(done):
+    """The one line of an error; the exit code has to be 1, and no traceback shown."""
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, done.stderr
+    return lines[0]

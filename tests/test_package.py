@@ -1,0 +1,56 @@
+"""The wheel: the library, its types, and nothing else."""
+
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import pytest
+from commands import ROOT
+
+import linear_cifar
+
+
+def shell(*words, cwd):
+    done = subprocess.run(
+        list(map(str, words)), cwd=cwd, text=True, capture_output=True, check=False
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_the_version_is_that_of_the_project():
+    assert f"version = {linear_cifar.__version__}\n" in (ROOT / "setup.cfg").read_text()
+
+
+@pytest.mark.slow
+def test_a_wheel_in_a_fresh_environment_brings_the_library_alone_and_its_types(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("linear_cifar", "experiments", "setup.cfg", "pyproject.toml", "README.md",
+                 "LICENSE"):  # fmt: skip
+        path = ROOT / name
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, source / name)
+    code, text = shell(
+        sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", source, cwd=tmp_path
+    )
+    assert code == 0, text
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"linear_cifar"}
+    assert "linear_cifar/py.typed" in names
+
+    assert shell(sys.executable, "-m", "venv", "fresh", cwd=tmp_path)[0] == 0
+    python = tmp_path / "fresh" / "bin" / "python"
+    code, text = shell(python, "-m", "pip", "install", "-q", wheel, "mypy", cwd=tmp_path)
+    assert code == 0, text
+    user = tmp_path / "user"
+    (user / "experiments").mkdir(parents=True)
+    (user / "experiments" / "__init__.py").write_text("MINE: bool = True\n")
+    shutil.copy(ROOT / "tests" / "programs" / "user.py", user / "main.py")
+    code, text = shell(python, "main.py", cwd=user)
+    assert code == 0, text
+    assert text == f"{linear_cifar.__version__} (2, 4)\n"
+    code, text = shell(python, "-m", "mypy", "--strict", "main.py", cwd=user)
+    last = len((user / "main.py").read_text().splitlines())
+    assert text.splitlines()[0].startswith(f"main.py:{last}: error: Incompatible types"), text
+    assert "Found 1 error in 1 file" in text
