@@ -93,8 +93,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (jax.Array, np.ndarray, np.generic)):
         array = np.asarray(value)
         # A float32 goes by its own shortest decimal form: 0.3908, and not 0.3907999992370605.
-        return _plain(float(str(array[()])) if array.dtype.kind == "f" else array.item()) \
-            if array.ndim == 0 else [_plain(item) for item in array]  # fmt: skip
+        return (
+            _plain(float(str(array[()])) if array.dtype.kind == "f" else array.item())
+            if array.ndim == 0
+            else [_plain(item) for item in array]
+        )
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -44,8 +44,9 @@ def draw(seed: int, n: int, **axes: Any) -> dict[str, np.ndarray]:
       ((5,), True)
     """
     columns = {}
-    for generator, (name, axis) in zip(np.random.default_rng(seed).spawn(len(axes)), axes.items(),
-                                       strict=True):  # fmt: skip
+    for generator, (name, axis) in zip(
+        np.random.default_rng(seed).spawn(len(axes)), axes.items(), strict=True
+    ):
         if hasattr(axis, "rvs"):
             columns[name] = axis.rvs(size=n, random_state=generator)
         else:

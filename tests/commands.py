@@ -5,12 +5,15 @@ compiled, and the synthetic data set has 400 images a batch instead of 10,000 (`
 """
 
 import contextlib
+import csv
 import importlib
 import io
+import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import warnings
 from functools import cache, partial
 from pathlib import Path
@@ -20,13 +23,18 @@ from unittest import mock
 from absl import app, flags
 
 from experiments.common import command
+from linear_cifar import records
 from linear_cifar.data import Dataset, load_dataset, synthetic
 
 ROOT = Path(__file__).parent.parent
 QUICK = ("--dataset=synthetic", "--n_epochs=2")
 RUN_FILES = {
-    "result.json", "history.csv", "params.npz", "figures/curves.png", "figures/weights.png",
-}  # fmt: skip
+    "result.json",
+    "history.csv",
+    "params.npz",
+    "figures/curves.png",
+    "figures/weights.png",
+}
 
 
 class Done(NamedTuple):
@@ -58,20 +66,6 @@ def few(split="assignment") -> Dataset:
     """The data set that commands in this process train on with --dataset=synthetic."""
     with few_images():
         return load_dataset("synthetic", split=split)
-
-
-@contextlib.contextmanager
-def undrawn():
-    """Figures are made, but all saved as one pixel: drawing them takes longer than all else."""
-    from matplotlib.figure import Figure
-
-    drawn, pixel = Figure.savefig, io.BytesIO()
-    drawn(Figure(figsize=(1, 1)), pixel, dpi=1)
-    Figure.savefig = lambda _, path, **__: Path(path).write_bytes(pixel.getvalue())
-    try:
-        yield
-    finally:
-        Figure.savefig = drawn
 
 
 class _Interrupting(io.StringIO):
@@ -125,28 +119,49 @@ def run(name, *words, n_images=400, interrupt_at=None):
     return Done(code, out.getvalue(), errors.getvalue())
 
 
+@cache
+def _compiled():
+    return tempfile.TemporaryDirectory()
+
+
 def environment(**changes):
     """The environment of a process of a command."""
     without = {k: v for k, v in os.environ.items() if k != "LINEAR_CIFAR_DATA"}
     # No command that a test runs may reach a mirror.
-    return without | {"HTTPS_PROXY": "http://127.0.0.1:1", "PYTHONWARNINGS": "error"} | changes
+    offline = {"HTTPS_PROXY": "http://127.0.0.1:1", "PYTHONWARNINGS": "error"}
+    compiling = {  # fast, and shared among processes
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
+        "JAX_COMPILATION_CACHE_DIR": _compiled().name,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    return without | offline | compiling | changes
 
 
 def run_process(*words, cwd=ROOT, **changes):
     """Runs a module in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-m", *map(str, words)], cwd=cwd, env=environment(**changes), text=True,
-        timeout=300, capture_output=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", *map(str, words)],
+        cwd=cwd,
+        env=environment(**changes),
+        text=True,
+        timeout=300,
+        capture_output=True,
+        check=False,
+    )
     return Done(done.returncode, done.stdout, done.stderr)
 
 
 def start(*words, **changes):
     """Starts a module in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", *map(str, words)], cwd=ROOT, env=environment(**changes), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        [sys.executable, "-m", *map(str, words)],
+        cwd=ROOT,
+        env=environment(**changes),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def interrupt(text, *words, **changes):
@@ -174,3 +189,23 @@ def only_line(done):
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1, done.stderr
     return lines[0]
+
+
+def _not_a_number(name):
+    raise AssertionError(f"{name} is no JSON")
+
+
+def check_every_file(folder):
+    """Each file parses as what its name says."""
+    for path in (p for p in folder.rglob("*") if p.is_file()):
+        if path.suffix == ".json":
+            json.loads(path.read_text(), parse_constant=_not_a_number)
+        elif path.suffix == ".csv":
+            with path.open() as file:
+                assert len({len(row) for row in csv.reader(file)}) == 1, path
+        elif path.suffix == ".png":
+            assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n", path
+        elif path.suffix == ".npz":
+            records.read_params(path)
+        else:
+            assert path.suffix == ".html", path

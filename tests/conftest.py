@@ -4,12 +4,15 @@ Most of its time would go into compiling programs that run for milliseconds, so 
 optimisations are off; `optimised` has them on, for what trains long.
 """
 
+import contextlib
+import io
 import os
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from linear_cifar.data import Dataset, Split, dataset_from_arrays, load_dataset
 
@@ -44,8 +47,9 @@ def reduced(dataset: Dataset, n_features: int = 192) -> Dataset:
         Split(split.inputs[:n, middle], split.labels[:n])
         for split, n in ((dataset.train, 400), (dataset.validation, 150), (dataset.test, 150))
     )
-    return dataset_from_arrays(train, validation, test, name="small",
-                               class_names=dataset.class_names)  # fmt: skip
+    return dataset_from_arrays(
+        train, validation, test, name="small", class_names=dataset.class_names
+    )
 
 
 @pytest.fixture(scope="session")
@@ -73,3 +77,21 @@ def real_dir() -> Path:
 @pytest.fixture(scope="session")
 def real(real_dir) -> Dataset:
     return load_dataset("cifar10", real_dir)
+
+
+@contextlib.contextmanager
+def undrawn_figures():
+    """Figures are made, but all saved as one pixel: drawing them takes longer than all else."""
+    drawn, pixel = Figure.savefig, io.BytesIO()
+    drawn(Figure(figsize=(1, 1)), pixel, dpi=1)
+    Figure.savefig = lambda _, path, **__: Path(path).write_bytes(pixel.getvalue())
+    try:
+        yield
+    finally:
+        Figure.savefig = drawn
+
+
+@pytest.fixture
+def undrawn():
+    with undrawn_figures():
+        yield

@@ -44,8 +44,19 @@ def measure(weights, bias, inputs, labels, lam, loss):
     return mean, mean + lam * (weights**2).sum(), accuracy
 
 
-def train(weights, bias, dataset, *, lam, learning_rate, n_epochs, batch_size, loss,
-          decay_factor=1.0, decay_every=10):  # fmt: skip
+def train(
+    weights,
+    bias,
+    dataset,
+    *,
+    lam,
+    learning_rate,
+    n_epochs,
+    batch_size,
+    loss,
+    decay_factor=1.0,
+    decay_every=10,
+):
     """Parameters and history rows (train loss, cost, accuracy, validation ditto) by epoch."""
     weights, bias = np.array(weights), np.array(bias)
     stored = dataset.train.inputs.astype(float)

@@ -38,9 +38,11 @@ def test_batches_at_once_are_batches_one_by_one(
     small, monkeypatch, loss, batch_size, at_once, shuffle
 ):
     runs = Hyperparameters(
-        lam=np.array([0.0, 0.1, 1.0]), learning_rate=1e-4 * batch_size,
-        decay_factor=np.array([1.0, 10.0, 3.0]), decay_every=np.array([1, 1, 2]),
-    )  # fmt: skip
+        lam=np.array([0.0, 0.1, 1.0]),
+        learning_rate=1e-4 * batch_size,
+        decay_factor=np.array([1.0, 10.0, 3.0]),
+        decay_every=np.array([1, 1, 2]),
+    )
     settings = {"n_epochs": 3, "batch_size": batch_size, "shuffle": shuffle, "loss": LOSSES[loss]}
     expected, blocks = one_by_one_and_at_once(monkeypatch, at_once, runs, small, **settings)
     for a, b in zip(blocks, expected, strict=True):
@@ -48,9 +50,7 @@ def test_batches_at_once_are_batches_one_by_one(
 
 
 def test_extreme_logits_and_nan_are_the_same_at_once(small, monkeypatch):
-    wild = Hyperparameters(
-        lam=np.array([0.0, 1.0, 5.0]), learning_rate=np.array([1e3, 1e200, 0.5])
-    )  # fmt: skip
+    wild = Hyperparameters(lam=np.array([0.0, 1.0, 5.0]), learning_rate=np.array([1e3, 1e200, 0.5]))
     expected, blocks = (
         np.asarray(params.weights)
         for params in one_by_one_and_at_once(monkeypatch, 4, wild, small, n_epochs=1)

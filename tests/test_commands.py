@@ -4,7 +4,6 @@ import os
 import pickle
 import subprocess
 import sys
-import tempfile
 
 import numpy as np
 import pytest
@@ -18,25 +17,21 @@ from commands import (
     only_line,
     run,
     run_process,
-    undrawn,
 )
 
 from linear_cifar import records
 
-WRITERS = ("baseline", "full_data", "gradient_check", "grid_search", "loss_comparison", "report",
-           "step_decay", "sweep")  # fmt: skip
-# Processes share what they compile.
-COMPILED = tempfile.TemporaryDirectory()
-SHARED = {
-    "JAX_COMPILATION_CACHE_DIR": COMPILED.name, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _undrawn():
-    with undrawn():
-        yield
+pytestmark = pytest.mark.usefixtures("undrawn")
+WRITERS = (
+    "baseline",
+    "full_data",
+    "gradient_check",
+    "grid_search",
+    "loss_comparison",
+    "report",
+    "step_decay",
+    "sweep",
+)
 
 
 @pytest.fixture
@@ -47,7 +42,7 @@ def no_network(monkeypatch):
 
 def test_a_plain_run_without_network_is_of_synthetic_images_and_says_so(tmp_path):
     words = ("experiments.baseline", "--n_epochs=2", f"--data_dir={tmp_path / 'none'}")
-    done = run_process(*words, cwd=tmp_path, PYTHONPATH=str(ROOT), **SHARED)
+    done = run_process(*words, cwd=tmp_path, PYTHONPATH=str(ROOT))
     assert done.returncode == 0, done.stderr
     (out,) = (tmp_path / "runs").iterdir()
     assert files(out) == RUN_FILES
@@ -157,8 +152,12 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
     command = f"ulimit -f 4; exec {sys.executable} -m experiments.baseline {' '.join(QUICK)}"
     done = subprocess.run(
         ["bash", "-c", f"{command} --output_dir={tmp_path / 'run'}"],
-        cwd=ROOT, env=environment(**SHARED), text=True, capture_output=True, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        env=environment(),
+        text=True,
+        capture_output=True,
+        check=False,
+    )
     assert "cannot write" in only_line(done)
     assert "2/2" in done.stderr  # it had something to write
     assert list(tmp_path.iterdir()) == []
@@ -167,7 +166,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
 def test_an_interrupt_keeps_the_finished_epochs(tmp_path):
     out = tmp_path / "run"
     words = ("--dataset=synthetic", "--shuffle", "--n_epochs=100", f"--output_dir={out}")
-    done = interrupt("validation accuracy", "experiments.baseline", *words, **SHARED)
+    done = interrupt("validation accuracy", "experiments.baseline", *words)
     assert done.returncode == 130, done.stderr
     assert "interrupted after epoch" in done.stderr
     assert files(out) == RUN_FILES
@@ -180,7 +179,10 @@ def test_the_library_adds_no_package_to_those_of_jax_and_optax():
     program += "print(*sorted(packages() - before - sys.stdlib_module_names))"
     define = "def packages(): return {name.split('.')[0] for name in sys.modules}"
     done = subprocess.run(
-        [sys.executable, "-c", f"{define}\n{program}"], cwd=ROOT, text=True, capture_output=True,
+        [sys.executable, "-c", f"{define}\n{program}"],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
         check=True,
-    )  # fmt: skip
+    )
     assert done.stdout.split() == ["linear_cifar"]

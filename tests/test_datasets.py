@@ -165,12 +165,14 @@ BAD_ARRAYS = {
     "one class": ((INPUTS, 0 * LABELS), {}, "at least two classes, not 1"),
     "a name twice": ((INPUTS, LABELS), {"class_names": "aba"}, "differ from each other"),
     "other features": (
-        (INPUTS, LABELS), {"test": (INPUTS[:, :3], LABELS)}, "test inputs have 3 features"
+        (INPUTS, LABELS),
+        {"test": (INPUTS[:, :3], LABELS)},
+        "test inputs have 3 features",
     ),
     "an unseen class": ((INPUTS, LABELS), {"validation": (INPUTS, LABELS + 1)}, "validation lab"),
     "inputs alone": (INPUTS, {}, "train has to be a pair"),
     "another image": ((INPUTS, LABELS), {"image_shape": (3, 2, 2)}, r"\(3, 2, 2\) don't have 4"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("train", "more", "message"), BAD_ARRAYS.values(), ids=BAD_ARRAYS)

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 from commands import only_line, run_process, start
-from test_sweep_command import CHUNKS, SHARED, SMALL_SWEEP, read, sweep
+from test_sweep_command import CHUNKS, SMALL_SWEEP, read, sweep
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +32,17 @@ def two_processes(tmp_path):
 
     def start_both(*words, lost=None, ends_with=""):
         """One of them gets a signal after a chunk."""
-        join = ("--distributed", f"--coordinator=127.0.0.1:{free_port()}", "--n_processes=2",
-                "--heartbeat_seconds=2", f"--output_dir={tmp_path / 'two'}")  # fmt: skip
+        join = (
+            "--distributed",
+            f"--coordinator=127.0.0.1:{free_port()}",
+            "--n_processes=2",
+            "--heartbeat_seconds=2",
+            f"--output_dir={tmp_path / 'two'}",
+        )
         ends = {"END_AFTER_CHUNKS": "1", "END_WITH": ends_with}
         for i in range(2):
             words_of_it = (*CHUNKS, *words, *join, f"--process_id={i}")
-            changes = SHARED | (ends if i == lost else {})
+            changes = ends if i == lost else {}
             started.append(start(SMALL_SWEEP, *words_of_it, **changes))
         return started[-2:]
 

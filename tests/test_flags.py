@@ -5,12 +5,13 @@ import pkgutil
 
 import numpy as np
 import pytest
-from commands import QUICK, only_line, run, run_process, undrawn
+from commands import QUICK, only_line, run, run_process
 
 import experiments
 from linear_cifar import records
 from linear_cifar.optimizers import OPTIMIZERS, Hyperparameters
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 COMMANDS = {module.name for module in pkgutil.iter_modules(experiments.__path__)} - {"common"}
 TRAINERS = ("baseline", "full_data", "grid_search", "loss_comparison", "step_decay")
 # Of each optimiser: what no other one reads, and not as it is by default.
@@ -21,21 +22,17 @@ OWN = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _undrawn():
-    with undrawn():
-        yield
-
-
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_every_module_of_experiments_is_a_command(name):
     module = importlib.import_module(f"experiments.{name}")
     if hasattr(module, "__path__"):
         module = importlib.import_module(f"experiments.{name}.__main__")
     assert f"\npython -m experiments.{name}" in module.__doc__
-    for word, message in (("--bogus=1", "Unknown command line flag 'bogus'"),
-                          ("bogus", "unexpected argument 'bogus': a flag begins with --"),
-                          ("--seed=-1", "--seed=-1")):  # fmt: skip
+    for word, message in (
+        ("--bogus=1", "Unknown command line flag 'bogus'"),
+        ("bogus", "unexpected argument 'bogus': a flag begins with --"),
+        ("--seed=-1", "--seed=-1"),
+    ):
         done = run(f"experiments.{name}", word)
         assert done.returncode == 1
         assert message in done.stderr
@@ -44,9 +41,22 @@ def test_every_module_of_experiments_is_a_command(name):
 
 def test_help_explains_every_flag_with_its_default():
     shown = run_process("experiments.baseline", "--helpshort").stdout
-    for flag in ("dataset", "data_dir", "output_dir", "seed", "lam", "learning_rate", "batch_size",
-                 "n_epochs", "loss", "decay_factor", "decay_every", "optimizer", "momentum",
-                 "b1"):  # fmt: skip
+    for flag in (
+        "dataset",
+        "data_dir",
+        "output_dir",
+        "seed",
+        "lam",
+        "learning_rate",
+        "batch_size",
+        "n_epochs",
+        "loss",
+        "decay_factor",
+        "decay_every",
+        "optimizer",
+        "momentum",
+        "b1",
+    ):
         assert f"--{flag}:" in shown.replace("--[no]", "--")
     assert "default: '0.001'" in shown
     assert "python -m experiments.baseline" in shown
@@ -62,11 +72,29 @@ def test_a_bad_flag_is_refused_in_a_process_too(tmp_path):
 
 @pytest.mark.parametrize(
     "flag",
-    ["--learning_rate=-1", "--learning_rate=nan", "--learning_rate=inf", "--learning_rate=0",
-     "--lam=-0.1", "--lam=nan", "--n_epochs=0", "--batch_size=0", "--decay_factor=0.1",
-     "--decay_every=0", "--momentum=1", "--b1=-0.1", "--b2=1", "--eps=0", "--loss=hinge",
-     "--optimizer=newton", "--dataset=mnist", "--seed=-1", "--n_seeds=0", "--lam=much"],
-)  # fmt: skip
+    [
+        "--learning_rate=-1",
+        "--learning_rate=nan",
+        "--learning_rate=inf",
+        "--learning_rate=0",
+        "--lam=-0.1",
+        "--lam=nan",
+        "--n_epochs=0",
+        "--batch_size=0",
+        "--decay_factor=0.1",
+        "--decay_every=0",
+        "--momentum=1",
+        "--b1=-0.1",
+        "--b2=1",
+        "--eps=0",
+        "--loss=hinge",
+        "--optimizer=newton",
+        "--dataset=mnist",
+        "--seed=-1",
+        "--n_seeds=0",
+        "--lam=much",
+    ],
+)
 def test_a_bad_flag_is_refused_by_name(tmp_path, flag):
     done = run("experiments.baseline", *QUICK, flag, f"--output_dir={tmp_path / 'run'}")
     assert done.returncode == 1
@@ -75,8 +103,9 @@ def test_a_bad_flag_is_refused_by_name(tmp_path, flag):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("flag", ["--lam=0,-1", "--learning_rate=0.1,x", "--batch_size=0",
-                                  "--batch_size=1.5", "--lam="])  # fmt: skip
+@pytest.mark.parametrize(
+    "flag", ["--lam=0,-1", "--learning_rate=0.1,x", "--batch_size=0", "--batch_size=1.5", "--lam="]
+)
 def test_a_bad_list_is_refused_by_name(tmp_path, flag):
     out = tmp_path / "run"
     done = run("experiments.grid_search", "--dataset=synthetic", flag, f"--output_dir={out}")

@@ -90,9 +90,11 @@ def test_it_fails_where_a_loss_s_gradient_is_wrong(monkeypatch, check):
     assert "FAILED" in done.stdout
     assert result["passed"] is False
     assert passed(result["cases"]) == {
-        ("softmax", 0.0): True, ("softmax", 0.1): True,
-        ("multi_bce", 0.0): False, ("multi_bce", 0.1): False,
-    }  # fmt: skip
+        ("softmax", 0.0): True,
+        ("softmax", 0.1): True,
+        ("multi_bce", 0.0): False,
+        ("multi_bce", 0.1): False,
+    }
     assert all(passed(result["steps"]).values())  # they take the same wrong gradient
 
 
@@ -107,6 +109,7 @@ def test_it_fails_where_steps_at_once_are_wrong(monkeypatch, check, name, good):
     assert done.returncode == 1
     assert "FAILED" in done.stdout
     assert result["passed"] is False
-    assert passed(result["steps"]) == {(loss, lam): lam in good for loss in LOSSES
-                                       for lam in (0.0, 0.1)}  # fmt: skip
+    assert passed(result["steps"]) == {
+        (loss, lam): lam in good for loss in LOSSES for lam in (0.0, 0.1)
+    }
     assert all(passed(result["cases"]).values())

@@ -36,8 +36,14 @@ def test_a_new_loss_has_its_flag_and_its_place_in_every_comparison(tmp_path):
     done = run("experiments.loss_comparison", *QUICK, f"--output_dir={out}")
     assert done.returncode == 0, done.stderr
     assert {"softmax/result.json", "multi_bce/result.json", "squared/result.json"} <= files(out)
-    swept = run("experiments.sweep", *QUICK, "--loss=softmax,squared", "--lam=0.1",
-                "--learning_rate=0.001", f"--output_dir={tmp_path / 'sweep'}")  # fmt: skip
+    swept = run(
+        "experiments.sweep",
+        *QUICK,
+        "--loss=softmax,squared",
+        "--lam=0.1",
+        "--learning_rate=0.001",
+        f"--output_dir={tmp_path / 'sweep'}",
+    )
     assert swept.returncode == 0, swept.stderr
 
 

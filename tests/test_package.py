@@ -26,8 +26,14 @@ def test_the_version_is_that_of_the_project():
 def test_a_wheel_in_a_fresh_environment_brings_the_library_alone_and_its_types(tmp_path):
     source = tmp_path / "source"
     source.mkdir()
-    for name in ("linear_cifar", "experiments", "setup.cfg", "pyproject.toml", "README.md",
-                 "LICENSE"):  # fmt: skip
+    for name in (
+        "linear_cifar",
+        "experiments",
+        "setup.cfg",
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+    ):
         path = ROOT / name
         (shutil.copytree if path.is_dir() else shutil.copy)(path, source / name)
     code, text = shell(

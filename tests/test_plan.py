@@ -1,66 +1,92 @@
-"""The report's plan: what it trains is what the commands beside its numbers train."""
+"""The plan of a table: groups that are one program, in chunks that are trained at once."""
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
-from commands import few, run
+from rows import SEEDS, keys, mixed_table
 
-from experiments.common import grids, runs
-from experiments.common.settings import Settings
-from experiments.report import plan
+from linear_cifar.engine import plan
+from linear_cifar.engine.plan import Chunk, make_table
+from linear_cifar.engine.state import Training
+from linear_cifar.losses import SOFTMAX_CROSS_ENTROPY
+from linear_cifar.optimizers import Hyperparameters, adam, momentum, sgd
 
-
-@pytest.fixture
-def handed_on(tmp_path, monkeypatch):
-    """What a command hands on to be trained, instead of training it."""
-
-    def handed_on(command):
-        found = []
-
-        def stop(*arguments):
-            found.append(arguments)
-            raise KeyboardInterrupt
-
-        monkeypatch.setattr(runs, "train", stop)
-        monkeypatch.setattr(grids, "run", stop)
-        python, option, name, *words = command.split()
-        assert (python, option) == ("python", "-m")
-        done = run(name, *words, "--dataset=synthetic", f"--output_dir={tmp_path / 'run'}")
-        assert done.returncode == 130, done.stderr
-        (arguments,) = found
-        return arguments
-
-    return handed_on
+KEY = jax.random.key(0)
 
 
-@pytest.mark.parametrize("name", plan.every_run())
-def test_a_run_s_command_has_its_settings(handed_on, name):
-    planned = plan.every_run()[name]
-    together, dataset, _ = handed_on(planned.command)
-    assert together == [planned.settings]
-    assert dataset.sha256 == few(planned.settings.split).sha256
+@pytest.mark.parametrize(
+    ("shuffle", "expected"),
+    [(False, [[0, 2], [1], [3, 5], [4], [6]]), (True, [[0, 2], [1], [3], [4], [5], [6]])],
+)
+def test_rows_of_one_program_are_a_group_and_where_they_are_shuffled_of_one_order(
+    shuffle, expected
+):
+    hyperparameters, columns = mixed_table()
+    table = make_table(keys(SEEDS), hyperparameters, **columns)
+    groups = plan.groups(table, Training(n_epochs=3, shuffle=shuffle), 400)
+    assert [group.rows for group in groups] == expected
+    for group in groups:
+        for row in group.rows:
+            own = {name: column[row] for name, column in columns.items()}
+            assert group.how == Training(n_epochs=3, shuffle=shuffle, **own)
 
 
-@pytest.mark.parametrize("name", plan.GRIDS)
-def test_a_grid_s_command_has_its_values_and_settings(handed_on, name):
-    grid = plan.GRIDS[name]
-    _, values, fixed, dataset, *_ = handed_on(grid.command)
-    assert values == grid.values
-    usual = {name: Settings().flat[name] for name in grids.COLUMNS}
-    assert fixed.but(**usual) == grid.settings
-    assert dataset.sha256 == few(grid.settings.split).sha256
+@pytest.mark.parametrize(
+    ("n_rows", "at_once", "n_devices", "expected"),
+    [
+        (7, 64, 1, [range(7)]),
+        (11, 4, 1, [range(4), range(4, 8), range(8, 11)]),
+        (9, 4, 1, [range(3), range(3, 6), range(6, 9)]),  # evenly, not 4, 4 and 1
+        (11, 8, 4, [range(8), range(8, 11)]),
+        (3, 256, 4, [range(3)]),  # more devices than rows
+        (1, 64, 1, [range(1)]),
+    ],
+)
+def test_chunks_are_few_even_and_a_multiple_of_the_devices(n_rows, at_once, n_devices, expected):
+    rows = [10 * row for row in range(n_rows)]
+    chunks = plan.chunks(rows, at_once, n_devices)
+    assert [list(chunk.rows) for chunk in chunks] == [[10 * i for i in part] for part in expected]
+    (size,) = {chunk.size for chunk in chunks}
+    assert size % n_devices == 0
+    assert len(expected[0]) <= size <= at_once
+    for chunk in chunks:
+        n_padded = size - len(chunk.rows)
+        assert chunk.padded == [*chunk.rows, *[chunk.rows[-1]] * n_padded]
 
 
-def test_every_number_that_the_report_prints_is_in_the_plan():
-    assert all(planned.published for planned in plan.RUNS.values())
-    assert plan.VARIANTS.keys() <= plan.RUNS.keys()
-    for grid in plan.GRIDS.values():
-        sizes, rates, lams = (grid.values[name] for name in grids.COLUMNS)
-        keys = {f"{b}_{e}_{lam}" for b in sizes for e in rates for lam in lams}
-        assert grid.published.keys() == keys
-    assert sum(len(grid.published) for grid in plan.GRIDS.values()) == 22
+def test_chunks_are_the_same_without_what_is_finished():
+    finished = {1, 2, 4, 5, 6, 7}
+    assert plan.chunks(range(11), 4, 2, finished) == [Chunk((0, 3), 4), Chunk((8, 9, 10), 4)]
+    assert plan.chunks(range(11), 4, 2, set(range(11))) == []
 
 
-def test_the_report_s_runs_are_those_that_it_describes():
-    assert plan.RUNS["lam_0"].settings == Settings()
-    decay = Settings.of(lam=0.1, learning_rate=0.05, decay_factor=10.0, decay_every=10)
-    assert plan.RUNS["step_decay"].settings == decay
-    assert plan.RUNS["full_data"].settings == Settings.of(lam=0.1, split="full")
+def test_runs_at_once_are_bounded_by_the_bytes_of_their_states():
+    def n(memory_bytes, **settings):
+        how = Training(**settings)
+        table = make_table(KEY, Hyperparameters(0.1, 0.01), 100, how.loss, how.optimizer)
+        (group,) = plan.groups(table, how, 400)
+        return plan.runs_at_once(table, group, 192, 10, memory_bytes)
+
+    arrays = 4 * 192 * 10  # bytes of parameters in float32, but for the bias
+    # Parameters, gradient, updates and new parameters; momentum keeps one array, adam two.
+    memory = 61 * arrays
+    assert n(memory, optimizer=sgd) == 15
+    assert n(memory, optimizer=momentum) == 12
+    assert n(memory, optimizer=adam) == 10
+    assert n(memory, dtype=jnp.float64) == 7
+    assert n(0) == 1
+    assert n(2**40) == 64  # more gain nothing
+
+
+@pytest.mark.parametrize("as_column", [tuple, list, np.array])
+def test_columns_may_be_tuples_lists_and_arrays(as_column):
+    sizes, lam = as_column((20, 40)), as_column((0.0, 0.1))
+    table = make_table(
+        KEY, Hyperparameters(np.array(lam)), sizes, SOFTMAX_CROSS_ENTROPY, (sgd, adam)
+    )
+    first, second = plan.groups(table, Training(), 400)
+    assert (first.rows, first.how) == ([0], Training(batch_size=20))
+    assert (second.rows, second.how) == ([1], Training(batch_size=40, optimizer=adam))
+    assert type(first.how.batch_size) is int
+    assert table.hyperparameters.lam.tolist() == [0.0, 0.1]

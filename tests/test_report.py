@@ -9,8 +9,8 @@ import signal
 import html5lib
 import numpy as np
 import pytest
-from commands import only_line, run, run_process, undrawn
-from conftest import assert_close
+from commands import only_line, run, run_process
+from conftest import assert_close, undrawn_figures
 from test_runs import check_every_file
 
 from experiments.common import training
@@ -58,7 +58,7 @@ def less_to_do():
     narrowed = plan.GRIDS["grid_narrowed"]
     values, key = narrowed.values | {"batch_size": [40]}, "40_0.001_0.1"
     grid = narrowed._replace(values=values, published={key: narrowed.published[key]})
-    with undrawn(), pytest.MonkeyPatch.context() as patch:
+    with undrawn_figures(), pytest.MonkeyPatch.context() as patch:
         patch.setitem(plan.VARIANTS, "multi_bce", variants)
         patch.setitem(plan.GRIDS, "grid_narrowed", grid)
         yield

@@ -6,46 +6,17 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
-import oracle
 import pytest
-from commands import QUICK, RUN_FILES, few, files, run, undrawn
+from commands import QUICK, RUN_FILES, check_every_file, few, files, run
 
-from experiments.common import grids
 from linear_cifar import records
 from linear_cifar.engine import loop
 from linear_cifar.engine.devices import device_mesh
 from linear_cifar.engine.training import train
 from linear_cifar.evaluation import evaluate
 from linear_cifar.losses import LOSSES
-from linear_cifar.model import Params, init_params, predict
+from linear_cifar.model import Params, predict
 from linear_cifar.optimizers import Hyperparameters
-
-PNG = b"\x89PNG\r\n\x1a\n"
-
-
-@pytest.fixture
-def _undrawn():
-    with undrawn():
-        yield
-
-
-without_drawing = pytest.mark.usefixtures("_undrawn")
-
-
-def check_every_file(folder):
-    """Each file parses as what its name says."""
-    for path in (p for p in folder.rglob("*") if p.is_file()):
-        if path.suffix == ".json":
-            json.loads(path.read_text(), parse_constant=pytest.fail)
-        elif path.suffix == ".csv":
-            with path.open() as file:
-                assert len({len(row) for row in csv.reader(file)}) == 1, path
-        elif path.suffix == ".png":
-            assert path.read_bytes()[:8] == PNG, path
-        elif path.suffix == ".npz":
-            records.read_params(path)
-        else:
-            assert path.suffix == ".html", path
 
 
 def test_baseline_writes_the_whole_record(tmp_path):
@@ -57,11 +28,28 @@ def test_baseline_writes_the_whole_record(tmp_path):
     check_every_file(out)
     result = records.read_result(out)
     assert {
-        "experiment", "dataset", "hyperparameters", "n_epochs", "batch_size", "loss", "optimizer",
-        "seed", "n_seeds", "train_accuracy", "validation_accuracy", "test_accuracy",
-        "test_accuracy_by_class", "train_cost", "validation_cost", "diverged", "interrupted",
-        "seconds", "versions", "device", "n_devices",
-    } <= result.keys()  # fmt: skip
+        "experiment",
+        "dataset",
+        "hyperparameters",
+        "n_epochs",
+        "batch_size",
+        "loss",
+        "optimizer",
+        "seed",
+        "n_seeds",
+        "train_accuracy",
+        "validation_accuracy",
+        "test_accuracy",
+        "test_accuracy_by_class",
+        "train_cost",
+        "validation_cost",
+        "diverged",
+        "interrupted",
+        "seconds",
+        "versions",
+        "device",
+        "n_devices",
+    } <= result.keys()
     assert result["dataset"]["name"] == "synthetic"
     assert result["dataset"]["official"] is False
     assert result["hyperparameters"]["lam"] == 0.1
@@ -79,17 +67,31 @@ def test_baseline_writes_the_whole_record(tmp_path):
     assert "2/2 epoch 2 of 2, cost" in done.stderr  # plain lines, for there is no terminal
 
 
-@without_drawing
+@pytest.mark.usefixtures("undrawn")
 def test_the_record_is_that_of_the_model_it_holds(tmp_path):
     out = tmp_path / "run"
-    words = ("--loss=multi_bce", "--lam=0.01", "--batch_size=30", "--shuffle", "--seed=5",
-             "--learning_rate=0.01", "--decay_factor=10", "--decay_every=1")  # fmt: skip
+    words = (
+        "--loss=multi_bce",
+        "--lam=0.01",
+        "--batch_size=30",
+        "--shuffle",
+        "--seed=5",
+        "--learning_rate=0.01",
+        "--decay_factor=10",
+        "--decay_every=1",
+    )
     assert run("experiments.baseline", *words, *QUICK, f"--output_dir={out}").returncode == 0
     result, loss, dataset = records.read_result(out), LOSSES["multi_bce"], few()
     expected, _ = train(
-        jax.random.key(5), Hyperparameters(0.01, 0.01, 10.0, 1), dataset, loss=loss, n_epochs=2,
-        batch_size=30, shuffle=True, mesh=device_mesh(),
-    )  # fmt: skip
+        jax.random.key(5),
+        Hyperparameters(0.01, 0.01, 10.0, 1),
+        dataset,
+        loss=loss,
+        n_epochs=2,
+        batch_size=30,
+        shuffle=True,
+        mesh=device_mesh(),
+    )
     params = records.read_params(out / "params.npz")
     np.testing.assert_allclose(params.weights, expected.weights, atol=1e-6)
     for name in ("train", "validation", "test"):
@@ -98,7 +100,7 @@ def test_the_record_is_that_of_the_model_it_holds(tmp_path):
         assert result[f"{name}_accuracy"] == pytest.approx(float(measured.accuracy), abs=1e-6)
 
 
-@without_drawing
+@pytest.mark.usefixtures("undrawn")
 def test_same_seed_same_bits_and_another_seed_others(tmp_path):
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         words = (*QUICK, f"--seed={seed}", "--shuffle", f"--output_dir={tmp_path / name}")
@@ -109,7 +111,7 @@ def test_same_seed_same_bits_and_another_seed_others(tmp_path):
         assert a != c
 
 
-@without_drawing
+@pytest.mark.usefixtures("undrawn")
 def test_a_diverged_run_is_said_to_be(tmp_path):
     out = tmp_path / "run"
     words = ("--lam=1", "--learning_rate=1e30", f"--output_dir={out}")
@@ -126,8 +128,9 @@ def test_a_diverged_run_is_said_to_be(tmp_path):
 def test_runs_of_the_report_write_whole_records(tmp_path, words):
     name, *more = words
     out = tmp_path / "run"
-    done = run(f"experiments.{name}", "--dataset=synthetic", "--n_epochs=1", *more,
-               f"--output_dir={out}")  # fmt: skip
+    done = run(
+        f"experiments.{name}", "--dataset=synthetic", "--n_epochs=1", *more, f"--output_dir={out}"
+    )
     assert done.returncode == 0, done.stderr
     assert files(out) == RUN_FILES | ({"history_by_seed.csv"} if more else set())
     check_every_file(out)
@@ -140,7 +143,7 @@ def test_runs_of_the_report_write_whole_records(tmp_path, words):
         assert result["dataset"]["sizes"] == {"train": 1000, "validation": 1000, "test": 400}
 
 
-@without_drawing
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_seeds_trained_at_once_equal_each_alone(tmp_path, shuffle):
     words = ["experiments.baseline", *QUICK, "--lam=0.1", *["--shuffle"] * shuffle]
@@ -161,7 +164,7 @@ def test_seeds_trained_at_once_equal_each_alone(tmp_path, shuffle):
         assert values[i] == pytest.approx(expected, abs=1.1 / 400)
 
 
-@without_drawing
+@pytest.mark.usefixtures("undrawn")
 def test_the_accuracy_of_a_class_is_its_mean_over_seeds(tmp_path):
     out = tmp_path / "run"
     words = (*QUICK, "--learning_rate=0.01", "--n_seeds=2", f"--output_dir={out}")
@@ -175,57 +178,6 @@ def test_the_accuracy_of_a_class_is_its_mean_over_seeds(tmp_path):
     by_class = records.read_result(out)["test_accuracy_by_class"]
     assert list(by_class) == list(dataset.class_names)
     np.testing.assert_allclose(list(by_class.values()), np.mean(of_seeds, axis=0), atol=1e-6)
-
-
-def test_a_grid_s_cells_equal_each_configuration_alone(tmp_path):
-    out, dataset = tmp_path / "run", few()
-    words = ["--batch_size=30,400", "--learning_rate=0.01,1e30", "--lam=0,1", "--n_epochs=1"]
-    done = run("experiments.grid_search", *words, "--n_seeds=2", "--dataset=synthetic",
-               f"--output_dir={out}")  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    check_every_file(out)
-    cells = grids.read(out)
-    keys = [f"{b}_{e}_{lam}" for b in (30, 400) for e in (0.01, 1e30) for lam in (0.0, 1.0)]
-    assert list(cells) == keys
-    in_json = json.loads((out / "grid.json").read_text())
-    assert in_json.keys() == cells.keys()
-    assert in_json["30_1e+30_1.0"] is None  # it diverged
-    test = np.asarray(dataset.standardiser(dataset.test.inputs, jnp.float32))
-    for batch_size, lam in ((30, 0.0), (30, 1.0), (400, 0.0), (400, 1.0)):
-        cell = cells[f"{batch_size}_0.01_{lam}"]
-        for seed in range(2):
-            initial = init_params(jax.random.fold_in(jax.random.key(seed), 0), 3072, 10)
-            weights, bias, rows = oracle.train(
-                *initial, dataset, lam=lam, learning_rate=0.01, n_epochs=1, batch_size=batch_size,
-                loss="softmax",
-            )  # fmt: skip
-            right = (test @ weights.T + bias).argmax(axis=1) == dataset.test.labels
-            # Up to one image, which rounding may move from one class to another.
-            alone = {"validation_accuracy": rows[-1, -1], "test_accuracy": right.mean()}
-            for name, value in alone.items():
-                assert cell.by_seed[name][seed] == pytest.approx(value, abs=1.1 / 400)
-    for key, cell in cells.items():
-        if not cell.diverged:
-            assert in_json[key] == pytest.approx(cell.by_seed["validation_accuracy"].mean())
-    best = records.read_result(out)["best"]
-    assert best["validation_accuracy"] == max(v for v in in_json.values() if v is not None)
-    assert best["key"] in done.stdout
-
-
-@without_drawing
-def test_an_interrupted_grid_keeps_what_is_finished(tmp_path):
-    out = tmp_path / "run"
-    words = ("--batch_size=100,10", "--learning_rate=0.01", "--lam=0,1", "--n_epochs=10")
-    done = run("experiments.grid_search", "--dataset=synthetic", *words, f"--output_dir={out}",
-               interrupt_at="batches of 10;")  # fmt: skip
-    assert done.returncode == 130, done.stderr
-    assert "finished are written" in done.stderr
-    cells, in_json = grids.read(out), json.loads((out / "grid.json").read_text())
-    assert [key.split("_")[0] for key in cells] == ["100", "100"]
-    assert {key: cell.mean("validation_accuracy") for key, cell in cells.items()} == in_json
-    assert records.read_result(out)["interrupted"] is True
-    assert "100_" in done.stdout
-    check_every_file(out)
 
 
 def test_loss_comparison_holds_a_run_for_each_loss(tmp_path):
@@ -242,7 +194,7 @@ def test_loss_comparison_holds_a_run_for_each_loss(tmp_path):
         assert 0 < figures["true_class_probability"]["mean"] < 1
 
 
-@without_drawing
+@pytest.mark.usefixtures("undrawn")
 def test_baseline_as_it_is_by_default_takes_several_batches_at_once(tmp_path, monkeypatch):
     taken, in_blocks = [], loop.run_epoch_in_blocks
 
@@ -267,6 +219,7 @@ RUNS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize(("loss", "lam", "rate", "low", "high"), RUNS.values(), ids=RUNS)
 def test_five_seeds_on_real_images_meet_the_report(real, loss, lam, rate, low, high):

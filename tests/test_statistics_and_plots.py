@@ -90,8 +90,9 @@ def test_a_sweep_s_curves_leave_out_what_diverged():
     lines = figure.axes[0].lines
     assert [np.isfinite(line.get_ydata()).sum() for line in lines] == [2, 3]
     assert figure.axes[0].get_xscale() == "symlog"  # for λ = 0
-    points = plots.plot_drawn(np.array([0.01, 0.1]), np.array([1.0, 2.0]),
-                              np.array([0.3, np.nan]), "title")  # fmt: skip
+    points = plots.plot_drawn(
+        np.array([0.01, 0.1]), np.array([1.0, 2.0]), np.array([0.3, np.nan]), "title"
+    )
     assert [len(c.get_offsets()) for c in points.axes[0].collections] == [1, 1]
     chosen = plots.plot_validation_and_test(accuracy[1], accuracy[1], "title")
     assert chosen.axes[0].collections[1].get_offsets().tolist() == [[0.3, 0.3]]

@@ -6,14 +6,12 @@ import re
 import resource
 import shutil
 import signal
-import tempfile
 
 import jax
 import numpy as np
 import pytest
 from commands import few, files, only_line, run, run_process, start
 
-from experiments.common import axes
 from linear_cifar import records
 from linear_cifar.data import with_validation
 from linear_cifar.engine.training import train
@@ -21,16 +19,15 @@ from linear_cifar.evaluation import evaluate
 from linear_cifar.optimizers import Hyperparameters
 
 SMALL_SWEEP = "tests.programs.small_sweep"
-# Its processes share what they compile, which saves a quarter of their time.
-COMPILED = tempfile.TemporaryDirectory()
-SHARED = {
-    "JAX_COMPILATION_CACHE_DIR": COMPILED.name,
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-}
 # Six chunks of one program, for each seed has an order of its own.
-CHUNKS = ("--dataset=synthetic", "--shuffle", "--n_seeds=6", "--lam=0,0.1", "--n_epochs=2",
-          "--learning_rate=0.001,0.01")  # fmt: skip
+CHUNKS = (
+    "--dataset=synthetic",
+    "--shuffle",
+    "--n_seeds=6",
+    "--lam=0,0.1",
+    "--n_epochs=2",
+    "--learning_rate=0.001,0.01",
+)
 ONE = ("--dataset=synthetic", "--lam=0", "--learning_rate=0.01", "--n_epochs=1")
 
 
@@ -68,10 +65,16 @@ def copy(whole, tmp_path):
 
 def test_a_sweep_leaves_the_whole_record_sorted(whole):
     assert {name for name in files(whole) if not name.startswith("chunks/")} == {
-        "begun.json", "sweep.csv", "sweep_by_seed.csv", "result.json", "params.npz",
-        "params_refit.npz", "figures/accuracy_over_lam.png", "figures/heat_map.png",
+        "begun.json",
+        "sweep.csv",
+        "sweep_by_seed.csv",
+        "result.json",
+        "params.npz",
+        "params_refit.npz",
+        "figures/accuracy_over_lam.png",
+        "figures/heat_map.png",
         "figures/validation_and_test.png",
-    }  # fmt: skip
+    }
     rows, by_seed = read(whole), read(whole, "sweep_by_seed.csv")
     result = records.read_result(whole)
     assert (len(rows), len(by_seed)) == (4, 24)
@@ -101,8 +104,14 @@ def test_its_runs_are_those_of_train_and_the_refit_one_on_validation_data_too(wh
 
 def test_a_diverging_configuration_is_last_and_said_to_be(copy):
     """In a folder whose sweep it replaces."""
-    done = sweep(copy, "--dataset=synthetic", "--lam=1", "--learning_rate=1e30,0.001",
-                 "--n_epochs=1", "--overwrite")  # fmt: skip
+    done = sweep(
+        copy,
+        "--dataset=synthetic",
+        "--lam=1",
+        "--learning_rate=1e30,0.001",
+        "--n_epochs=1",
+        "--overwrite",
+    )
     assert done.returncode == 0, done.stderr
     rows = read(copy)
     assert [row["diverged"] for row in rows] == ["False", "True"]
@@ -115,8 +124,15 @@ def test_a_diverging_configuration_is_last_and_said_to_be(copy):
 
 def test_random_configurations_of_all_optimisers(tmp_path):
     out = tmp_path / "run"
-    words = ("--lam=1e-4:1:log", "--learning_rate=1e-4:1e-2:log", "--optimizer=sgd,momentum,adam",
-             "--n_random=9", "--n_epochs=1", "--dataset=synthetic", "--select=loss")  # fmt: skip
+    words = (
+        "--lam=1e-4:1:log",
+        "--learning_rate=1e-4:1e-2:log",
+        "--optimizer=sgd,momentum,adam",
+        "--n_random=9",
+        "--n_epochs=1",
+        "--dataset=synthetic",
+        "--select=loss",
+    )
     done = sweep(out, *words)
     assert done.returncode == 0, done.stderr
     rows = read(out)
@@ -137,7 +153,7 @@ def test_a_sweep_killed_twice_is_bit_for_bit_an_uninterrupted_one(whole, tmp_pat
     words = (*CHUNKS, "--refit", f"--output_dir={out}")
     for n_before, resume in ((0, ()), (1, ("--resume",))):
         ends = {"END_AFTER_CHUNKS": f"{n_before + 1}", "END_WITH": "SIGKILL"}
-        done = run_process(SMALL_SWEEP, *words, *resume, **ends, **SHARED)
+        done = run_process(SMALL_SWEEP, *words, *resume, **ends)
         assert done.returncode == -signal.SIGKILL, done.stderr
         assert len(list(out.glob("chunks/[0-9]*"))) == 2 * n_before + 1
         assert len(list(out.glob("chunks/.*"))) == 1  # half written
@@ -156,7 +172,7 @@ def test_a_sweep_killed_twice_is_bit_for_bit_an_uninterrupted_one(whole, tmp_pat
 def test_a_folder_in_use_is_refused_and_an_interrupt_says_how_to_go_on(tmp_path):
     out = tmp_path / "run"
     words = (*ONE, "--n_epochs=2000")
-    with start(SMALL_SWEEP, *words, f"--output_dir={out}", **SHARED) as first:
+    with start(SMALL_SWEEP, *words, f"--output_dir={out}") as first:
         seen = []
         for line in first.stderr:
             seen.append(line)
@@ -205,11 +221,13 @@ def test_it_goes_on_with_another_machine_and_says_so(copy, whole):
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [(("--n_epochs=9", "--resume"), "begun with other epochs:"),
-     (("--seed=1", "--lam=0", "--resume"), "begun with other axes, seeds:"),
-     (("--split=full", "--resume"), "begun with other data:"),
-     ((), "holds a sweep: --resume it, --overwrite it")],
-)  # fmt: skip
+    [
+        (("--n_epochs=9", "--resume"), "begun with other epochs:"),
+        (("--seed=1", "--lam=0", "--resume"), "begun with other axes, seeds:"),
+        (("--split=full", "--resume"), "begun with other data:"),
+        ((), "holds a sweep: --resume it, --overwrite it"),
+    ],
+)
 def test_a_sweep_of_something_else_is_refused_and_kept(whole, words, message):
     before = contents(whole)
     assert message in only_line(sweep(whole, *CHUNKS, *words))
@@ -218,9 +236,12 @@ def test_a_sweep_of_something_else_is_refused_and_kept(whole, words, message):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("other", "holds something other than a sweep"), ("whole", "holds a sweep"),
-     ("other/file/run", "cannot write to")],
-)  # fmt: skip
+    [
+        ("other", "holds something other than a sweep"),
+        ("whole", "holds a sweep"),
+        ("other/file/run", "cannot write to"),
+    ],
+)
 def test_a_folder_is_known_to_be_usable_before_data_are_loaded(copy, monkeypatch, name, message):
     other = copy.parent / "other"
     other.mkdir()
@@ -241,62 +262,3 @@ def test_damaged_data_leave_no_folder_and_one_that_was_there_as_it_was(copy):
         assert "is corrupt" in only_line(done)
     assert {path.name for path in copy.parent.iterdir()} == {"copy", archive.name}
     assert contents(copy) == before
-
-
-# The axes.
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "values"),
-    [("lam", "0,0.1", [0, 0.1]), ("lam", "1e-3:1:4:log", [0.001, 0.01, 0.1, 1]),
-     ("lam", "0:1:3", [0, 0.5, 1]), ("batch_size", "10,50", [10, 50]),
-     ("optimizer", "sgd,adam", ["sgd", "adam"])],
-)  # fmt: skip
-def test_an_axis_is_a_list_or_a_range(name, text, values):
-    assert axes.parse(name, text).values == values
-
-
-@pytest.mark.parametrize(
-    ("text", "ends"), [("0.5:2", (0.5, 2)), ("1e-3:1:log", (1e-3, 1)), ("1:2:5", (1, 2))]
-)
-def test_a_range_can_be_drawn_from(text, ends):
-    axis = axes.parse("lam", text)
-    assert axis.distribution.support() == pytest.approx(ends)
-    assert len(axis.values) == (5 if text == "1:2:5" else 0)
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [*(("lam", text) for text in ("1:0.1:3", "0:1:3:log", "x", "", "1:2:3:4", "1:2:lin", "1:2:x",
-                                  "1:2:2.7", "1:2:inf", "1:inf:3", "nan:1:3", "1e-5:1:1e400")),
-     ("batch_size", "1:9:3"), ("batch_size", "10.5"), ("decay_every", "1:9:3")],
-)  # fmt: skip
-def test_what_is_neither_is_refused(name, text):
-    with pytest.raises(ValueError):  # noqa: PT011 (its message is absl's affair)
-        axes.parse(name, text)
-
-
-@pytest.mark.parametrize(
-    ("flag", "message"),
-    [("--lam=1:0.1:3", "another form"), ("--learning_rate=0:1:3", "the value 0"),
-     ("--batch_size=1:9:3", "another form"), ("--optimizer=sdg", "the value sdg"),
-     ("--lam=0:1", "a range needs N"), ("--lam=nan", "the value nan"),
-     ("--lam=1:2:2.7", "another form"), ("--lam=1:2:inf", "another form"),
-     ("--lam=1e-5:1:1e400", "another form"), ("--momentum=0.5", "isn't read by --optimizer=sgd"),
-     ("--coordinator=127.0.0.1:1", "go with --distributed")],
-)  # fmt: skip
-def test_a_bad_axis_is_refused_by_name(tmp_path, flag, message):
-    done = sweep(tmp_path / "run", "--dataset=synthetic", flag)
-    assert done.returncode == 1
-    assert flag.split("=")[0].lstrip("-") in done.stderr
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_help_explains_every_flag_of_a_sweep():
-    shown = run("experiments.sweep", "--helpshort").stdout
-    for flag in ("lam", "learning_rate", "optimizer", "momentum", "b1", "n_random", "n_seeds",
-                 "select", "[no]refit", "[no]resume", "[no]distributed", "coordinator",
-                 "n_processes", "process_id", "heartbeat_seconds"):  # fmt: skip
-        assert f"--{flag}:" in shown

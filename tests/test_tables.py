@@ -1,4 +1,4 @@
-"""Tables of configurations: their plan, and each row as if it were trained alone."""
+"""Tables of configurations: each row as if it were trained alone."""
 
 import warnings
 from typing import NamedTuple
@@ -9,210 +9,24 @@ import numpy as np
 import optax
 import pytest
 from conftest import assert_close
+from rows import SEEDS, keys, mixed_table, of_row
 
-from linear_cifar.engine import loop, plan, tables
+from linear_cifar.engine import loop, tables
 from linear_cifar.engine.devices import device_mesh
-from linear_cifar.engine.plan import Chunk, make_table
+from linear_cifar.engine.plan import make_table
 from linear_cifar.engine.state import Training
 from linear_cifar.engine.tables import sweep, sweep_epochs
 from linear_cifar.engine.training import train
 from linear_cifar.evaluation import evaluate_runs
-from linear_cifar.losses import MULTIPLE_BINARY_CROSS_ENTROPY, SOFTMAX_CROSS_ENTROPY
-from linear_cifar.optimizers import OPTIMIZERS, Hyperparameters, adam, momentum, sgd
-from linear_cifar.settings import SettingsError
+from linear_cifar.losses import SOFTMAX_CROSS_ENTROPY
+from linear_cifar.optimizers import OPTIMIZERS, Hyperparameters, sgd
 
 KEY = jax.random.key(0)
-
-
-def mixed_table(n=7):
-    """Up to seven rows in five groups, in no order; the first three are in two."""
-    softmax, binary = SOFTMAX_CROSS_ENTROPY, MULTIPLE_BINARY_CROSS_ENTROPY
-    hyperparameters = Hyperparameters(
-        lam=np.array([0.0, 1.0, 0.0, 0.1, 0.1, 0.2, 0.3])[:n],
-        learning_rate=np.array([1e-3, 1e-3, 1e-2, 1e-3, 1e-3, 2e-3, 1e-3])[:n],
-        momentum=np.array([0.9, 0.9, 0.9, 0.5, 0.9, 0.8, 0.9])[:n],
-        b1=np.array([0.9, 0.8, 0.9, 0.9, 0.9, 0.9, 0.9])[:n],
-    )
-    columns = {
-        "batch_size": [30, 100, 30, 100, 30, 100, 100][:n],
-        "loss": [softmax, binary, softmax, softmax, binary, softmax, softmax][:n],
-        "optimizer": [sgd, adam, sgd, momentum, sgd, momentum, sgd][:n],
-    }
-    return hyperparameters, columns
-
-
-SEEDS = [0, 1, 0, 2, 1, 0, 0]
-
-
-def keys(seeds):
-    return jnp.stack([jax.random.key(seed) for seed in seeds])
-
-
-def of_row(hyperparameters, i):
-    """The hyper-parameters of a row alone."""
-    return type(hyperparameters)(*(f[i] if np.ndim(f) else f for f in hyperparameters))
-
-
-# The plan.
-
-
-@pytest.mark.parametrize(
-    ("shuffle", "expected"),
-    [(False, [[0, 2], [1], [3, 5], [4], [6]]), (True, [[0, 2], [1], [3], [4], [5], [6]])],
-)
-def test_rows_of_one_program_are_a_group_and_where_they_are_shuffled_of_one_order(
-    shuffle, expected
-):
-    hyperparameters, columns = mixed_table()
-    table = make_table(keys(SEEDS), hyperparameters, **columns)
-    groups = plan.groups(table, Training(n_epochs=3, shuffle=shuffle), 400)
-    assert [group.rows for group in groups] == expected
-    for group in groups:
-        for row in group.rows:
-            own = {name: column[row] for name, column in columns.items()}
-            assert group.how == Training(n_epochs=3, shuffle=shuffle, **own)
-
-
-@pytest.mark.parametrize(
-    ("n_rows", "at_once", "n_devices", "expected"),
-    [
-        (7, 64, 1, [range(7)]),
-        (11, 4, 1, [range(4), range(4, 8), range(8, 11)]),
-        (9, 4, 1, [range(3), range(3, 6), range(6, 9)]),  # evenly, not 4, 4 and 1
-        (11, 8, 4, [range(8), range(8, 11)]),
-        (3, 256, 4, [range(3)]),  # more devices than rows
-        (1, 64, 1, [range(1)]),
-    ],
-)
-def test_chunks_are_few_even_and_a_multiple_of_the_devices(n_rows, at_once, n_devices, expected):
-    rows = [10 * row for row in range(n_rows)]
-    chunks = plan.chunks(rows, at_once, n_devices)
-    assert [list(chunk.rows) for chunk in chunks] == [[10 * i for i in part] for part in expected]
-    (size,) = {chunk.size for chunk in chunks}
-    assert size % n_devices == 0
-    assert len(expected[0]) <= size <= at_once
-    for chunk in chunks:
-        n_padded = size - len(chunk.rows)
-        assert chunk.padded == [*chunk.rows, *[chunk.rows[-1]] * n_padded]
-
-
-def test_chunks_are_the_same_without_what_is_finished():
-    finished = {1, 2, 4, 5, 6, 7}
-    assert plan.chunks(range(11), 4, 2, finished) == [Chunk((0, 3), 4), Chunk((8, 9, 10), 4)]
-    assert plan.chunks(range(11), 4, 2, set(range(11))) == []
-
-
-def test_runs_at_once_are_bounded_by_the_bytes_of_their_states():
-    def n(memory_bytes, **settings):
-        how = Training(**settings)
-        table = make_table(KEY, Hyperparameters(0.1, 0.01), 100, how.loss, how.optimizer)
-        (group,) = plan.groups(table, how, 400)
-        return plan.runs_at_once(table, group, 192, 10, memory_bytes)
-
-    arrays = 4 * 192 * 10  # bytes of parameters in float32, but for the bias
-    # Parameters, gradient, updates and new parameters; momentum keeps one array, adam two.
-    memory = 61 * arrays
-    assert n(memory, optimizer=sgd) == 15
-    assert n(memory, optimizer=momentum) == 12
-    assert n(memory, optimizer=adam) == 10
-    assert n(memory, dtype=jnp.float64) == 7
-    assert n(0) == 1
-    assert n(2**40) == 64  # more gain nothing
-
-
-@pytest.mark.parametrize("as_column", [tuple, list, np.array])
-def test_columns_may_be_tuples_lists_and_arrays(as_column):
-    sizes, lam = as_column((20, 40)), as_column((0.0, 0.1))
-    table = make_table(
-        KEY, Hyperparameters(np.array(lam)), sizes, SOFTMAX_CROSS_ENTROPY, (sgd, adam)
-    )
-    first, second = plan.groups(table, Training(), 400)
-    assert (first.rows, first.how) == ([0], Training(batch_size=20))
-    assert (second.rows, second.how) == ([1], Training(batch_size=40, optimizer=adam))
-    assert type(first.how.batch_size) is int
-    assert table.hyperparameters.lam.tolist() == [0.0, 0.1]
-
-
-# What is refused.
-
-
-def no_training(monkeypatch):
-    """Whatever is trained fails the test."""
-    for module in (loop, tables):
-        monkeypatch.setattr(module, "run_epochs", lambda *_: pytest.fail("something was trained"))
-
-
-@pytest.mark.parametrize(
-    ("setting", "value", "message"),
-    [
-        ("lam", -0.1, "lam is -0.1: it has to be at least 0"),
-        ("lam", np.nan, "lam is nan"),
-        ("learning_rate", 0.0, "learning_rate is 0.0: it has to be above 0"),
-        ("learning_rate", np.inf, "learning_rate is inf"),
-        ("decay_every", 0, "decay_every is 0: it has to be from 1 to 2147483647"),
-        ("decay_every", 2**40, f"decay_every is {2**40}"),
-        ("decay_factor", 0.5, "decay_factor is 0.5: it has to be at least 1"),
-        ("momentum", 1.0, "momentum is 1.0: it has to be at least 0 and below 1"),
-    ],
-)
-def test_a_hyperparameter_out_of_its_range_is_refused_by_name_in_any_run(
-    small, monkeypatch, setting, value, message
-):
-    no_training(monkeypatch)
-    usual = getattr(Hyperparameters(), setting)
-    for values in (value, np.array([usual, usual, value])):
-        runs = Hyperparameters(**{setting: values})
-        for function in (train, sweep):
-            with pytest.raises(SettingsError, match=message):
-                function(KEY, runs, small)
-
-
-@pytest.mark.parametrize(
-    ("batch_size", "message"),
-    [
-        (0, "batch_size is 0: it has to be from 1 to 400"),
-        (401, "batch_size is 401: it has to be from 1 to 400"),
-        (20.7, "batch_size is 20.7: it has to be an integer"),
-        ("20", "batch_size is '20': it has to be an integer"),
-    ],
-)
-def test_a_batch_size_out_of_its_range_is_refused_in_any_row_before_anything_is_trained(
-    small, monkeypatch, batch_size, message
-):
-    no_training(monkeypatch)
-    one = Hyperparameters(0.1, 0.01)
-    for sizes in (batch_size, [20, 100, batch_size], (batch_size, 100)):
-        with pytest.raises(SettingsError, match=message):
-            sweep(KEY, one, small, batch_size=sizes)
-    with pytest.raises(SettingsError, match=message):
-        train(KEY, one, small, batch_size=batch_size)
-    with pytest.raises(SettingsError, match="n_epochs is 0: it has to be at least 1"):
-        sweep(KEY, one, small, batch_size=100, n_epochs=0)
-
-
-def test_columns_of_different_lengths_are_refused_with_their_names_and_lengths(small, monkeypatch):
-    no_training(monkeypatch)
-    with pytest.raises(SettingsError, match=r"lengths: batch_size 2, key 4, lam 3$"):
-        sweep(jax.random.split(KEY, 4), Hyperparameters(np.zeros(3), 0.1), small, batch_size=(1, 2))
-    # A column of one value isn't taken for one value.
-    with pytest.raises(SettingsError, match=r"lengths: lam 1, learning_rate 2$"):
-        sweep(KEY, Hyperparameters(np.zeros(1), np.array([0.1, 0.2])), small)
-
-
-def test_a_table_without_rows_is_refused(small, monkeypatch):
-    no_training(monkeypatch)
-    with pytest.raises(SettingsError, match="at least one row"):
-        sweep(KEY, Hyperparameters(np.zeros(0), 0.1), small)
-    with pytest.raises(SettingsError, match="at least one row"):
-        sweep(KEY, Hyperparameters(0.1, 0.1), small, batch_size=())
 
 
 def test_a_sweep_trains_all_of_its_table(small):
     with pytest.raises(TypeError, match="finished"):
         sweep(KEY, Hyperparameters(0.1, 0.1), small, finished={0})
-
-
-# What is trained.
 
 
 def test_a_table_comes_back_in_its_order_each_row_as_alone(small):
@@ -340,9 +154,14 @@ def test_an_optimiser_of_one_s_own_has_hyperparameters_of_its_own(small):
 
 @pytest.mark.parametrize(
     ("name", "field", "values"),
-    [("sgd", "decay_factor", [1.0, 3.0]), ("momentum", "momentum", [0.5, 0.9]),
-     ("adam", "b1", [0.5, 0.9]), ("adam", "b2", [0.5, 0.9]), ("adam", "eps", [1e-8, 1.0])],
-)  # fmt: skip
+    [
+        ("sgd", "decay_factor", [1.0, 3.0]),
+        ("momentum", "momentum", [0.5, 0.9]),
+        ("adam", "b1", [0.5, 0.9]),
+        ("adam", "b2", [0.5, 0.9]),
+        ("adam", "eps", [1e-8, 1.0]),
+    ],
+)
 def test_an_optimiser_takes_its_settings_from_the_table(small, name, field, values):
     table = Hyperparameters(0.1, 0.001, decay_every=1)._replace(**{field: np.array(values)})
     params, history = sweep(KEY, table, small, optimizer=OPTIMIZERS[name], n_epochs=4)

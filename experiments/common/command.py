@@ -1,7 +1,9 @@
 """How a command starts and ends: its flags, the machine's cores, and errors as one line."""
 
+import importlib
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 
@@ -35,6 +37,8 @@ def launch(
         try:
             if len(rest) > 1:
                 raise SettingsError(f"unexpected argument {rest[1]!r}: a flag begins with --")
+            # Half a second of imports, while the first programs compile; all commands plot at last.
+            threading.Thread(target=importlib.import_module, args=["linear_cifar.plots"]).start()
             return distributed.leave(main(rest))
         except (DataError, RecordError, SettingsError, MemoryError) as error:
             print(f"error: {error}", file=sys.stderr)

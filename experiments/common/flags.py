@@ -29,8 +29,14 @@ CHOICES: Mapping[str, Collection[str]] = {
 }
 # Of a command that trains one configuration.
 RUN = (
-    *Hyperparameters._fields, "optimizer", "batch_size", "n_epochs", "loss", "shuffle", "n_seeds",
-)  # fmt: skip
+    *Hyperparameters._fields,
+    "optimizer",
+    "batch_size",
+    "n_epochs",
+    "loss",
+    "shuffle",
+    "n_seeds",
+)
 DEFAULTS: Mapping[str, Any] = {**vars(Settings()), **Settings().hyperparameters._asdict()}
 
 

@@ -84,11 +84,13 @@ def read(folder: Path) -> dict[str, Result]:
         settings = Settings.of(batch_size=int(line["batch_size"]), **of_cell)
         found.setdefault(settings, []).append(line)
     return {
-        key(settings): Result(index, settings.but(n_seeds=len(of_seeds)), {
-            name: np.array([float(line[name]) for line in of_seeds]) for name in ACCURACIES
-        })
+        key(settings): Result(
+            index,
+            settings.but(n_seeds=len(of_seeds)),
+            {name: np.array([float(line[name]) for line in of_seeds]) for name in ACCURACIES},
+        )
         for index, (settings, of_seeds) in enumerate(found.items())
-    }  # fmt: skip
+    }
 
 
 def _plot(
@@ -107,9 +109,12 @@ def _plot(
     low_high = (np.nanmin(maps), np.nanmax(maps)) if np.isfinite(maps).any() else (0, 1)
     figures = {
         f"batch_{batch_size}": plots.plot_grid(
-            of_size, rates, lams, low_high,
+            of_size,
+            rates,
+            lams,
+            low_high,
             f"{title}, batches of {batch_size}\n{data_title(dataset)}",
         )
         for batch_size, of_size in zip(finished, maps, strict=True)
-    }  # fmt: skip
+    }
     records.write_figures(folder, figures)

@@ -74,8 +74,11 @@ class Held:
             if was.get(name) != machine[name]
         ]
         if changes:
-            print(f"note: begun with {'; '.join(changes)}: what is trained from here on may round "
-                  "differently", file=sys.stderr)  # fmt: skip
+            print(
+                f"note: begun with {'; '.join(changes)}: what is trained from here on may round "
+                "differently",
+                file=sys.stderr,
+            )
         for left_over in self.folder.glob("*/.*.partial*"):
             shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink()
 

@@ -23,8 +23,12 @@ from linear_cifar.optimizers import step_decay
 from linear_cifar.statistics import summarise
 
 FIGURES = (
-    "train_cost", "validation_cost", "train_accuracy", "validation_accuracy", "test_accuracy",
-)  # fmt: skip
+    "train_cost",
+    "validation_cost",
+    "train_accuracy",
+    "validation_accuracy",
+    "test_accuracy",
+)
 
 
 class Outcome(NamedTuple):

@@ -26,10 +26,15 @@ from linear_cifar.optimizers import OPTIMIZER_FIELDS
 
 FLAGS = absl_flags.FLAGS
 AXES = (
-    "batch_size", "loss", "optimizer",
+    "batch_size",
+    "loss",
+    "optimizer",
     *dict.fromkeys(name for names in OPTIMIZER_FIELDS.values() for name in names),
-    "decay_factor", "decay_every", "learning_rate", "lam",
-)  # fmt: skip
+    "decay_factor",
+    "decay_every",
+    "learning_rate",
+    "lam",
+)
 
 
 def define_flags() -> None:

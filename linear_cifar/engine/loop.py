@@ -48,9 +48,13 @@ def run_epochs(
     keys, order_key, key_impl, hyperparameters = runs
     n_features, n_classes = data.dataset.n_features, data.dataset.n_classes
     state = _start(
-        keys, hyperparameters, key_impl=key_impl, n_features=n_features, n_classes=n_classes,
+        keys,
+        hyperparameters,
+        key_impl=key_impl,
+        n_features=n_features,
+        n_classes=n_classes,
         how=_static(how),
-    )  # fmt: skip
+    )
     state = data.where.runs(state)  # as the epochs leave it, for one program to do for all
     n_batches = batches_per_block(how, n_classes, len(keys))
     examples, products = data.train, None
@@ -60,13 +64,21 @@ def run_epochs(
                 examples = _shuffled(order_key, epoch, data.train, key_impl=key_impl)
             if n_batches > 1 and (how.shuffle or products is None):
                 products = inner_products(
-                    examples, data.standardiser, batch_size=how.batch_size, n_batches=n_batches,
+                    examples,
+                    data.standardiser,
+                    batch_size=how.batch_size,
+                    n_batches=n_batches,
                     dtype=how.dtype,
-                )  # fmt: skip
+                )
             state = _advance(
-                state, hyperparameters, examples, data.standardiser, products,
-                n_batches=n_batches, how=_static(how),
-            )  # fmt: skip
+                state,
+                hyperparameters,
+                examples,
+                data.standardiser,
+                products,
+                n_batches=n_batches,
+                how=_static(how),
+            )
         yield state, _measure(state, hyperparameters.lam, data, how.loss) if how.measure else None
 
 

@@ -212,6 +212,12 @@ def _train_chunk(
         jax.block_until_ready(state)  # for what went wrong to be known here
         await_others()
         yield ChunkEpoch(
-            np.array(chunk.rows), epoch, epoch == how.n_epochs, state.params, measured,
-            runs.hyperparameters.lam, how.loss, data,
-        )  # fmt: skip
+            np.array(chunk.rows),
+            epoch,
+            epoch == how.n_epochs,
+            state.params,
+            measured,
+            runs.hyperparameters.lam,
+            how.loss,
+            data,
+        )

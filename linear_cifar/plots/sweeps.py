@@ -39,8 +39,14 @@ def plot_grid(
     if roomy:
         for (row, column), value in np.ndenumerate(accuracy):
             dark = value < (low + high) / 2
-            axes.text(column, row, "diverged" if np.isnan(value) else f"{value:.4f}",
-                      ha="center", va="center", color="white" if dark else "black")  # fmt: skip
+            axes.text(
+                column,
+                row,
+                "diverged" if np.isnan(value) else f"{value:.4f}",
+                ha="center",
+                va="center",
+                color="white" if dark else "black",
+            )
     rows, columns = (range(0, n, 1 if roomy else -(-n // 12)) for n in accuracy.shape)
     axes.set_xticks(columns, [f"{lams[i]:.3g}" for i in columns])
     axes.set_yticks(rows, [f"{learning_rates[i]:.3g}" for i in rows])
@@ -128,8 +134,14 @@ def plot_validation_and_test(validation: np.ndarray, test: np.ndarray, title: st
     axes = figure.subplots()
     axes.scatter(validation, test, s=14, alpha=0.6)
     if np.isfinite(validation).any():
-        axes.scatter(validation[0], test[0], s=60, facecolors="none", edgecolors="C3",
-                     label="chosen on validation data")  # fmt: skip
+        axes.scatter(
+            validation[0],
+            test[0],
+            s=60,
+            facecolors="none",
+            edgecolors="C3",
+            label="chosen on validation data",
+        )
         ends = [np.nanmin([validation, test]), np.nanmax([validation, test])]
         axes.plot(ends, ends, color="0.5", lw=1, zorder=0)
         axes.legend()

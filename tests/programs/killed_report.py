@@ -4,7 +4,7 @@ import os
 import signal
 
 from tests import commands
-from tests.conftest import jax  # noqa: F401 (its settings)
+from tests.conftest import undrawn_figures  # which has the settings of JAX, too
 
 
 def main():
@@ -21,7 +21,7 @@ def main():
         written.append(path)
 
     records.write_history = write_or_die
-    with commands.few_images(1000), commands.undrawn():
+    with commands.few_images(1000), undrawn_figures():
         command.launch(report.main, report.define_flags)
 
 
