@@ -1,8 +1,8 @@
-"""Softmax against multiple binary cross-entropy: curves, weights, probability histograms.
+"""The losses against each other: curves, weights, probability histograms.
 
 python -m experiments.loss_comparison
 
-The folder holds a whole run for each loss, and the histograms of both beside each other.
+The folder holds a whole run for each loss, and the histograms of all beside each other.
 """
 
 import jax

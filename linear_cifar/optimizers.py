@@ -5,14 +5,14 @@ and its line in `OPTIMIZERS` and `OPTIMIZER_FIELDS`; flags, axes of sweeps and r
 """
 
 from collections.abc import Callable
-from typing import Annotated, NamedTuple, TypeAlias
+from typing import Annotated, NamedTuple, TypeAlias, TypeVar
 
 import jax
 import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from linear_cifar.settings import Setting, settings_of
+from linear_cifar.settings import Setting, SettingsError, settings_of
 
 
 class Hyperparameters(NamedTuple):
@@ -38,16 +38,28 @@ class Hyperparameters(NamedTuple):
     eps: Annotated[ArrayLike, Setting("of adam: added to the root of that mean", above=0)] = 1e-8
 
 
+T = TypeVar("T", bound=NamedTuple)  # a NamedTuple of hyper-parameters
 Optimizer: TypeAlias = Callable[[Hyperparameters, int], optax.GradientTransformation]
 
 
-def check_hyperparameters(hyperparameters: NamedTuple) -> None:
-    """Raises `SettingsError` where a value is out of its setting's range; traced ones pass."""
-    settings = settings_of(type(hyperparameters))
+def check_hyperparameters(hyperparameters: T) -> T:
+    """The same with arrays for fields, numpy's where they weren't JAX's; traced ones pass.
+
+    Raises:
+      SettingsError: a value is no number or out of its setting's range, or there are no fields.
+    """
+    if not hasattr(hyperparameters, "_replace"):
+        kind = type(hyperparameters).__name__
+        raise SettingsError(f"hyper-parameters have to be Hyperparameters, not a {kind}")
+    settings, fields = settings_of(type(hyperparameters)), {}
     for name, values in hyperparameters._asdict().items():
+        fields[name] = values if isinstance(values, jax.Array) else np.asarray(values)
+        if fields[name].dtype.kind not in "iuf":
+            raise SettingsError(f"{name} is {values!r}: it has to be a number, or numbers [C]")
         if name in settings and not isinstance(values, jax.core.Tracer):
             for value in np.unique(np.asarray(values)):
                 settings[name].check(name, value)
+    return hyperparameters._replace(**fields)
 
 
 def step_decay(hyperparameters: Hyperparameters, steps_per_epoch: int) -> optax.Schedule:

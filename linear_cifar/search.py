@@ -80,9 +80,11 @@ def best(accuracy: np.ndarray, loss: np.ndarray | None = None, by: str = "accura
     """The first of the `ranking`.
 
     Raises:
-      ValueError: every configuration diverged.
+      ValueError: no configuration has finite figures: all diverged, or there is no validation data.
     """
     first = int(ranking(accuracy, loss, by)[0])
     if not (np.isfinite(accuracy[first]) and (loss is None or np.isfinite(loss[first]))):
-        raise ValueError("every configuration diverged")
+        raise ValueError(
+            "no configuration has finite figures: all diverged, or there is no validation data"
+        )
     return first

@@ -29,10 +29,7 @@ class Setting(NamedTuple):
             ("at least", self.low),
             ("above", self.above),
             ("at most", self.high),
-            (
-                "below",
-                self.below,
-            ),
+            ("below", self.below),
         )
         return " and ".join(f"{word} {bound:.12g}" for word, bound in bounds if bound is not None)
 

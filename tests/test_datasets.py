@@ -158,8 +158,21 @@ BAD_ARRAYS = {
     "infinite": (changed((5, 0), np.inf), {}, "row 5, column 0 is inf"),
     "one label short": ((INPUTS, LABELS[:-1]), {}, r"train labels have to be an array \[6\]"),
     "labels as columns": ((INPUTS, LABELS[:, None]), {}, r"not \(6, 1\)"),
-    "labels as floats": ((INPUTS, LABELS * 1.0), {}, "train labels have to be integers"),
+    "labels as floats": (
+        (INPUTS, LABELS * 1.0),
+        {},
+        "labels are float64: they have",
+    ),
     "labels from 1": ((INPUTS, LABELS + 1), {"class_names": "abc"}, "that of row 2 is 3"),
+    "labels from 1, without names": ((INPUTS, LABELS + 1), {}, "no 0 but go up to 3: number the"),
+    "a label of 10**12": ((INPUTS, LABELS * 10**12), {}, "no 1 but go up to 2000000000000"),
+    "labels as text": ((INPUTS, LABELS.astype(str)), {}, "return_inverse=True"),
+    "no labels": ((INPUTS, LABELS[:0]), {}, r"an array \[6\], as the inputs, not \(0,\)"),
+    "beyond float32": (
+        (INPUTS.astype(np.float64) * 1e39, LABELS),
+        {},
+        "finite, in float32 too: row 0",
+    ),
     "a label of -1": ((INPUTS, LABELS - 1), {}, "that of row 0 is -1"),
     "a label of 2**32": ((INPUTS, LABELS + 2**32), {"class_names": "abc"}, "row 0 is 4294967296"),
     "one class": ((INPUTS, 0 * LABELS), {}, "at least two classes, not 1"),
@@ -189,9 +202,9 @@ def test_however_a_dataset_is_made_its_labels_are_checked(small, labels):
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match="imagenet"):
+    with pytest.raises(DataError, match="no dataset 'imagenet': it has to be one of auto, ci"):
         load_dataset("imagenet")
-    with pytest.raises(ValueError, match="half"):
+    with pytest.raises(DataError, match="no split 'half'"):
         load_dataset("synthetic", split="half")
 
 

@@ -132,10 +132,11 @@ def described(command, out):
 
 @pytest.mark.parametrize("command", TRAINERS)
 def test_each_optimiser_trains_with_its_own_settings_and_records_them(tmp_path, command):
-    assert OWN.keys() == OPTIMIZERS.keys()
+    assert OWN.keys() <= OPTIMIZERS.keys()
     common = {"lam": 0.1, "learning_rate": 0.01, "decay_factor": 2.0, "decay_every": 3}
     trained = []
-    for optimizer, own in OWN.items():
+    for optimizer in OPTIMIZERS:
+        own = OWN.get(optimizer, {})
         words = ["--n_epochs=1", "--batch_size=100", f"--optimizer={optimizer}"]
         words += [f"--{name}={value}" for name, value in (common | own).items()]
         out = tmp_path / optimizer

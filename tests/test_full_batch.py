@@ -87,3 +87,15 @@ def test_float32_stays_float32_and_new_values_compile_nothing(small):
 def test_runs_that_devices_cannot_share_evenly_are_refused(small):
     with pytest.raises(SettingsError, match="3 runs can't be split evenly over 2 devices"):
         full_batch(small, 3, mesh=device_mesh())
+
+
+def test_arrays_of_other_shapes_and_a_negative_lambda_are_refused(small):
+    objective = full_batch(small, 2)
+    params = runs(small, 2)
+    for lam in (0.1, [0.1], [[0.1, 0.2]]):
+        with pytest.raises(SettingsError, match=r"weights have to be \[C, 10, 192\], biases"):
+            objective(params, lam)
+    with pytest.raises(SettingsError, match="not \\[10, 192\\], "):
+        objective(jax.tree.map(lambda a: a[0], params), [0.1])
+    with pytest.raises(SettingsError, match=r"lam is -0.1: it has to be at least 0"):
+        objective(params, [0.1, -0.1])

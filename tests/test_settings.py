@@ -117,3 +117,29 @@ def test_step_decay_divides_after_every_so_many_epochs():
 def test_a_decay_after_more_steps_than_an_int32_holds_never_comes():
     schedule = step_decay(Hyperparameters(0.0, 0.05, 2.0, 2**31 - 1), steps_per_epoch=10_000)
     assert schedule(jnp.int32(2**31 - 1)) == 0.05
+
+
+def test_what_is_of_another_kind_is_refused_by_name(small):
+    one = Hyperparameters(0.1, 0.01)
+    for function in (train, sweep):
+        for settings, message in (
+            ({"loss": "softmax"}, "loss is 'softmax': it has to be a Loss"),
+            ({"optimizer": "adam"}, "optimizer is 'adam': it has to be a function"),
+        ):
+            with pytest.raises(SettingsError, match=message):
+                function(KEY, one, small, **settings)
+        with pytest.raises(SettingsError, match="key is 0: it has to be a PRNG key"):
+            function(0, one, small)
+        with pytest.raises(SettingsError, match="have to be Hyperparameters, not a dict"):
+            function(KEY, {"lam": 0.1}, small)
+        with pytest.raises(SettingsError, match="lam is 'much': it has to be a number"):
+            function(KEY, Hyperparameters("much"), small)
+
+
+def test_a_list_is_as_good_as_an_array(small):
+    for function in (train, sweep):
+        a, b = (
+            function(KEY, Hyperparameters(lam=lam), small, n_epochs=1)[0].weights
+            for lam in ([0.0, 0.1], np.array([0.0, 0.1]))
+        )
+        assert np.array_equal(a, b)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from commands import few, files, only_line, run, run_process, start
 
+from experiments.sweep import record
 from linear_cifar import records
 from linear_cifar.data import with_validation
 from linear_cifar.engine.training import train
@@ -182,7 +183,8 @@ def test_a_folder_in_use_is_refused_and_an_interrupt_says_how_to_go_on(tmp_path)
         first.send_signal(signal.SIGINT)
         _, errors = first.communicate(timeout=60)
     assert first.returncode == 130, [*seen, errors]
-    assert f"0 of 1 runs are finished; --resume --output_dir={out} goes on" in errors
+    how = f"the same command with --resume --output_dir={out} goes on"
+    assert f"0 of 1 runs are finished; {how}" in errors
     assert files(out) == {"begun.json"}
 
 
@@ -262,3 +264,15 @@ def test_damaged_data_leave_no_folder_and_one_that_was_there_as_it_was(copy):
         assert "is corrupt" in only_line(done)
     assert {path.name for path in copy.parent.iterdir()} == {"copy", archive.name}
     assert contents(copy) == before
+
+
+def test_an_interrupt_after_the_last_run_says_how_to_go_on_too(tmp_path, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(record, "write", interrupt)
+    done = sweep(tmp_path / "run", *ONE)
+    assert done.returncode == 130
+    assert "interrupted: the same command with --resume" in done.stderr
+    monkeypatch.undo()
+    assert sweep(tmp_path / "run", *ONE, "--resume").returncode == 0

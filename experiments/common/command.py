@@ -47,8 +47,8 @@ def launch(
             if not jax.distributed.is_initialized():
                 raise
             distributed.leave_lost(error)
-        except KeyboardInterrupt:
-            print("interrupted: nothing written", file=sys.stderr)
+        except KeyboardInterrupt as interrupt:
+            print(f"interrupted: {interrupt or 'nothing written'}", file=sys.stderr)
             return distributed.leave(130)
 
     logging.set_verbosity(logging.WARNING)  # JAX tells of every backend that it doesn't find

@@ -26,6 +26,15 @@ def define_flags() -> None:
     flags.mark_bool_flags_as_mutual_exclusive(["resume", "overwrite"])
 
 
+class Interrupted(KeyboardInterrupt):
+    """An interrupt of what can be gone on with; it says how."""
+
+
+def goes_on(folder: Path) -> str:
+    """How to go on after an interrupt."""
+    return f"the same command with --resume --output_dir={folder} goes on"
+
+
 @dataclass(frozen=True)
 class Held:
     """A folder that this process holds, and that can be used."""
@@ -107,6 +116,10 @@ def open_folder(folder: Path, kind: str) -> Iterator[Held]:
         _take(lock, folder)
         _check_usable(folder, kind)
         yield Held(folder, kind)
+    except KeyboardInterrupt:
+        if (folder / BEGUN).exists():
+            raise Interrupted(goes_on(folder)) from None
+        raise
     finally:
         os.close(lock)
         if new and not any(folder.iterdir()):

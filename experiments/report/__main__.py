@@ -49,11 +49,7 @@ def main(argv: list[str]) -> int:
             "data": {name: dataset.sha256 for name, dataset in datasets.items()},
         }
         held.begin(asked)
-        try:
-            _make_parts(folder, datasets)
-        except KeyboardInterrupt:
-            print(f"interrupted: --resume --output_dir={folder} goes on", file=sys.stderr)
-            return 130
+        _make_parts(folder, datasets)
         print("page", file=sys.stderr, flush=True)
         report = page.write(folder, datasets, FLAGS.n_seeds, FLAGS.quick)
     page.print_summary(report, folder)

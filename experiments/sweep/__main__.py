@@ -81,7 +81,7 @@ def main(argv: list[str]) -> int:
         kept, interrupted = chunks.train(configurations, dataset, watch, folder / "chunks")
         if interrupted:
             done = f"{kept.finished.sum()} of {len(kept.finished)} runs are finished"
-            print(f"interrupted: {done}; --resume --output_dir={folder} goes on", file=sys.stderr)
+            print(f"interrupted: {done}; {resumable.goes_on(folder)}", file=sys.stderr)
             return 130
         results = ranked(chunks.results(configurations, kept), FLAGS.select)
         refitted = None

@@ -31,7 +31,8 @@ def dataset_from_arrays(
       validation: likewise, with any number of examples; None for none, whose figures are NaN.
       test: likewise.
       name: of the data, in records and titles.
-      class_names: K names; None for the numbers from 0 to the largest training label.
+      class_names: K names; None for the numbers from 0 to the largest training label, all of
+        which have to occur.
       image_shape: (channels, rows, columns) of inputs that are images, whose product is d.
 
     Returns:
@@ -54,10 +55,7 @@ def dataset_from_arrays(
     checks.check_inputs("train", inputs)
     empty = (inputs[:0], np.zeros(0, np.int32))
     if class_names is None:
-        labels = np.asarray(train[1])
-        if labels.dtype.kind not in "iu" or not labels.size:
-            raise DataError(f"train labels have to be integers, one an example, not {labels.dtype}")
-        class_names = [str(k) for k in range(int(labels.max()) + 1)]
+        class_names = _numbered(np.asarray(train[1]), len(inputs))
     splits = {
         where: _split(where, split or empty, len(class_names))
         for where, split in (("train", train), ("validation", validation), ("test", test))
@@ -74,6 +72,21 @@ def dataset_from_arrays(
         class_names=tuple(class_names),
         image_shape=image_shape,
     )
+
+
+def _numbered(labels: np.ndarray, n: int) -> list[str]:
+    """The numbers from 0 to the largest of the training labels, all of which have to occur."""
+    largest = int(labels.max()) if labels.size and labels.dtype.kind in "iu" else 0
+    checks.check_labels("train", labels, n, max(largest + 1, 2))
+    # Not np.bincount, which would make 10¹² numbers of a label of 10¹².
+    found = np.unique(labels)
+    missing = np.flatnonzero(found != np.arange(len(found)))
+    if missing.size:
+        raise DataError(
+            f"train labels have no {missing[0]} but go up to {largest}: number the classes from 0 "
+            "on (np.unique(labels, return_inverse=True) does), or give class_names"
+        )
+    return [str(k) for k in range(len(found))]
 
 
 def _split(where: str, arrays: tuple[ArrayLike, ArrayLike], n_classes: int) -> Split:

@@ -13,6 +13,7 @@ INPUT_DTYPES = (
 )  # fmt: skip
 # Rows whose entries are looked at at a time: some megabytes.
 _ROWS = 4096
+_LARGEST = np.finfo(np.float32).max
 
 
 def check_inputs(where: str, inputs: Any) -> None:
@@ -34,7 +35,10 @@ def check_labels(where: str, labels: Any, n: int, n_classes: int) -> None:
         shape = getattr(labels, "shape", type(labels).__name__)
         raise DataError(f"{where} labels have to be an array [{n}], as the inputs, not {shape}")
     if labels.dtype.kind not in "iu":
-        raise DataError(f"{where} labels are {labels.dtype}: they have to be integers")
+        raise DataError(
+            f"{where} labels are {labels.dtype}: they have to be integers from 0 on "
+            "(np.unique(labels, return_inverse=True) makes them of names)"
+        )
     # On the host: an eager comparison on a device would be compiled.
     values = np.asarray(labels)
     outside = np.flatnonzero((values < 0) | (values >= n_classes))
@@ -47,16 +51,17 @@ def check_labels(where: str, labels: Any, n: int, n_classes: int) -> None:
 
 
 def check_finite(where: str, inputs: np.ndarray) -> None:
-    """Raises `DataError` where an entry is NaN or infinite, with its row and column."""
+    """Raises `DataError` where an entry is NaN or infinite in float32, with its row and column."""
     if not jnp.issubdtype(inputs.dtype, jnp.floating):
         return
     for start in range(0, len(inputs), _ROWS):
-        finite = np.isfinite(inputs[start : start + _ROWS])
+        finite = np.abs(inputs[start : start + _ROWS]) <= _LARGEST  # NaN isn't
         if not finite.all():
             row, column = np.argwhere(~finite)[0]
             value = inputs[start + row, column]
             raise DataError(
-                f"{where} inputs have to be finite: row {start + row}, column {column} is {value}"
+                f"{where} inputs have to be finite, in float32 too: row {start + row}, column "
+                f"{column} is {value}"
             )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from linear_cifar.data import cifar10, synthetic
-from linear_cifar.data.errors import UnavailableError
+from linear_cifar.data.errors import DataError, UnavailableError
 from linear_cifar.data.types import Dataset, Split, fit_standardiser
 
 DATASET_NAMES = ("auto", "cifar10", "synthetic")
@@ -33,11 +33,11 @@ def load_dataset(
       The `Dataset`, its inputs uint8 [n, 3072] in channel, row, column order.
 
     Raises:
-      DataError: CIFAR-10 is damaged, or ("cifar10" only) can't be had.
-      ValueError: an unknown name or split.
+      DataError: an unknown name or split, or CIFAR-10 is damaged, or ("cifar10" only) can't be had.
     """
-    if name not in DATASET_NAMES or split not in SPLITS:
-        raise ValueError(f"no dataset {name!r} with split {split!r}: {DATASET_NAMES}, {SPLITS}")
+    for what, given, known in (("dataset", name, DATASET_NAMES), ("split", split, SPLITS)):
+        if given not in known:
+            raise DataError(f"no {what} {given!r}: it has to be one of {', '.join(known)}")
     names = (*cifar10.TRAIN_BATCHES[: 2 if split == "assignment" else 5], cifar10.TEST_BATCH)
     notice = ""
     if name != "synthetic":

@@ -15,6 +15,8 @@ from linear_cifar.engine.epoch import take_batch
 from linear_cifar.losses import SOFTMAX_CROSS_ENTROPY, Loss
 from linear_cifar.model import Params
 from linear_cifar.objective import cost, cost_gradient, penalty, penalty_gradient
+from linear_cifar.optimizers import Hyperparameters, check_hyperparameters
+from linear_cifar.settings import SettingsError
 
 # Examples at a time: enough for large matrix products, and 12 MB of standardised images.
 _BATCH = 1000
@@ -33,8 +35,20 @@ class FullBatch:
     loss: Loss
 
     def __call__(self, params: Params, lam: ArrayLike) -> tuple[jax.Array, Params]:
-        """Costs and gradients at some parameters."""
+        """Costs and gradients at some parameters.
+
+        Raises:
+          SettingsError: arrays of other shapes, or λ out of its range.
+        """
+        check_hyperparameters(Hyperparameters(lam=lam))
         lam = np.asarray(lam, params.bias.dtype)
+        k, d = self.data.dataset.n_classes, self.data.dataset.n_features
+        shapes = (*map(np.shape, params), lam.shape)
+        if shapes != ((*lam.shape[:1], k, d), (*lam.shape[:1], k), lam.shape[:1]):
+            raise SettingsError(
+                f"weights have to be [C, {k}, {d}], biases [C, {k}] and λ [C], not "
+                f"{', '.join(str(list(shape)) for shape in shapes)}"
+            )
         placed, lam = self.data.where.runs((params, lam))
         examples, standardiser = self.data.train, self.data.standardiser
         return _cost_and_gradient(placed, lam, examples, standardiser, loss=self.loss)

@@ -76,13 +76,13 @@ def make_table(
       SettingsError: columns of different lengths, empty ones, or a hyper-parameter out of its
         range.
     """
-    check_hyperparameters(hyperparameters)
+    hyperparameters = check_hyperparameters(hyperparameters)
     key = as_key(key)
-    # A `Loss` is a tuple, and one for all.
+    # A `Loss` is a tuple, and one for all; a name is none, which is said where it is used.
     many = {
         "batch_size": np.ndim(batch_size) > 0,
-        "loss": not isinstance(loss, Loss),
-        "optimizer": not callable(optimizer),
+        "loss": not isinstance(loss, (Loss, str)),
+        "optimizer": not callable(optimizer) and not isinstance(optimizer, str),
     }
     columns: dict[str, Any] = {"batch_size": batch_size, "loss": loss, "optimizer": optimizer}
     lengths = {name: len(columns[name]) for name in many if many[name]}

@@ -94,7 +94,7 @@ def train(
             measured.append(metrics)
     params = state.params
     history = stack_history(measured, len(params.bias), params.bias.dtype)
-    if _shape(as_key(key), hyperparameters):
+    if _shape(as_key(key), check_hyperparameters(hyperparameters)):
         return params, history
     return jax.tree.map(lambda array: array[0], (params, history))
 
@@ -124,7 +124,7 @@ def epochs(
     """
     key = as_key(key)
     check_training(how, len(dataset.train.labels))
-    check_hyperparameters(hyperparameters)
+    hyperparameters = check_hyperparameters(hyperparameters)
     if how.shuffle and key.ndim:
         raise SettingsError("shuffle takes one key: runs that share data share their order")
     (n_runs,) = _shape(key, hyperparameters) or (1,)
@@ -145,10 +145,18 @@ def check_training(how: Training, n: int) -> None:
         if not isinstance(value, Integral):
             raise SettingsError(f"{name} is {value!r}: it has to be an integer")
         settings[name].check(name, value)
+    if not isinstance(how.loss, Loss):
+        raise SettingsError(f"loss is {how.loss!r}: it has to be a Loss, as those in LOSSES")
+    if not callable(how.optimizer):
+        raise SettingsError(
+            f"optimizer is {how.optimizer!r}: it has to be a function, as those in OPTIMIZERS"
+        )
 
 
 def as_key(key: jax.Array) -> jax.Array:
     """A typed PRNG key, or keys [C], of an old-style one too."""
+    if not hasattr(key, "dtype"):
+        raise SettingsError(f"key is {key!r}: it has to be a PRNG key, as jax.random.key(0)")
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         return key
     return jax.random.wrap_key_data(key)
