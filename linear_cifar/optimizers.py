@@ -74,10 +74,11 @@ def step_decay(hyperparameters: Hyperparameters, steps_per_epoch: int) -> optax.
     Returns:
       An optax schedule: t -> η(t).
     """
+    factor = 1.0 * hyperparameters.decay_factor  # powers of an integer would overflow
     # Two divisions, for the product of both divisors can exceed an int32.
     return lambda count: (
         hyperparameters.learning_rate
-        / hyperparameters.decay_factor ** (count // steps_per_epoch // hyperparameters.decay_every)
+        / factor ** (count // steps_per_epoch // hyperparameters.decay_every)
     )
 
 

@@ -18,6 +18,7 @@ QUICK = ("--quick", "--dataset=synthetic")
 @pytest.fixture
 def short_turns(monkeypatch):
     monkeypatch.setattr(timing, "TURN_SECONDS", 0.01)
+    monkeypatch.setattr(timing, "N_EPOCHS", 3)
 
 
 @pytest.mark.usefixtures("short_turns", "undrawn")
@@ -29,7 +30,7 @@ def test_a_quick_run_of_what_trains_writes_rows_with_every_ratio(tmp_path):
         *QUICK,
         f"--section={','.join(sections)}",
         f"--output_dir={out}",
-        n_images=500,
+        n_images=300,
     )
     assert done.returncode == 0, done.stderr
     figures = {f"figures/{name}.png" for name in sections if name != "accuracy"}

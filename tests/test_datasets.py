@@ -72,6 +72,7 @@ def test_synthetic_images_are_the_same_bits_everywhere():
     assert not np.array_equal(images, generator.batch("data_batch_1", seed=1)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("optimised")
 def test_a_linear_classifier_is_right_on_a_third_to_a_half_of_synthetic_images(synthetic):
     both = Hyperparameters(np.array([0.0, 0.1]), 0.001)
@@ -173,6 +174,12 @@ BAD_ARRAYS = {
         {},
         "finite, in float32 too: row 0",
     ),
+    "masked labels": ((INPUTS, np.ma.masked_equal(LABELS, 2)), {}, "train labels have to be an ar"),
+    "a large offset": (
+        (INPUTS + np.float64(1e9), LABELS),
+        {},
+        "column 0: a deviation of .* lost in float32",
+    ),
     "a label of -1": ((INPUTS, LABELS - 1), {}, "that of row 0 is -1"),
     "a label of 2**32": ((INPUTS, LABELS + 2**32), {"class_names": "abc"}, "row 0 is 4294967296"),
     "one class": ((INPUTS, 0 * LABELS), {}, "at least two classes, not 1"),
@@ -218,3 +225,15 @@ def test_real_images_are_read_whole(real):
     assert real.official == (not real.notice)
     with pytest.raises(dataclasses.FrozenInstanceError):
         real.name = "other"
+
+
+def test_a_constant_feature_has_scale_1_whatever_its_rounding():
+    for dtype in (np.float32, np.float64):
+        inputs, labels = arrays(300, dtype=dtype)
+        inputs[:, 0], inputs[:, 1] = 0.1, 1 / 3
+        assert dataset_from_arrays((inputs, labels)).standardiser.scale[:2].tolist() == [1, 1]
+
+
+def test_another_byte_order_is_as_good():
+    inputs, labels = arrays()
+    assert dataset_from_arrays((inputs.astype(">f4"), labels)).train.inputs.dtype == np.float32

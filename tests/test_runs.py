@@ -10,7 +10,7 @@ import pytest
 from commands import QUICK, RUN_FILES, check_every_file, few, files, run
 
 from linear_cifar import records
-from linear_cifar.engine import loop
+from linear_cifar.engine import loop, tables
 from linear_cifar.engine.devices import device_mesh
 from linear_cifar.engine.training import train
 from linear_cifar.evaluation import evaluate
@@ -242,3 +242,19 @@ def test_the_baseline_command_on_real_images(tmp_path, real_dir, real):
     if not real.official:
         assert "not the official CIFAR-10" in done.stderr
         assert "not the official" in done.stdout
+
+
+def test_an_interrupt_while_the_last_epoch_is_evaluated_keeps_the_run(tmp_path, monkeypatch):
+    evaluate_chunk, told = tables.ChunkEpoch.evaluate, []
+
+    def interrupted(self, split):
+        if not told:
+            told.append(split)
+            raise KeyboardInterrupt
+        return evaluate_chunk(self, split)
+
+    monkeypatch.setattr(tables.ChunkEpoch, "evaluate", interrupted)
+    done = run("experiments.baseline", *QUICK, f"--output_dir={tmp_path / 'run'}")
+    assert done.returncode == 130, done.stderr
+    assert "interrupted after epoch 2" in done.stderr
+    assert files(tmp_path / "run") == RUN_FILES

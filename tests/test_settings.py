@@ -143,3 +143,23 @@ def test_a_list_is_as_good_as_an_array(small):
             for lam in ([0.0, 0.1], np.array([0.0, 0.1]))
         )
         assert np.array_equal(a, b)
+
+
+def test_a_whole_number_divides_the_learning_rate_as_its_float_does():
+    for factor in (2, 10, np.int32(3)):
+        schedule = step_decay(Hyperparameters(0.0, 0.1, factor, 1), steps_per_epoch=1)
+        expected = 0.1 / float(factor) ** 40.0
+        assert float(schedule(jnp.int32(40))) == pytest.approx(expected, rel=1e-5)
+
+
+def test_shapes_that_are_no_column_are_refused(small):
+    for function in (train, sweep):
+        for lam in (np.zeros((2, 2)), np.zeros(0)):
+            with pytest.raises(SettingsError):
+                function(KEY, Hyperparameters(lam), small)
+    sizes = [
+        sweep(KEY, Hyperparameters([0.0, 0.1]), small, batch_size=size, n_epochs=1)[0].weights
+        for size in (50, np.array(50), jnp.array([50, 50]))
+    ]
+    assert np.array_equal(sizes[0], sizes[1])
+    assert np.array_equal(sizes[0], sizes[2])

@@ -48,6 +48,7 @@ def test_training_agrees_with_numpy(small, loss, decay, batch_size):
     agrees_with_numpy(small, loss, decay, batch_size)
 
 
+@pytest.mark.slow
 @each_loss
 def test_training_on_real_images_agrees_with_numpy(real, loss):
     agrees_with_numpy(real, loss, decay=True, batch_size=30)  # 333 batches of 30, and one of 10

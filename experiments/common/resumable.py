@@ -59,7 +59,8 @@ class Held:
         begun = self.folder / BEGUN
         try:
             if FLAGS.overwrite:
-                for path in self.folder.iterdir():
+                # What says that it is ours goes last, for a kill on the way to leave it.
+                for path in sorted(self.folder.iterdir(), key=lambda path: path.name == BEGUN):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
             if not begun.exists():
                 partial = self.folder / f".{BEGUN}.partial"
@@ -141,7 +142,7 @@ def _check_usable(folder: Path, kind: str) -> None:
             raise RecordError(
                 f"{folder} holds {kind}: --resume it, --overwrite it, or choose another folder"
             )
-    elif any(folder.iterdir()):
+    elif {path.name for path in folder.iterdir()} - {f".{BEGUN}.partial"}:
         raise RecordError(f"{folder} holds something other than {kind}: choose another folder")
     elif not os.access(folder, os.W_OK):
         raise RecordError(f"cannot write to {folder}: Permission denied")

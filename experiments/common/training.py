@@ -59,6 +59,7 @@ def train(
     )
     shown = _Shown(configurations, len(table.keys), len(finished))
     last: ChunkEpoch | None = None
+    kept = False
     measured: list[EpochMetrics] = []
     try:
         for step in progress(_timed(steps, watch), shown.total, shown.describe, shown.position):
@@ -69,9 +70,10 @@ def train(
                 trained = _trained(step, measured, watch)
                 shown.add(trained)
                 keep(trained)
+                kept = True
     except KeyboardInterrupt:
         if measure and last is not None and len(last.rows) == len(table.keys):
-            if not last.finished:
+            if not kept:
                 keep(_trained(last, measured, watch))
             print(f"interrupted after epoch {last.epoch}", file=sys.stderr)
         elif measure:

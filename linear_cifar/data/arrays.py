@@ -55,7 +55,7 @@ def dataset_from_arrays(
     checks.check_inputs("train", inputs)
     empty = (inputs[:0], np.zeros(0, np.int32))
     if class_names is None:
-        class_names = _numbered(np.asarray(train[1]), len(inputs))
+        class_names = _numbered(np.asanyarray(train[1]), len(inputs))
     splits = {
         where: _split(where, split or empty, len(class_names))
         for where, split in (("train", train), ("validation", validation), ("test", test))
@@ -63,6 +63,7 @@ def dataset_from_arrays(
     if not len(splits["train"].labels):
         raise DataError("there have to be training examples")
     standardiser = fit_standardiser(np.asarray(splits["train"].inputs))
+    checks.check_offsets(*map(np.asarray, standardiser))
     return Dataset(
         name=name,
         train=splits["train"],
@@ -90,7 +91,7 @@ def _numbered(labels: np.ndarray, n: int) -> list[str]:
 
 
 def _split(where: str, arrays: tuple[ArrayLike, ArrayLike], n_classes: int) -> Split:
-    inputs, labels = _as_inputs(where, arrays), np.asarray(arrays[1])
+    inputs, labels = _as_inputs(where, arrays), np.asanyarray(arrays[1])
     checks.check_inputs(where, inputs)
     checks.check_labels(where, labels, len(inputs), n_classes)
     checks.check_finite(where, inputs)
@@ -105,6 +106,8 @@ def _as_inputs(where: str, arrays: Any) -> np.ndarray:
         inputs = np.asanyarray(arrays[0])
     except ValueError as error:
         raise DataError(f"{where} inputs are not an array: rows of different lengths?") from error
+    if not inputs.dtype.isnative:
+        return inputs.astype(inputs.dtype.newbyteorder("="))
     if inputs.dtype == bool:
         return inputs.astype(np.uint8)
     if inputs.dtype.kind in "iu" and inputs.dtype.name not in checks.INPUT_DTYPES:

@@ -13,6 +13,7 @@ INPUT_DTYPES = (
 )  # fmt: skip
 # Rows whose entries are looked at at a time: some megabytes.
 _ROWS = 4096
+_MOST_OFFSET = 1e5  # mean over deviation at which float32 leaves two digits of the deviation
 _LARGEST = np.finfo(np.float32).max
 
 
@@ -63,6 +64,17 @@ def check_finite(where: str, inputs: np.ndarray) -> None:
                 f"{where} inputs have to be finite, in float32 too: row {start + row}, column "
                 f"{column} is {value}"
             )
+
+
+def check_offsets(mean: np.ndarray, scale: np.ndarray) -> None:
+    """Raises `DataError` where a feature varies too little around its mean for float32."""
+    lost = np.flatnonzero((np.abs(mean) > _MOST_OFFSET * scale) & (scale != 1))
+    if lost.size:
+        column = lost[0]
+        raise DataError(
+            f"train inputs, column {column}: a deviation of {scale[column]:.3g} around "
+            f"{mean[column]:.3g} is lost in float32: subtract an offset first"
+        )
 
 
 def check_classes(class_names: Sequence[str]) -> None:

@@ -12,6 +12,9 @@ import numpy as np
 from linear_cifar.data import checks
 from linear_cifar.data.errors import DataError
 
+# A deviation of this share of the mean is what float64 makes of equal values, and no variation.
+_CONSTANT = 1e-12
+
 
 class Split(NamedTuple):
     """Examples with their labels."""
@@ -104,7 +107,8 @@ def fit_standardiser(inputs: np.ndarray, chunk: int = 256) -> Standardiser:
       chunk: rows at a time.
 
     Returns:
-      A `Standardiser` with float64 [d] statistics; a constant feature has scale 1.
+      A `Standardiser` with float64 [d] statistics; a constant feature has scale 1, and as constant
+      counts what varies by less than the rounding of its mean.
     """
     mean = np.zeros(inputs.shape[1])
     squares = np.zeros(inputs.shape[1])
@@ -117,7 +121,7 @@ def fit_standardiser(inputs: np.ndarray, chunk: int = 256) -> Standardiser:
         squares += np.einsum("nd,nd->d", block, block) + delta**2 * (start * len(block) / done)
         mean += delta * (len(block) / done)
     scale = np.sqrt(squares / len(inputs))
-    return Standardiser(mean, np.where(scale > 0, scale, 1.0))
+    return Standardiser(mean, np.where(scale > _CONSTANT * np.abs(mean), scale, 1.0))
 
 
 def with_validation(dataset: Dataset) -> Dataset:

@@ -78,6 +78,8 @@ def make_table(
     """
     hyperparameters = check_hyperparameters(hyperparameters)
     key = as_key(key)
+    if hasattr(batch_size, "dtype"):
+        batch_size = np.asarray(batch_size).tolist()
     # A `Loss` is a tuple, and one for all; a name is none, which is said where it is used.
     many = {
         "batch_size": np.ndim(batch_size) > 0,
@@ -88,6 +90,8 @@ def make_table(
     lengths = {name: len(columns[name]) for name in many if many[name]}
     named = {"key": key, **hyperparameters._asdict()}
     lengths |= {name: len(column) for name, column in named.items() if np.ndim(column)}
+    if nested := [name for name, column in named.items() if np.ndim(column) > 1]:
+        raise SettingsError(f"a column has to be [C]: {nested[0]} is {np.shape(named[nested[0]])}")
     if len(set(lengths.values())) > 1:
         raise SettingsError(
             "a table's columns have different lengths: "

@@ -168,9 +168,11 @@ def _shape(key: jax.Array, hyperparameters: Hyperparameters) -> tuple[int, ...]:
         shape = jnp.broadcast_shapes(key.shape, *map(jnp.shape, hyperparameters))
     except ValueError:
         shape = None
-    if shape is None or len(shape) > 1:
+    if shape is None or len(shape) > 1 or shape == (0,):
         shapes = sorted({key.shape, *map(jnp.shape, hyperparameters)} - {()})
-        raise SettingsError(f"keys and hyper-parameters have to be scalars or [C], not {shapes}")
+        raise SettingsError(
+            f"keys and hyper-parameters have to be scalars or [C], C ≥ 1, not {shapes}"
+        )
     return shape
 
 
