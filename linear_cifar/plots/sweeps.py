@@ -1,12 +1,15 @@
 """Figures of many configurations: heat maps, curves over λ, points."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 _ROOM = 15  # rows or columns of a heat map that have room for numbers
+
+_LEGEND_ROWS = 14  # that a figure has room for
 
 
 def plot_grid(
@@ -81,7 +84,10 @@ def plot_over_lam(
     _scale_lam(axes, lams)
     axes.set(ylabel="accuracy")
     axes.grid(alpha=0.3)
-    axes.legend(title="learning rate", loc="center left", bbox_to_anchor=(1, 0.5))
+    place: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
+    n_columns = -(-len(learning_rates) // _LEGEND_ROWS)
+    axes.legend(title="learning rate", ncols=n_columns, fontsize=9, columnspacing=1, **place)
+    figure.set_figwidth(7 + n_columns)
     figure.suptitle(title, fontsize=10)
     return figure
 
