@@ -63,6 +63,10 @@ from linear_cifar.optimizers import (
     sgd as sgd,
     step_decay as step_decay,
 )
+from linear_cifar.optimum import (
+    Optimum as Optimum,
+    solve as solve,
+)
 from linear_cifar.search import (
     best as best,
     draw as draw,

@@ -21,6 +21,7 @@ def short_turns(monkeypatch):
     monkeypatch.setattr(timing, "N_EPOCHS", 3)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short_turns", "undrawn")
 def test_a_quick_run_of_what_trains_writes_rows_with_every_ratio(tmp_path):
     out = tmp_path / "run"

@@ -1,0 +1,180 @@
+"""The certificate: how far at most a cost is above its minimum, in float64.
+
+For given W let b minimise J(W, b). Then f(W) = min_b J(W, b) is convex, and 2λ-strongly so, since
+J is the sum of a convex function of (W, b) and of λ‖W‖². Its gradient is ∂J/∂W = M + 2λW at that b,
+so that
+
+    f(W) − f* ≤ ‖M + 2λW‖² / (4λ)    and    ‖W − W*‖ ≤ ‖M + 2λW‖ / (2λ).
+
+The first is also the Fenchel duality gap at the dual point G, which is feasible because Σᵢ Gᵢ = 0.
+With any other b neither holds, for the bias is not penalised: there the gap is infinite here.
+
+Products and sums are taken in float64, with the inputs as they are stored, whatever the coordinates
+and dtype of the descent, so that its rounding is in the gap and not beside it.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from linear_cifar.data.types import Split, Standardiser
+from linear_cifar.engine.epoch import take_batch
+from linear_cifar.losses import Loss
+from linear_cifar.model import Params
+from linear_cifar.objective import penalty, penalty_gradient
+
+# The largest |∂J/∂b| at which a bias counts as optimal, for gradients of order 1. What is left of
+# the cost is of the order of its square.
+BIAS_TOLERANCE = 1e-9
+_NEWTON_STEPS, _CG_STEPS, _CG_REDUCTION = 60, 40, 1e-4
+_BATCH = 1000
+
+
+class Certified(NamedTuple):
+    """What is known of C runs, in float64."""
+
+    params: Params  # [C, K, d] and [C, K], the latter minimising the cost for the former
+    cost: jax.Array  # [C], J
+    gap: jax.Array  # [C], which J − J* is not above
+    distance: jax.Array  # [C], which ‖W − W*‖ is not above
+
+
+@partial(jax.jit, static_argnames=("loss", "refit_bias"))
+def certify(
+    params: Params,
+    examples: Split,
+    standardiser: Standardiser,
+    shares: jax.Array,
+    lam: jax.Array,
+    *,
+    loss: Loss,
+    refit_bias: bool = False,
+) -> Certified:
+    """Certifies parameters of C runs; under `jax.enable_x64`.
+
+    Args:
+      params: [C, K, d] and [C, K], float64.
+      examples: inputs [n, d] as they are stored, and labels.
+      standardiser: of them.
+      shares: what an example counts, [C, n], float64; the sum over n is 1.
+      lam: λ > 0, [C], float64.
+      loss: the loss per example.
+      refit_bias: minimise over the bias first; else a bias that isn't optimal has an infinite gap.
+    """
+    weights, bias = params
+    labels = jnp.asarray(examples.labels)
+    scores = _scores(weights, examples, standardiser)  # without the bias
+
+    def mean_gradient(bias):
+        return jnp.sum(_by_logit(scores, bias, labels, shares, loss), axis=1)
+
+    if refit_bias:
+        bias = _optimal_bias(mean_gradient, bias)
+    by_logit = _by_logit(scores, bias, labels, shares, loss)
+    optimal = jnp.max(jnp.abs(jnp.sum(by_logit, axis=1)), axis=1) <= BIAS_TOLERANCE
+    losses = jax.vmap(loss.value, (0, None))(scores + bias[:, None], labels)
+    params = Params(weights, bias)
+    costs = jnp.sum(shares * losses, axis=1) + jax.vmap(penalty)(params, lam)
+    of_data = _weighted_inputs(by_logit, examples, standardiser)
+    gradient = of_data + penalty_gradient(weights, lam[:, None, None])
+    norm = jnp.where(optimal, jnp.sqrt(jnp.sum(gradient**2, axis=(1, 2))), jnp.inf)
+    return Certified(params, costs, norm**2 / (4 * lam), norm / (2 * lam))
+
+
+def _optimal_bias(mean_gradient, bias: jax.Array) -> jax.Array:
+    """The bias [C, K] at which Σᵢ Gᵢ = 0, by Newton's method with conjugate gradients.
+
+    For softmax it is free up to a constant, which CG leaves alone; a class without examples has
+    none, and is driven away until its probabilities vanish.
+    """
+
+    def more(carry):
+        _, gradient, steps = carry
+        return (jnp.max(jnp.abs(gradient)) > BIAS_TOLERANCE / 10) & (steps < _NEWTON_STEPS)
+
+    def step(carry):
+        bias, gradient, steps = carry
+        _, product = jax.linearize(mean_gradient, bias)
+        change = _conjugate_gradients(product, -gradient)
+        # Logits of order 1 are moved by as much at most, where the quadratic model holds.
+        largest = jnp.max(jnp.abs(change), axis=1, keepdims=True)
+        bias = bias + change * jnp.minimum(1, 2 / jnp.where(largest > 0, largest, 1))
+        return bias, mean_gradient(bias), steps + 1
+
+    bias, *_ = jax.lax.while_loop(more, step, (bias, mean_gradient(bias), 0))
+    return bias
+
+
+def _conjugate_gradients(product, target: jax.Array) -> jax.Array:
+    """Solves A x = target of each run, [C, K], for a semidefinite A that is block diagonal."""
+
+    def dot(a, b):
+        return jnp.sum(a * b, axis=1, keepdims=True)
+
+    def divide(a, b):
+        return jnp.where(b > 0, a / jnp.where(b > 0, b, 1), 0)
+
+    def more(carry):
+        *_, square, steps = carry
+        return jnp.any(square > enough) & (steps < most)
+
+    def step(carry):
+        x, residual, direction, square, steps = carry
+        along = product(direction)
+        length = divide(square, dot(direction, along))
+        x, residual = x + length * direction, residual - length * along
+        new = dot(residual, residual)
+        return x, residual, residual + divide(new, square) * direction, new, steps + 1
+
+    square = dot(target, target)
+    enough, most = _CG_REDUCTION**2 * square, min(_CG_STEPS, 2 * target.shape[1])
+    start = (jnp.zeros_like(target), target, target, square, 0)
+    return jax.lax.while_loop(more, step, start)[0]
+
+
+def _by_logit(scores, bias, labels, shares, loss: Loss) -> jax.Array:
+    """The shares times ∂l/∂s, [C, n, K]."""
+    of_classes = jax.vmap(loss.logit_gradient, (0, None))(scores + bias[:, None], labels)
+    return shares[..., None] * of_classes
+
+
+def _scores(weights: jax.Array, examples: Split, standardiser: Standardiser) -> jax.Array:
+    """W xᵀ for all examples, [C, n, K]."""
+    c, k, d = weights.shape
+    flat = weights.reshape(c * k, d)
+
+    def of_block(start: jax.Array | int, size: int) -> jax.Array:
+        inputs, _ = take_batch(examples, standardiser, start, size, weights.dtype)
+        return inputs @ flat.T
+
+    size, starts, n_left = _blocks(examples)
+    of_blocks = jax.lax.map(lambda start: of_block(start, size), starts).reshape(-1, c * k)
+    rest = of_block(len(examples.labels) - n_left, n_left)
+    return jnp.moveaxis(jnp.concatenate((of_blocks, rest)).reshape(-1, c, k), 1, 0)
+
+
+def _weighted_inputs(by_logit: jax.Array, examples: Split, standardiser: Standardiser) -> jax.Array:
+    """Gᵀ x summed over all examples, [C, K, d]."""
+    c, n, k = by_logit.shape
+    flat = jnp.moveaxis(by_logit, 1, 0).reshape(n, c * k)
+
+    def of_block(start: jax.Array | int, size: int) -> jax.Array:
+        inputs, _ = take_batch(examples, standardiser, start, size, by_logit.dtype)
+        return jax.lax.dynamic_slice_in_dim(flat, start, size).T @ inputs
+
+    size, starts, n_left = _blocks(examples)
+    total, _ = jax.lax.scan(
+        lambda total, start: (total + of_block(start, size), None),
+        of_block(n - n_left, n_left),
+        starts,
+    )
+    return total.reshape(c, k, -1)
+
+
+def _blocks(examples: Split) -> tuple[int, jax.Array, int]:
+    """The size of whole blocks of examples, where they start, and how many examples are left."""
+    n = len(examples.labels)
+    size = min(_BATCH, n)
+    return size, size * jnp.arange(n // size), n % size

@@ -1,0 +1,179 @@
+"""The optimum for many λ at once: against scikit-learn, and its certificate against the truth."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
+
+from linear_cifar.data import Split, dataset_from_arrays
+from linear_cifar.engine.devices import device_mesh
+from linear_cifar.losses import (
+    LOSSES,
+    MULTIPLE_BINARY_CROSS_ENTROPY,
+    SOFTMAX_CROSS_ENTROPY,
+)
+from linear_cifar.model import Params
+from linear_cifar.optimum import basis, solve
+from linear_cifar.optimum.certificate import certify
+from linear_cifar.optimum.solve import solve_chunks
+from linear_cifar.settings import SettingsError
+
+LAM = np.array([1e-4, 0.01, 1.0, 10.0])
+
+
+@pytest.fixture(scope="module")
+def digits():
+    inputs, labels = load_digits(return_X_y=True)
+    return dataset_from_arrays((inputs[:500], labels[:500]))
+
+
+def standardised(dataset):
+    standardiser = dataset.standardiser
+    return (dataset.train.inputs - standardiser.mean) / standardiser.scale
+
+
+def theirs(dataset, lam, loss):
+    """scikit-learn's optimum. Its losses are sums; ours are means, of K binary ones too."""
+    inputs, labels, k = standardised(dataset), dataset.train.labels, dataset.n_classes
+    settings = {"solver": "newton-cholesky", "tol": 1e-13, "max_iter": 1000}
+    if loss is SOFTMAX_CROSS_ENTROPY:
+        return (
+            LogisticRegression(C=1 / (2 * lam * len(labels)), **settings).fit(inputs, labels).coef_
+        )
+    of_class = LogisticRegression(C=1 / (2 * lam * len(labels) * k), **settings)
+    fits = OneVsRestClassifier(of_class).fit(inputs, labels).estimators_
+    return np.concatenate([fit.coef_ for fit in fits])
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_the_optimum_is_scikit_learn_s_and_its_certificate_bounds_the_distance(digits, loss):
+    exact = solve(LAM, digits, loss=loss, tolerance=1e-13, dtype=jnp.float64)
+    single = solve(LAM, digits, loss=loss)
+    assert exact.converged.all()
+    assert single.converged.all()
+    assert (single.gap <= 1e-6 * single.cost).all()
+    for i, lam in enumerate(LAM):
+        weights = theirs(digits, lam, loss)
+        size = np.linalg.norm(weights)
+        assert np.linalg.norm(exact.params.weights[i] - weights) <= 1e-6 * size
+        assert (
+            np.linalg.norm(single.params.weights[i] - weights) <= single.distance[i] + 1e-6 * size
+        )
+    # Not by rounding alone: what it is above the minimum by is within what is certified.
+    assert (single.cost - exact.cost <= single.gap + 1e-12).all()
+    assert (single.cost - exact.cost > 0).any()
+
+
+def test_a_bias_that_is_not_optimal_has_no_certificate(digits):
+    found = solve([0.1], digits)
+    shares = np.full((1, 500), 1 / 500)
+
+    def gap(params, **settings):
+        split, standardiser = digits.train, digits.standardiser
+        loss = SOFTMAX_CROSS_ENTROPY
+        return certify(
+            params, split, standardiser, shares, np.array([0.1]), loss=loss, **settings
+        ).gap
+
+    assert gap(found.params) == pytest.approx(found.gap, rel=1e-6)
+    wrong = Params(found.params.weights, found.params.bias + 1e-3 * np.arange(10))
+    assert np.isinf(gap(wrong))
+    assert gap(wrong, refit_bias=True) == pytest.approx(found.gap, rel=1e-6)
+    # For softmax it is free up to a constant.
+    assert np.isfinite(gap(Params(found.params.weights, found.params.bias + 1)))
+
+
+def test_weights_of_zero_and_one_leave_examples_out(digits):
+    folds = np.ones((2, 500))
+    folds[0, :100] = folds[1, 100:200] = 0
+    found = solve([0.01, 0.01], digits, weights=folds, tolerance=1e-10, dtype=jnp.float64)
+    for i, kept in enumerate(folds > 0):
+        split = Split(digits.train.inputs[kept], digits.train.labels[kept])
+        alone = solve(
+            [0.01], dataclasses.replace(digits, train=split), tolerance=1e-10, dtype=jnp.float64
+        )
+        np.testing.assert_allclose(found.params.weights[i], alone.params.weights[0], atol=2e-5)
+        assert found.cost[i] == pytest.approx(alone.cost[0], rel=1e-9)
+    doubled = solve([0.01], digits, weights=1.0 + (np.arange(500) < 250))
+    assert doubled.converged.all()
+
+
+@pytest.mark.parametrize(("n", "most"), [(500, 8192), (40, 8192), (40, 10)])
+def test_wide_tall_and_too_large_inputs_have_the_same_optimum(digits, monkeypatch, n, most):
+    monkeypatch.setattr(basis, "MOST", most)
+    inputs, labels = digits.train.inputs[:n], digits.train.labels[:n]
+    few = dataset_from_arrays((inputs, labels))
+    found = solve([0.1], few, tolerance=1e-13, dtype=jnp.float64)
+    assert found.converged.all()
+    expected = theirs(few, 0.1, SOFTMAX_CROSS_ENTROPY)
+    np.testing.assert_allclose(found.params.weights[0], expected, atol=1e-6)
+
+
+def test_chunks_come_largest_lambda_first_and_the_same_without_what_is_finished(digits):
+    lam = np.geomspace(0.01, 10, 20)
+    steps = [step for step in solve_chunks(lam, digits) if step.optimum]
+    assert [row for step in steps for row in step.rows] == list(range(19, -1, -1))
+    again = [s for s in solve_chunks(lam, digits, finished=steps[0].rows) if s.optimum]
+    assert [step.rows for step in again] == [step.rows for step in steps[1:]]
+    for a, b in zip(again, steps[1:], strict=True):
+        assert np.array_equal(a.optimum.params.weights, b.optimum.params.weights)
+    whole = solve(lam, digits)
+    assert np.array_equal(whole.params.weights[19], steps[0].optimum.params.weights[0])
+    assert whole.passes[19] < whole.passes[0]
+
+
+@pytest.mark.slow
+def test_devices_share_lambda_and_change_nothing(digits):
+    settings = {"tolerance": 1e-12, "dtype": jnp.float64}
+    alone = solve(LAM, digits, **settings)
+    shared = solve(LAM, digits, mesh=device_mesh(), **settings)
+    assert shared.converged.all()
+    np.testing.assert_allclose(shared.params.weights, alone.params.weights, atol=1e-6)
+    np.testing.assert_allclose(shared.cost, alone.cost, rtol=1e-12)
+
+
+def test_what_is_not_reached_is_said_not_to_be(digits):
+    found = solve([1e-4, 10.0], digits, max_passes=5)
+    assert found.converged.tolist() == [False, True]
+    assert found.gap[0] > 1e-6 * found.cost[0]
+    too_fine = solve([1e-3], digits, tolerance=1e-15)
+    assert not too_fine.converged.any()
+    assert too_fine.gap[0] < 1e-6 * too_fine.cost[0]
+
+
+@pytest.mark.parametrize(
+    ("lam", "settings", "message"),
+    [
+        ([0.1, 0.0], {}, "lam is 0.0: it has to be above 0"),
+        ([np.nan], {}, "lam is nan"),
+        (0.1, {}, r"lam has to be \[C\]"),
+        ([0.1], {"weights": np.ones(3)}, r"weights have to be \[500\] or \[1, 500\], not \[3\]"),
+        ([0.1], {"weights": -np.ones(500)}, "at least 0"),
+        ([0.1], {"weights": np.zeros(500)}, "not all 0"),
+        ([0.1], {"loss": "softmax"}, "loss is 'softmax'"),
+        ([0.1], {"tolerance": 0.0}, "tolerance is 0.0: it has to be above 0"),
+        ([0.1], {"max_passes": 0}, "max_passes is 0: it has to be at least 1"),
+    ],
+)
+def test_what_cannot_be_solved_is_refused(digits, lam, settings, message):
+    with pytest.raises(SettingsError, match=message):
+        solve(lam, digits, **settings)
+
+
+def test_float64_needs_x64(digits):
+    with jax.enable_x64(False), pytest.raises(SettingsError, match="x64"):
+        solve([0.1], digits, dtype=jnp.float64)
+
+
+def test_a_binary_loss_s_scale_is_the_mean_over_classes(digits):
+    """With K classes λ is that of a class's own problem over K."""
+    one, k = MULTIPLE_BINARY_CROSS_ENTROPY, digits.n_classes
+    found = solve([0.1 / k], digits, loss=one, tolerance=1e-12, dtype=jnp.float64)
+    of_class = LogisticRegression(C=1 / (2 * 0.1 * 500), tol=1e-12, max_iter=10_000)
+    coef = of_class.fit(standardised(digits), digits.train.labels == 3).coef_[0]
+    np.testing.assert_allclose(found.params.weights[0, 3], coef, atol=1e-5)
