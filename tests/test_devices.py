@@ -73,6 +73,7 @@ def test_a_single_run_whose_features_cannot_be_shared_evenly_is_whole_on_both(sy
         assert_close(ours, expected)
 
 
+@pytest.mark.slow
 def test_four_devices_give_the_results_of_one():
     done = run_process("tests.programs.four_devices", PYTHONPATH=f"{ROOT}:{ROOT / 'tests'}")
     assert done.stdout.strip() == "equal", done.stderr

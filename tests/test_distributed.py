@@ -97,6 +97,7 @@ def test_two_processes_give_the_results_of_one_and_one_of_them_writes(
     assert_same_results(out, alone)
 
 
+@pytest.mark.slow
 def test_a_process_that_no_longer_answers_ends_the_other_and_one_goes_on_alone(
     two_processes, alone, tmp_path
 ):

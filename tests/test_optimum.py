@@ -103,8 +103,8 @@ def test_weights_of_zero_and_one_leave_examples_out(digits):
     assert doubled.converged.all()
 
 
-@pytest.mark.parametrize(("n", "most"), [(500, 8192), (40, 8192), (40, 10)])
-def test_wide_tall_and_too_large_inputs_have_the_same_optimum(digits, monkeypatch, n, most):
+@pytest.mark.parametrize(("n", "most"), [(40, 8192), (40, 10)])
+def test_wide_and_too_large_inputs_have_the_same_optimum(digits, monkeypatch, n, most):
     monkeypatch.setattr(basis, "MOST", most)
     inputs, labels = digits.train.inputs[:n], digits.train.labels[:n]
     few = dataset_from_arrays((inputs, labels))

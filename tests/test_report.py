@@ -127,6 +127,7 @@ def without_times(out):
     return page, found
 
 
+@pytest.mark.slow
 def test_a_killed_and_interrupted_report_goes_on_where_it_was(whole, tmp_path):
     out = tmp_path / "report"
     assert run_process("tests.programs.killed_report", *words(out)).returncode == -signal.SIGKILL

@@ -231,6 +231,7 @@ def test_five_seeds_on_real_images_meet_the_report(real, loss, lam, rate, low, h
     assert ((low <= measured.accuracy) & (measured.accuracy <= high)).all(), measured.accuracy
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("optimised")
 def test_the_baseline_command_on_real_images(tmp_path, real_dir, real):
     words = (f"--data_dir={real_dir}", "--dataset=cifar10", f"--output_dir={tmp_path / 'run'}")
