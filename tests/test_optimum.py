@@ -20,7 +20,7 @@ from linear_cifar.losses import (
 from linear_cifar.model import Params
 from linear_cifar.optimum import basis, solve
 from linear_cifar.optimum.certificate import certify
-from linear_cifar.optimum.solve import solve_chunks
+from linear_cifar.optimum.solver import solve_chunks
 from linear_cifar.settings import SettingsError
 
 LAM = np.array([1e-4, 0.01, 1.0, 10.0])
@@ -177,3 +177,28 @@ def test_a_binary_loss_s_scale_is_the_mean_over_classes(digits):
     of_class = LogisticRegression(C=1 / (2 * 0.1 * 500), tol=1e-12, max_iter=10_000)
     coef = of_class.fit(standardised(digits), digits.train.labels == 3).coef_[0]
     np.testing.assert_allclose(found.params.weights[0, 3], coef, atol=1e-5)
+
+
+def test_the_smallest_data_have_their_optimum():
+    inputs, labels = np.eye(2, 3), np.array([0, 1])
+    found = solve([0.1, 1.0], dataset_from_arrays((inputs, labels)))
+    assert found.converged.all()
+    assert np.isfinite(found.params.weights).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_a_class_without_examples_is_driven_away_and_certified(digits, loss):
+    names = [str(k) for k in range(11)]
+    empty = dataset_from_arrays((digits.train.inputs, digits.train.labels), class_names=names)
+    found = solve([0.1], empty, loss=loss)
+    assert found.converged.all()
+    scores = standardised(digits) @ found.params.weights[0].T + found.params.bias[0]
+    assert (scores[:, 10] < scores[:, :10].max(axis=1) - 10).all()
+
+
+def test_reports_stay_what_they_were_when_they_came(digits):
+    steps = list(solve_chunks([1e-4], digits))
+    passes = [int(step.passes[0]) for step in steps]
+    assert passes == sorted(passes)
+    assert passes[0] < passes[-1]

@@ -1,6 +1,7 @@
 """The report as one page, in reduced form on synthetic images."""
 
 import base64
+import contextlib
 import json
 import re
 import shutil
@@ -51,8 +52,8 @@ def report(*arguments, interrupt_at=None, **changes):
     return run("experiments.report", *asked, n_images=1000, interrupt_at=interrupt_at)
 
 
-@pytest.fixture(scope="module")
-def less_to_do():
+@contextlib.contextmanager
+def reduced_plan():
     """Fewer programs to compile; the whole plan is for the slow test."""
     variants = {name: plan.VARIANTS["multi_bce"][name] for name in ("multi_bce_lam_0.05",)}
     narrowed = plan.GRIDS["grid_narrowed"]
@@ -64,12 +65,25 @@ def less_to_do():
         yield
 
 
+@pytest.fixture
+def less_to_do():
+    with reduced_plan():
+        yield
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, less_to_do):
+def made(tmp_path_factory):
     out = tmp_path_factory.mktemp("report") / "whole"
-    done = report(out)
+    with reduced_plan():
+        done = report(out)
     assert done.returncode == 0, done.stderr
     return out
+
+
+@pytest.fixture
+def whole(made, less_to_do):
+    """A report of the reduced plan, which goes on while a test looks at it."""
+    return made
 
 
 def check_parts(folder, n_seeds=2):

@@ -37,7 +37,7 @@ def launch(
         try:
             if len(rest) > 1:
                 raise SettingsError(f"unexpected argument {rest[1]!r}: a flag begins with --")
-            # Half a second of imports, while the first programs compile; all commands plot at last.
+            # Half a second of imports, while the first programs compile; most commands plot.
             threading.Thread(target=importlib.import_module, args=["linear_cifar.plots"]).start()
             return distributed.leave(main(rest))
         except (DataError, RecordError, SettingsError, MemoryError) as error:

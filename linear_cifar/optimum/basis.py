@@ -15,7 +15,7 @@ import numpy as np
 
 from linear_cifar.data.types import Split, Standardiser
 
-# The side of the largest matrix that is decomposed. LAPACK takes a few minutes for it.
+# The side of the largest matrix that is decomposed: its time grows with the cube.
 MOST = 8192
 # Eigenvalues below this share of the largest one are noise of float32.
 _FLOOR = 1e-8
@@ -57,12 +57,12 @@ def find_basis(examples: Split, standardiser: Standardiser, dtype: Any) -> Basis
         return Basis(inputs, np.asarray(jnp.mean(inputs**2, axis=0), np.float64), None)
     gram = _gram(inputs.T if d <= n else inputs) / n
     eigenvalues, vectors = np.linalg.eigh(np.asarray(gram))
-    kept = eigenvalues > _FLOOR * eigenvalues[-1]
+    eigenvalues = eigenvalues.astype(np.float64)
+    noise = _FLOOR * eigenvalues[-1]
     if d <= n:  # all are kept: a feature without variance has its weight, which is 0
-        rotation = vectors.astype(np.float64)
-        eigenvalues = np.maximum(eigenvalues, _FLOOR * eigenvalues[-1]).astype(np.float64)
-        return Basis(_product(inputs, jnp.asarray(vectors, dtype)), eigenvalues, rotation)
-    eigenvalues, vectors = eigenvalues[kept].astype(np.float64), vectors[:, kept]
+        rotated = _product(inputs, jnp.asarray(vectors, dtype))
+        return Basis(rotated, np.maximum(eigenvalues, noise), vectors.astype(np.float64))
+    vectors, eigenvalues = vectors[:, eigenvalues > noise], eigenvalues[eigenvalues > noise]
     lengths = np.sqrt(n * eigenvalues)
     rotation = np.asarray(_product(inputs.T, jnp.asarray(vectors / lengths, dtype)), np.float64)
     return Basis(jnp.asarray(vectors * lengths, dtype), eigenvalues, rotation)

@@ -24,6 +24,7 @@ from linear_cifar.engine.epoch import take_batch
 from linear_cifar.losses import Loss
 from linear_cifar.model import Params
 from linear_cifar.objective import penalty, penalty_gradient
+from linear_cifar.optimum import weighted
 
 # The largest |∂J/∂b| at which a bias counts as optimal, for gradients of order 1. What is left of
 # the cost is of the order of its square.
@@ -65,18 +66,18 @@ def certify(
     """
     weights, bias = params
     labels = jnp.asarray(examples.labels)
-    scores = _scores(weights, examples, standardiser)  # without the bias
+    without_bias = _scores(weights, examples, standardiser)
 
     def mean_gradient(bias):
-        return jnp.sum(_by_logit(scores, bias, labels, shares, loss), axis=1)
+        scores = without_bias + bias[..., None]
+        return jnp.sum(weighted.logit_gradient(scores, labels, shares, loss), axis=-1)
 
     if refit_bias:
         bias = _optimal_bias(mean_gradient, bias)
-    by_logit = _by_logit(scores, bias, labels, shares, loss)
-    optimal = jnp.max(jnp.abs(jnp.sum(by_logit, axis=1)), axis=1) <= BIAS_TOLERANCE
-    losses = jax.vmap(loss.value, (0, None))(scores + bias[:, None], labels)
-    params = Params(weights, bias)
-    costs = jnp.sum(shares * losses, axis=1) + jax.vmap(penalty)(params, lam)
+    params, scores = Params(weights, bias), without_bias + bias[..., None]
+    by_logit = weighted.logit_gradient(scores, labels, shares, loss)
+    optimal = jnp.max(jnp.abs(jnp.sum(by_logit, axis=-1)), axis=1) <= BIAS_TOLERANCE
+    costs = weighted.mean_loss(scores, labels, shares, loss) + jax.vmap(penalty)(params, lam)
     of_data = _weighted_inputs(by_logit, examples, standardiser)
     gradient = of_data + penalty_gradient(weights, lam[:, None, None])
     norm = jnp.where(optimal, jnp.sqrt(jnp.sum(gradient**2, axis=(1, 2))), jnp.inf)
@@ -134,14 +135,8 @@ def _conjugate_gradients(product, target: jax.Array) -> jax.Array:
     return jax.lax.while_loop(more, step, start)[0]
 
 
-def _by_logit(scores, bias, labels, shares, loss: Loss) -> jax.Array:
-    """The shares times ∂l/∂s, [C, n, K]."""
-    of_classes = jax.vmap(loss.logit_gradient, (0, None))(scores + bias[:, None], labels)
-    return shares[..., None] * of_classes
-
-
 def _scores(weights: jax.Array, examples: Split, standardiser: Standardiser) -> jax.Array:
-    """W xᵀ for all examples, [C, n, K]."""
+    """W xᵀ for all examples, [C, K, n]."""
     c, k, d = weights.shape
     flat = weights.reshape(c * k, d)
 
@@ -152,17 +147,17 @@ def _scores(weights: jax.Array, examples: Split, standardiser: Standardiser) -> 
     size, starts, n_left = _blocks(examples)
     of_blocks = jax.lax.map(lambda start: of_block(start, size), starts).reshape(-1, c * k)
     rest = of_block(len(examples.labels) - n_left, n_left)
-    return jnp.moveaxis(jnp.concatenate((of_blocks, rest)).reshape(-1, c, k), 1, 0)
+    return jnp.concatenate((of_blocks, rest)).T.reshape(c, k, -1)
 
 
 def _weighted_inputs(by_logit: jax.Array, examples: Split, standardiser: Standardiser) -> jax.Array:
     """Gᵀ x summed over all examples, [C, K, d]."""
-    c, n, k = by_logit.shape
-    flat = jnp.moveaxis(by_logit, 1, 0).reshape(n, c * k)
+    c, k, n = by_logit.shape
+    flat = by_logit.reshape(c * k, n)
 
     def of_block(start: jax.Array | int, size: int) -> jax.Array:
         inputs, _ = take_batch(examples, standardiser, start, size, by_logit.dtype)
-        return jax.lax.dynamic_slice_in_dim(flat, start, size).T @ inputs
+        return jax.lax.dynamic_slice_in_dim(flat, start, size, axis=1) @ inputs
 
     size, starts, n_left = _blocks(examples)
     total, _ = jax.lax.scan(

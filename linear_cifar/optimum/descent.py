@@ -20,8 +20,9 @@ import jax.numpy as jnp
 from linear_cifar.losses import Loss
 from linear_cifar.model import Params
 from linear_cifar.objective import penalty, penalty_gradient
+from linear_cifar.optimum import weighted
 
-MEMORY = 10  # pairs of steps and changes of the gradient; 20 and 40 save less than they cost
+MEMORY = 10  # pairs of steps and changes of the gradient; 20 and 40 save few passes
 # A step is long enough once the slope along it has fallen to this share of that at its start.
 _SLOPE = 0.3
 _TRIES = 12
@@ -57,22 +58,10 @@ def gap(state: State, lam: jax.Array) -> jax.Array:
 
 
 @partial(jax.jit, static_argnames="loss")
-def curvature(scores: jax.Array, labels: jax.Array, shares: jax.Array, *, loss: Loss) -> jax.Array:
-    """The mean over examples and classes of ∂²l/∂s_k² at logits [C, K, n], [C].
-
-    By one product of the Hessian with a vector of random signs, whose expectation is the diagonal's
-    sum (M. Hutchinson, 1990); the signs are the same every time.
-    """
-    signs = jax.random.rademacher(jax.random.key(0), scores.shape, scores.dtype)
-    products = _hessian_product(scores, signs, labels, shares, loss)
-    return jnp.sum(signs * products, axis=(1, 2)) / scores.shape[1]
-
-
-@partial(jax.jit, static_argnames="loss")
 def begin(params: Params, problem: Problem, *, loss: Loss) -> State:
     """The state at some parameters; half a pass, or a whole one where they aren't zero."""
     scores = _scores(params, problem.inputs)
-    by_logit = _by_logit(scores, problem.labels, problem.shares, loss)
+    by_logit = weighted.logit_gradient(scores, problem.labels, problem.shares, loss)
     none = jax.tree.map(lambda a: jnp.zeros((MEMORY, *a.shape), a.dtype), params)
     return State(
         params,
@@ -197,7 +186,7 @@ def _search(
 
     def look(length):
         scores = state.scores + _wide(length, along) * along
-        by_logit = _by_logit(scores, problem.labels, problem.shares, loss)
+        by_logit = weighted.logit_gradient(scores, problem.labels, problem.shares, loss)
         slope = jnp.sum(by_logit * along, axis=(1, 2))
         return by_logit, slope + penalty_gradient(across + length * squared, problem.lam)
 
@@ -214,7 +203,7 @@ def _search(
     def again(carry):
         length, _, slope, low, high, tries = carry
         scores = state.scores + _wide(length, along) * along
-        products = _hessian_product(scores, along, problem.labels, problem.shares, loss)
+        products = weighted.hessian_product(scores, along, problem.labels, problem.shares, loss)
         bend = jnp.sum(along * products, axis=(1, 2)) + penalty_gradient(squared, problem.lam)
         low, high = jnp.where(slope < 0, length, low), jnp.where(slope < 0, high, length)
         newton = length - slope / bend
@@ -243,21 +232,8 @@ def _gradient(params: Params, by_logit: jax.Array, problem: Problem) -> Params:
 
 
 def _cost(params: Params, scores: jax.Array, problem: Problem, loss: Loss) -> jax.Array:
-    losses = jax.vmap(loss.value, (0, None))(jnp.moveaxis(scores, 1, -1), problem.labels)
-    return jnp.sum(problem.shares * losses, axis=-1) + jax.vmap(penalty)(params, problem.lam)
-
-
-def _by_logit(scores: jax.Array, labels: jax.Array, shares: jax.Array, loss: Loss) -> jax.Array:
-    of_classes = jax.vmap(loss.logit_gradient, (0, None))(jnp.moveaxis(scores, 1, -1), labels)
-    return jnp.moveaxis(of_classes, -1, 1) * shares[:, None]
-
-
-def _hessian_product(
-    scores: jax.Array, along: jax.Array, labels: jax.Array, shares: jax.Array, loss: Loss
-) -> jax.Array:
-    """The shares times the Hessian in the logits times `along`, [C, K, n]."""
-    _, products = jax.jvp(lambda s: _by_logit(s, labels, shares, loss), (scores,), (along,))
-    return products
+    losses = weighted.mean_loss(scores, problem.labels, problem.shares, loss)
+    return losses + jax.vmap(penalty)(params, problem.lam)
 
 
 def _dot(a: Params, b: Params) -> jax.Array:

@@ -1,9 +1,7 @@
 """`solve`: the minimum of the cost for many λ at once."""
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,24 +14,33 @@ from linear_cifar.engine.devices import Layout
 from linear_cifar.engine.plan import Chunk, chunks
 from linear_cifar.losses import SOFTMAX_CROSS_ENTROPY, Loss
 from linear_cifar.model import Params
+from linear_cifar.optimizers import Hyperparameters
 from linear_cifar.optimum import descent
-from linear_cifar.optimum.basis import Basis, find_basis
-from linear_cifar.optimum.certificate import Certified, certify
-from linear_cifar.settings import Setting, SettingsError
+from linear_cifar.optimum.certificate import Certified
+from linear_cifar.optimum.placed import Placed
+from linear_cifar.settings import Setting, SettingsError, settings_of
 
-TOLERANCE = 1e-6
-MAX_PASSES = 1000
-SETTINGS = {
-    # Without a penalty the minimum may not exist: separable classes are ever better separated.
-    "lam": Setting("λ of the penalty λ‖W‖²", above=0),
-    "tolerance": Setting("certified gap over cost at which a λ is finished", above=0, below=1),
-    "max_passes": Setting("passes over the data for a λ", low=1),
-}
 # Runs at a time: their products fill the matrix unit, and neighbours are finished at about a time.
 _AT_ONCE = 16
 _BETWEEN = 10  # iterations from one report to the next
 _SAFETY = 0.4  # of the tolerance, at which an estimate counts as good
 _STALLED = 5  # reports without progress after which rounding is in the way
+
+
+class Solver(NamedTuple):
+    """How to solve; what `solve` takes as keywords."""
+
+    loss: Loss = SOFTMAX_CROSS_ENTROPY
+    tolerance: Annotated[
+        float, Setting("certified gap over cost at which a λ is finished", above=0, below=1)
+    ] = 1e-6
+    max_passes: Annotated[int, Setting("passes over the data for a λ", low=1)] = 1000
+    dtype: Any = jnp.float32  # of the descent
+
+
+DEFAULTS = Solver()
+# Without a penalty the minimum may not exist: separable classes are ever better separated.
+LAM = settings_of(Hyperparameters)["lam"]._replace(low=None, above=0)
 
 
 class Optimum(NamedTuple):
@@ -60,11 +67,11 @@ def solve(
     lam: ArrayLike,
     dataset: Dataset,
     *,
-    loss: Loss = SOFTMAX_CROSS_ENTROPY,
+    loss: Loss = DEFAULTS.loss,
     weights: ArrayLike | None = None,
-    tolerance: float = TOLERANCE,
-    max_passes: int = MAX_PASSES,
-    dtype: Any = jnp.float32,
+    tolerance: float = DEFAULTS.tolerance,
+    max_passes: int = DEFAULTS.max_passes,
+    dtype: Any = DEFAULTS.dtype,
     mesh: Mesh | None = None,
 ) -> Optimum:
     """Minimises the cost over the training examples for every λ, and certifies how well.
@@ -96,16 +103,8 @@ def solve(
       >>> found.converged.tolist(), found.params.weights.shape
       ([True, True], (2, 2, 4))
     """
-    solving = solve_chunks(
-        lam,
-        dataset,
-        loss=loss,
-        weights=weights,
-        tolerance=tolerance,
-        max_passes=max_passes,
-        dtype=dtype,
-        mesh=mesh,
-    )
+    how = Solver(loss, tolerance, max_passes, dtype)
+    solving = solve_chunks(lam, dataset, how, weights=weights, mesh=mesh)
     found = [(step.rows, step.optimum) for step in solving if step.optimum]
     order = np.argsort([row for rows, _ in found for row in rows])
     optima = [optimum for _, optimum in found]
@@ -115,148 +114,86 @@ def solve(
 def solve_chunks(
     lam: ArrayLike,
     dataset: Dataset,
+    how: Solver = DEFAULTS,
     *,
-    loss: Loss = SOFTMAX_CROSS_ENTROPY,
     weights: ArrayLike | None = None,
-    tolerance: float = TOLERANCE,
-    max_passes: int = MAX_PASSES,
-    dtype: Any = jnp.float32,
     mesh: Mesh | None = None,
     finished: Collection[int] = (),
 ) -> Iterator[Solving]:
     """The loop of `solve`, for progress and checkpoints; largest λ first.
 
     Args:
-      lam: as for `solve`, like what isn't named here.
-      dataset: likewise.
-      loss: likewise.
-      weights: likewise.
-      tolerance: likewise.
-      max_passes: likewise.
-      dtype: likewise.
-      mesh: likewise.
+      lam: as for `solve`.
+      dataset: as for `solve`.
+      how: what `solve` takes as keywords.
+      weights: as for `solve`.
+      mesh: as for `solve`.
       finished: rows of λ to leave out; the others give the same bits with and without them.
 
     Yields:
       How far a chunk is, every few passes, and at last with its optimum.
+
+    Raises:
+      SettingsError: as for `solve`.
     """
-    if not isinstance(loss, Loss):
-        raise SettingsError(f"loss is {loss!r}: it has to be a Loss, as those in LOSSES")
-    SETTINGS["tolerance"].check("tolerance", tolerance)
-    SETTINGS["max_passes"].check("max_passes", max_passes)
-    lam, shares = _checked(lam, weights, len(dataset.train.labels), dtype)
+    _check(how)
+    lam, shares = _checked(lam, weights, len(dataset.train.labels))
     where = Layout(mesh)
-    problem = _Problem(dataset, loss, dtype, where)
+    placed = Placed(dataset, how.loss, how.dtype, where)
     n_devices = 1 if mesh is None else mesh.size
     order = np.argsort(-lam, kind="stable").tolist()
     for chunk in chunks(order, _AT_ONCE * n_devices, n_devices, finished):
-        yield from _solve_chunk(problem, chunk, lam, shares, tolerance, max_passes)
-
-
-@dataclass(frozen=True)
-class _Problem:
-    """What all chunks share."""
-
-    dataset: Dataset
-    loss: Loss
-    dtype: Any
-    where: Layout
-
-    @cached_property
-    def basis(self) -> Basis:
-        return find_basis(self.dataset.train, self.dataset.standardiser, self.dtype)
-
-    @cached_property
-    def inputs(self) -> jax.Array:
-        """The rotated inputs, on the devices."""
-        return self.where.whole(self.basis.inputs)
-
-    @cached_property
-    def labels(self) -> jax.Array:
-        return self.where.whole(jnp.asarray(self.dataset.train.labels))
-
-    def of_chunk(self, lam: Any, shares: Any) -> descent.Problem:
-        """The problem of some λ, with the preconditioner at zero parameters."""
-        lam, shares = self.where.runs((lam.astype(self.dtype), shares.astype(self.dtype)))
-        scores = jnp.zeros((len(lam), self.dataset.n_classes, len(self.labels)), self.dtype)
-        bend = descent.curvature(self.where.runs(scores), self.labels, shares, loss=self.loss)
-        lam, shares = jnp.asarray(lam), jnp.asarray(shares)
-        eigenvalues = jnp.asarray(self.basis.eigenvalues, self.dtype)
-        diagonal = Params(
-            bend[:, None, None] * eigenvalues[None, None] + 2 * lam[:, None, None], bend[:, None]
-        )
-        return descent.Problem(self.inputs, self.labels, shares, lam, diagonal)
-
-    def start(self, n: int) -> Params:
-        """Zero parameters of n runs, on the devices."""
-        k, r = self.dataset.n_classes, self.basis.inputs.shape[1]
-        zero = Params(jnp.zeros((n, k, r), self.dtype), jnp.zeros((n, k), self.dtype))
-        return self.where.runs(zero)
-
-    def rotated(self, params: Params) -> Params:
-        """Parameters in the basis, on the devices."""
-        weights = self.basis.forth(np.asarray(params.weights)).astype(self.dtype)
-        turned: Any = (weights, np.asarray(params.bias, self.dtype))
-        return self.where.runs(Params(*turned))
-
-    def certified(self, params: Params, shares: Any, lam: Any) -> Certified:
-        """The certificate of parameters in the basis, with the best bias for their weights."""
-        weights, bias = jax.device_get(params)
-        turned: Any = (self.basis.back(weights), bias.astype(np.float64))
-        with jax.enable_x64(True):
-            params, shares, lam = self.where.runs((Params(*turned), shares, lam))
-            data = (self.dataset.train, self.dataset.standardiser)
-            examples, standardiser = self.where.whole(data)
-            found = certify(
-                params, examples, standardiser, shares, lam, loss=self.loss, refit_bias=True
-            )
-            return jax.device_get(found)
+        yield from _solve_chunk(placed, chunk, lam, shares, how)
 
 
 def _solve_chunk(
-    problem: _Problem,
+    placed: Placed,
     chunk: Chunk,
     lam: np.ndarray,
     shares: np.ndarray,
-    tolerance: float,
-    max_passes: int,
+    how: Solver,
 ) -> Iterator[Solving]:
     """Descends until the estimates are good, certifies, and goes on where that was too early."""
     rows, n = np.array(chunk.padded), len(chunk.rows)
     lam, shares = lam[rows], shares[rows]
-    of_chunk = problem.of_chunk(lam, shares)
-    goal = np.full(len(rows), _SAFETY * tolerance)
+    of_chunk = placed.of_chunk(lam, shares)
+    goal = np.full(len(rows), _SAFETY * how.tolerance)
     passes = np.zeros(len(rows), int)
-    found, params = None, problem.start(len(rows))
+    found, params = None, placed.start(len(rows))
     while True:
-        state = descent.begin(params, of_chunk, loss=problem.loss)
-        passes += goal < np.inf
-        for step in _descend(state, of_chunk, goal, max_passes - passes.max(), problem.loss):
+        state = descent.begin(params, of_chunk, loss=placed.loss)
+        passes = passes + (goal < np.inf)
+        limit = how.max_passes - passes.max()
+        for step in _descend(state, of_chunk, placed, goal, limit):
             state, taken, gaps = step
-            passes += taken
+            passes = passes + taken
             yield Solving(chunk.rows, passes[:n], gaps[:n], None)
-        latest = problem.certified(state.params, shares, lam)
-        passes += goal < np.inf
+        latest = placed.certified(state.params, shares, lam)
+        passes = passes + (goal < np.inf)
         better = np.asarray(latest.gap) < (np.inf if found is None else 0.9 * found.gap)
         found = latest if found is None else _where(better, latest, found)
-        converged = found.gap <= tolerance * found.cost
-        if (converged | ~better).all() or passes.max() >= max_passes:
+        converged = found.gap <= how.tolerance * found.cost
+        if (converged | ~better).all() or passes.max() >= how.max_passes:
             break
         goal = np.where(converged | ~better, np.inf, goal / 4)
-        params = problem.rotated(found.params)
+        params = placed.rotated(found.params)
     optimum = Optimum(*jax.tree.map(lambda a: a[:n], (*found, passes, converged)))
     yield Solving(chunk.rows, optimum.passes, optimum.gap / optimum.cost, optimum)
 
 
 def _descend(
-    state: descent.State, of_chunk: descent.Problem, goal: np.ndarray, limit: int, loss: Loss
+    state: descent.State,
+    of_chunk: descent.Problem,
+    placed: Placed,
+    goal: np.ndarray,
+    limit: int,
 ) -> Iterator[tuple[descent.State, np.ndarray, np.ndarray]]:
     """The state, iterations since the last time, and relative gaps, every few iterations."""
     best, n_stalled = np.inf, 0
-    goal_on_device = of_chunk.lam * 0 + goal
+    goals = placed.where.runs(goal.astype(placed.dtype))
     while limit > 0 and n_stalled < _STALLED:
         state, taken = descent.advance(
-            state, of_chunk, goal_on_device, min(_BETWEEN, limit), loss=loss
+            state, of_chunk, goals, min(_BETWEEN, limit), loss=placed.loss
         )
         taken, gaps, costs = jax.device_get((taken, descent.gap(state, of_chunk.lam), state.cost))
         limit -= taken.max()
@@ -272,17 +209,22 @@ def _where(choice: np.ndarray, a: Certified, b: Certified) -> Certified:
     return jax.tree.map(lambda x, y: np.where(choice.reshape(-1, *[1] * (x.ndim - 1)), x, y), a, b)
 
 
-def _checked(
-    lam: ArrayLike, weights: ArrayLike | None, n: int, dtype: Any
-) -> tuple[np.ndarray, np.ndarray]:
-    """λ [C] and the shares of examples [C, n], in float64."""
-    if jnp.dtype(dtype) == jnp.float64 and not jax.config.values["jax_enable_x64"]:
+def _check(how: Solver) -> None:
+    if not isinstance(how.loss, Loss):
+        raise SettingsError(f"loss is {how.loss!r}: it has to be a Loss, as those in LOSSES")
+    for name, setting in settings_of(Solver).items():
+        setting.check(name, getattr(how, name))
+    if jnp.dtype(how.dtype) == jnp.float64 and not jax.config.values["jax_enable_x64"]:
         raise SettingsError("dtype float64 needs JAX's x64 mode")
+
+
+def _checked(lam: ArrayLike, weights: ArrayLike | None, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """λ [C] and the shares of examples [C, n], in float64."""
     lam = np.asarray(lam, np.float64)
     if lam.ndim != 1 or not lam.size:
         raise SettingsError(f"lam has to be [C] with C ≥ 1, not {list(lam.shape)}")
     for value in lam:
-        SETTINGS["lam"].check("lam", value)
+        LAM.check("lam", value)
     if weights is None:
         return lam, np.full((len(lam), n), 1 / n)
     weights = np.asarray(weights, np.float64)
