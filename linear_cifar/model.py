@@ -4,13 +4,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 class Params(NamedTuple):
     """The parameters of a linear classifier, or anything of their form (a gradient, say)."""
 
-    weights: jax.Array  # [K, d], one row a class
-    bias: jax.Array  # [K]
+    weights: jax.Array | np.ndarray  # [K, d], one row a class
+    bias: jax.Array | np.ndarray  # [K]
 
 
 def init_params(

@@ -13,7 +13,7 @@ def penalty(params: Params, lam: ArrayLike) -> jax.Array:
     return jnp.multiply(lam, jnp.sum(params.weights**2))
 
 
-def penalty_gradient(weights: jax.Array, lam: ArrayLike) -> jax.Array:
+def penalty_gradient(weights: ArrayLike, lam: ArrayLike) -> jax.Array:
     """The gradient of `penalty` with respect to the weights, 2λW; linear in them."""
     return jnp.multiply(2 * lam, weights)
 

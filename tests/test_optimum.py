@@ -19,7 +19,9 @@ from linear_cifar.losses import (
 )
 from linear_cifar.model import Params
 from linear_cifar.optimum import basis, solve
+from linear_cifar.optimum.batch import descend
 from linear_cifar.optimum.certificate import certify
+from linear_cifar.optimum.placed import place
 from linear_cifar.optimum.solver import solve_chunks
 from linear_cifar.settings import SettingsError
 
@@ -77,7 +79,14 @@ def test_a_bias_that_is_not_optimal_has_no_certificate(digits):
         split, standardiser = digits.train, digits.standardiser
         loss = SOFTMAX_CROSS_ENTROPY
         return certify(
-            params, split, standardiser, shares, np.array([0.1]), loss=loss, **settings
+            params,
+            split,
+            standardiser,
+            shares,
+            np.array([0.1]),
+            loss=loss,
+            mesh=device_mesh(jax.devices()[:1]),
+            **settings,
         ).gap
 
     assert gap(found.params) == pytest.approx(found.gap, rel=1e-6)
@@ -114,17 +123,42 @@ def test_wide_and_too_large_inputs_have_the_same_optimum(digits, monkeypatch, n,
     np.testing.assert_allclose(found.params.weights[0], expected, atol=1e-6)
 
 
-def test_chunks_come_largest_lambda_first_and_the_same_without_what_is_finished(digits):
-    lam = np.geomspace(0.01, 10, 20)
+def test_the_first_chunk_starts_the_others_whether_it_was_solved_now_or_before(digits):
+    lam = np.geomspace(0.01, 10, 40)
     steps = [step for step in solve_chunks(lam, digits) if step.optimum]
-    assert [row for step in steps for row in step.rows] == list(range(19, -1, -1))
-    again = [s for s in solve_chunks(lam, digits, finished=steps[0].rows) if s.optimum]
-    assert [step.rows for step in again] == [step.rows for step in steps[1:]]
-    for a, b in zip(again, steps[1:], strict=True):
-        assert np.array_equal(a.optimum.params.weights, b.optimum.params.weights)
+    assert sorted(row for step in steps for row in step.rows) == list(range(40))
+    first, second, third = (step.rows for step in steps)
+    assert {0, 39} <= set(first)
+    assert min(second) > max(third)
+    # Between known λ there is less to do than from the beginning.
+    alone = solve(lam[list(third)], digits)
+    assert steps[2].optimum.passes.mean() < 0.7 * alone.passes.mean()
+    finished = {
+        row: Params(weights, bias)
+        for step in steps[:2]
+        for row, weights, bias in zip(step.rows, *step.optimum.params, strict=True)
+    }
+    (again,) = (s for s in solve_chunks(lam, digits, finished=finished) if s.optimum)
+    assert again.rows == third
+    assert np.array_equal(again.optimum.params.weights, steps[2].optimum.params.weights)
     whole = solve(lam, digits)
-    assert np.array_equal(whole.params.weights[19], steps[0].optimum.params.weights[0])
-    assert whole.passes[19] < whole.passes[0]
+    assert np.array_equal(whole.params.weights[39], steps[0].optimum.params.weights[0])
+
+
+def test_a_start_that_is_worse_than_zero_is_not_used(digits):
+    placed = place(digits, SOFTMAX_CROSS_ENTROPY, jnp.float32, device_mesh(jax.devices()[:1]))
+    runs = placed.of_runs(np.array([0.1]), np.full((1, 500), 1 / 500))
+
+    def end(start):
+        *_, last = descend(placed, runs, start, np.array([1e-6]), 100)
+        return last
+
+    near = solve([0.2], digits).params
+    expected = end(None)
+    for factor in (np.nan, -100):
+        start = Params(*(factor * array for array in near))
+        assert np.array_equal(end(start).params.weights, expected.params.weights)
+    assert not np.array_equal(end(near).params.weights, expected.params.weights)
 
 
 @pytest.mark.slow

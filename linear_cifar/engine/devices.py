@@ -18,12 +18,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from linear_cifar.data.types import Dataset, Split, Standardiser
 from linear_cifar.settings import SettingsError
 
-_AXIS = "devices"
+AXIS = "devices"
 
 
 def device_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A one-dimensional mesh of the given devices; None: of all, those of other hosts too."""
-    return Mesh(np.array(jax.devices() if devices is None else devices), (_AXIS,))
+    return Mesh(np.array(jax.devices() if devices is None else devices), (AXIS,))
 
 
 def splits_features(mesh: Mesh | None) -> bool:
@@ -46,7 +46,7 @@ class Layout(NamedTuple):
 
     def runs(self, tree: Any) -> Any:
         """Places arrays [C, …]."""
-        return self._place(tree, lambda a: (_AXIS,) if self.splits_runs else self._by_features(a))
+        return self._place(tree, lambda a: (AXIS,) if self.splits_runs else self._by_features(a))
 
     def whole(self, tree: Any) -> Any:
         """Places arrays whole on every device."""
@@ -54,10 +54,10 @@ class Layout(NamedTuple):
 
     def _by_features(self, array) -> tuple:
         split = self.n_split and array.ndim and array.shape[-1] == self.n_split
-        return (*[None] * (array.ndim - 1), _AXIS) if split else ()
+        return (*[None] * (array.ndim - 1), AXIS) if split else ()
 
     def _place(self, tree: Any, axes) -> Any:
-        return jax.tree.map(lambda array: _place(array, self.mesh, axes(array)), tree)
+        return jax.tree.map(lambda array: place(array, self.mesh, axes(array)), tree)
 
 
 def layout(mesh: Mesh | None, n_runs: int, n_features: int) -> Layout:
@@ -120,7 +120,8 @@ def await_others() -> None:
         multihost_utils.sync_global_devices("linear_cifar")
 
 
-def _place(array: Any, mesh: Mesh | None, axes: tuple) -> jax.Array:
+def place(array: Any, mesh: Mesh | None, axes: tuple) -> jax.Array:
+    """Places an array, split along the axes that `axes` names `AXIS`; None: the default device."""
     if mesh is None:
         return jnp.asarray(array)
     sharding = NamedSharding(mesh, PartitionSpec(*axes))

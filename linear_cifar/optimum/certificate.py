@@ -18,19 +18,19 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from linear_cifar.data.types import Split, Standardiser
 from linear_cifar.engine.epoch import take_batch
 from linear_cifar.losses import Loss
 from linear_cifar.model import Params
 from linear_cifar.objective import penalty, penalty_gradient
-from linear_cifar.optimum import weighted
+from linear_cifar.optimum import shards, weighted
 
 # The largest |∂J/∂b| at which a bias counts as optimal, for gradients of order 1. What is left of
 # the cost is of the order of its square.
 BIAS_TOLERANCE = 1e-9
 _NEWTON_STEPS, _CG_STEPS, _CG_REDUCTION = 60, 40, 1e-4
-_BATCH = 1000
 
 
 class Certified(NamedTuple):
@@ -42,7 +42,7 @@ class Certified(NamedTuple):
     distance: jax.Array  # [C], which ‖W − W*‖ is not above
 
 
-@partial(jax.jit, static_argnames=("loss", "refit_bias"))
+@partial(jax.jit, static_argnames=("loss", "mesh", "refit_bias"))
 def certify(
     params: Params,
     examples: Split,
@@ -51,36 +51,49 @@ def certify(
     lam: jax.Array,
     *,
     loss: Loss,
+    mesh: Mesh,
     refit_bias: bool = False,
 ) -> Certified:
     """Certifies parameters of C runs; under `jax.enable_x64`.
 
     Args:
       params: [C, K, d] and [C, K], float64.
-      examples: inputs [n, d] as they are stored, and labels.
+      examples: inputs [n, d] as they are stored, and labels; filled up as `shards` has it.
       standardiser: of them.
       shares: what an example counts, [C, n], float64; the sum over n is 1.
       lam: λ > 0, [C], float64.
       loss: the loss per example.
+      mesh: devices that share the examples.
       refit_bias: minimise over the bias first; else a bias that isn't optimal has an infinite gap.
     """
+    of_device = partial(_certify, loss=loss, refit_bias=refit_bias)
+    given = (shards.WHOLE, shards.EXAMPLES, shards.WHOLE, shards.SHARES, shards.WHOLE)
+    of_devices = shards.on_devices(of_device, mesh, given, shards.WHOLE)
+    return of_devices(params, examples, standardiser, shares, lam)
+
+
+def _certify(params, examples, standardiser, shares, lam, *, loss, refit_bias) -> Certified:
     weights, bias = params
-    labels = jnp.asarray(examples.labels)
     without_bias = _scores(weights, examples, standardiser)
 
-    def mean_gradient(bias):
+    def by_logit_at(bias):
         scores = without_bias + bias[..., None]
-        return jnp.sum(weighted.logit_gradient(scores, labels, shares, loss), axis=-1)
+        return weighted.logit_gradient(scores, examples.labels, shares, loss)
+
+    def mean_gradient(bias):
+        return shards.total(jnp.sum(by_logit_at(bias), axis=-1))
 
     if refit_bias:
         bias = _optimal_bias(mean_gradient, bias)
-    params, scores = Params(weights, bias), without_bias + bias[..., None]
-    by_logit = weighted.logit_gradient(scores, labels, shares, loss)
-    optimal = jnp.max(jnp.abs(jnp.sum(by_logit, axis=-1)), axis=1) <= BIAS_TOLERANCE
-    costs = weighted.mean_loss(scores, labels, shares, loss) + jax.vmap(penalty)(params, lam)
-    of_data = _weighted_inputs(by_logit, examples, standardiser)
+    params, by_logit = Params(weights, bias), by_logit_at(bias)
+    of_bias = shards.total(jnp.sum(by_logit, axis=-1))
+    optimal = jnp.max(jnp.abs(of_bias), axis=1) <= BIAS_TOLERANCE
+    scores = without_bias + bias[..., None]
+    losses = shards.total(weighted.mean_loss(scores, examples.labels, shares, loss))
+    of_data = shards.total(_weighted_inputs(by_logit, examples, standardiser))
     gradient = of_data + penalty_gradient(weights, lam[:, None, None])
     norm = jnp.where(optimal, jnp.sqrt(jnp.sum(gradient**2, axis=(1, 2))), jnp.inf)
+    costs = losses + jax.vmap(penalty)(params, lam)
     return Certified(params, costs, norm**2 / (4 * lam), norm / (2 * lam))
 
 
@@ -136,40 +149,29 @@ def _conjugate_gradients(product, target: jax.Array) -> jax.Array:
 
 
 def _scores(weights: jax.Array, examples: Split, standardiser: Standardiser) -> jax.Array:
-    """W xᵀ for all examples, [C, K, n]."""
+    """W xᵀ for this device's examples, [C, K, n]."""
     c, k, d = weights.shape
     flat = weights.reshape(c * k, d)
+    n_blocks, size = shards.blocks(examples)
 
-    def of_block(start: jax.Array | int, size: int) -> jax.Array:
-        inputs, _ = take_batch(examples, standardiser, start, size, weights.dtype)
-        return inputs @ flat.T
+    def put_block(i: jax.Array, scores: jax.Array) -> jax.Array:
+        inputs, _ = take_batch(examples, standardiser, i * size, size, weights.dtype)
+        return jax.lax.dynamic_update_slice_in_dim(scores, flat @ inputs.T, i * size, axis=1)
 
-    size, starts, n_left = _blocks(examples)
-    of_blocks = jax.lax.map(lambda start: of_block(start, size), starts).reshape(-1, c * k)
-    rest = of_block(len(examples.labels) - n_left, n_left)
-    return jnp.concatenate((of_blocks, rest)).T.reshape(c, k, -1)
+    none = jnp.zeros((c * k, len(examples.labels)), weights.dtype)
+    return jax.lax.fori_loop(0, n_blocks, put_block, none).reshape(c, k, -1)
 
 
 def _weighted_inputs(by_logit: jax.Array, examples: Split, standardiser: Standardiser) -> jax.Array:
-    """Gᵀ x summed over all examples, [C, K, d]."""
+    """Gᵀ x summed over this device's examples, [C, K, d]."""
     c, k, n = by_logit.shape
     flat = by_logit.reshape(c * k, n)
+    n_blocks, size = shards.blocks(examples)
 
-    def of_block(start: jax.Array | int, size: int) -> jax.Array:
+    def add_block(total: jax.Array, start: jax.Array) -> tuple[jax.Array, None]:
         inputs, _ = take_batch(examples, standardiser, start, size, by_logit.dtype)
-        return jax.lax.dynamic_slice_in_dim(flat, start, size, axis=1) @ inputs
+        return total + jax.lax.dynamic_slice_in_dim(flat, start, size, axis=1) @ inputs, None
 
-    size, starts, n_left = _blocks(examples)
-    total, _ = jax.lax.scan(
-        lambda total, start: (total + of_block(start, size), None),
-        of_block(n - n_left, n_left),
-        starts,
-    )
+    none = jnp.zeros((c * k, examples.inputs.shape[1]), flat.dtype)
+    total, _ = jax.lax.scan(add_block, none, size * jnp.arange(n_blocks))
     return total.reshape(c, k, -1)
-
-
-def _blocks(examples: Split) -> tuple[int, jax.Array, int]:
-    """The size of whole blocks of examples, where they start, and how many examples are left."""
-    n = len(examples.labels)
-    size = min(_BATCH, n)
-    return size, size * jnp.arange(n // size), n % size

@@ -12,15 +12,18 @@ References:
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
+from jax.typing import ArrayLike
 
+from linear_cifar.engine.devices import AXIS
 from linear_cifar.losses import Loss
 from linear_cifar.model import Params
 from linear_cifar.objective import penalty, penalty_gradient
-from linear_cifar.optimum import weighted
+from linear_cifar.optimum import shards, weighted
 
 MEMORY = 10  # pairs of steps and changes of the gradient; 20 and 40 save few passes
 # A step is long enough once the slope along it has fallen to this share of that at its start.
@@ -28,14 +31,21 @@ _SLOPE = 0.3
 _TRIES = 12
 
 
+class OfRuns(NamedTuple):
+    """What of a problem belongs to its C runs."""
+
+    lam: jax.Array  # [C]
+    shares: jax.Array  # [C, n], what an example counts; the sum over n is 1
+    diagonal: Params  # the preconditioner, [C, 1, r] and [C, 1]
+    cost_at_zero: jax.Array  # [C], of zero parameters
+
+
 class Problem(NamedTuple):
     """What stays the same during a descent of C runs."""
 
     inputs: jax.Array  # [n, r], rotated
     labels: jax.Array  # [n]
-    shares: jax.Array  # [C, n], what an example counts; the sum over n is 1
-    lam: jax.Array  # [C]
-    diagonal: Params  # the preconditioner, [C, 1, r] and [C, 1]
+    runs: OfRuns
 
 
 class State(NamedTuple):
@@ -46,72 +56,115 @@ class State(NamedTuple):
     by_logit: jax.Array  # [C, K, n], the shares times ∂l/∂s
     gradient: Params
     cost: jax.Array  # [C]
-    steps: Params  # [MEMORY, C, …], the latest changes of the parameters
-    changes: Params  # [MEMORY, C, …], and of the gradient
-    inverse: jax.Array  # [MEMORY, C], 1/⟨step, change⟩; 0 where there is none
+    gap: jax.Array  # [C], which bounds J − J* if only the bias is optimal: ‖∂J/∂W‖²/(4λ)
+    steps: Params  # [C, MEMORY, …], the latest changes of the parameters, in a ring
+    changes: Params  # [C, MEMORY, …], and of the gradient
+    inverse: jax.Array  # [C, MEMORY], 1/⟨step, change⟩; 0 where there is none
     n_steps: jax.Array  # how many were taken, a scalar
 
 
-def gap(state: State, lam: jax.Array) -> jax.Array:
-    """What bounds J − J* of each run, [C], if only its bias were optimal: ‖∂J/∂W‖²/(4λ)."""
-    return jnp.sum(state.gradient.weights**2, axis=(1, 2)) / (4 * lam)
+# How they lie on devices.
+_OF_STEPS: Any = PartitionSpec(None, None, None, AXIS)
+_MEMORY = Params(_OF_STEPS, shards.WHOLE)
+RUNS = OfRuns(shards.WHOLE, shards.SHARES, shards.PARAMS, shards.WHOLE)
+_PROBLEM = Problem(shards.EXAMPLES, shards.EXAMPLES, RUNS)
+_STATE = State(
+    shards.PARAMS,
+    shards.LAST,
+    shards.LAST,
+    shards.PARAMS,
+    shards.WHOLE,
+    shards.WHOLE,
+    _MEMORY,
+    _MEMORY,
+    shards.WHOLE,
+    shards.WHOLE,
+)
 
 
-@partial(jax.jit, static_argnames="loss")
-def begin(params: Params, problem: Problem, *, loss: Loss) -> State:
+@partial(jax.jit, static_argnames=("loss", "mesh"))
+def begin(params: Params, problem: Problem, *, loss: Loss, mesh: Mesh) -> State:
     """The state at some parameters; half a pass, or a whole one where they aren't zero."""
-    scores = _scores(params, problem.inputs)
-    by_logit = weighted.logit_gradient(scores, problem.labels, problem.shares, loss)
-    none = jax.tree.map(lambda a: jnp.zeros((MEMORY, *a.shape), a.dtype), params)
-    return State(
-        params,
-        scores,
-        by_logit,
-        _gradient(params, by_logit, problem),
-        _cost(params, scores, problem, loss),
-        none,
-        none,
-        jnp.zeros((MEMORY, len(problem.lam)), scores.dtype),
-        jnp.zeros((), jnp.int32),
-    )
+
+    def of_device(params: Params, problem: Problem) -> State:
+        scores = _scores(params, problem.inputs)
+        by_logit = weighted.logit_gradient(scores, problem.labels, problem.runs.shares, loss)
+        gradient = _gradient(params, by_logit, problem)
+        none = jax.tree.map(lambda a: jnp.zeros((len(a), MEMORY, *a.shape[1:]), a.dtype), params)
+        return State(
+            params,
+            scores,
+            by_logit,
+            gradient,
+            _cost(params, scores, problem, loss),
+            _gap(gradient, problem),
+            none,
+            none,
+            jnp.zeros((len(problem.runs.lam), MEMORY), scores.dtype),
+            jnp.zeros((), jnp.int32),
+        )
+
+    of_devices = shards.on_devices(of_device, mesh, (shards.PARAMS, _PROBLEM), _STATE)
+    return of_devices(params, problem)
 
 
-@partial(jax.jit, static_argnames="loss", donate_argnames="state")
+@partial(jax.jit, static_argnames=("loss", "mesh"), donate_argnames="state")
 def advance(
-    state: State, problem: Problem, goal: jax.Array, limit: jax.Array, *, loss: Loss
+    state: State, problem: Problem, goal: jax.Array, limit: int, *, loss: Loss, mesh: Mesh
 ) -> tuple[State, jax.Array]:
     """Iterates until every run has met its goal, at most `limit` times.
 
     Args:
       state: as `begin` or the last `advance` left it; it can't be used any more.
       problem: which is solved.
-      goal: gap over cost at which a run stops, [C].
+      goal: gap over cost at which a run stops, [C]; the cost is that of the beginning, so that a
+        run may stop a little early.
       limit: iterations, a scalar.
       loss: the loss per example.
+      mesh: the devices.
 
     Returns:
       The state, and how many iterations each run took, [C].
     """
+    of_device = partial(_advance, loss=loss)
+    given = (_STATE, _PROBLEM, shards.WHOLE, shards.WHOLE)
+    of_devices = shards.on_devices(of_device, mesh, given, (_STATE, shards.WHOLE))
+    return of_devices(state, problem, goal, limit)
 
+
+@jax.jit
+def taken(state: State, runs: OfRuns, rows: jax.Array) -> tuple[State, OfRuns]:
+    """Some of the runs, by their places [C']."""
+    n_steps = state.n_steps
+    state, runs = jax.tree.map(lambda a: a[rows] if a.ndim else a, (state, runs))
+    return state._replace(n_steps=n_steps), runs
+
+
+def _advance(state: State, problem: Problem, goal, limit, *, loss) -> tuple[State, jax.Array]:
     def unfinished(state: State) -> jax.Array:
-        return gap(state, problem.lam) > goal * state.cost
+        return state.gap > goal * state.cost
 
     def more(carry):
-        state, taken = carry
-        return jnp.any(unfinished(state)) & (jnp.max(taken) < limit)
+        state, n_taken = carry
+        return jnp.any(unfinished(state)) & (jnp.max(n_taken) < limit)
 
     def iterate(carry):
-        state, taken = carry
+        state, n_taken = carry
         moving = unfinished(state)
-        return _iterate(state, problem, moving, loss), taken + moving
+        return _iterate(state, problem, moving, loss), n_taken + moving
 
-    taken = jnp.zeros(len(problem.lam), jnp.int32)
-    return jax.lax.while_loop(more, iterate, (state, taken))
+    n_taken = jnp.zeros(len(problem.runs.lam), jnp.int32)
+    state, n_taken = jax.lax.while_loop(more, iterate, (state, n_taken))
+    return state._replace(cost=_cost(state.params, state.scores, problem, loss)), n_taken
+
+
+def _gap(gradient: Params, problem: Problem) -> jax.Array:
+    return _square(gradient.weights) / (4 * problem.runs.lam)
 
 
 def _iterate(state: State, problem: Problem, moving: jax.Array, loss: Loss) -> State:
     direction = jax.tree.map(
-        lambda a: jnp.where(_wide(moving, a), -a, 0), _preconditioned(state, problem.diagonal)
+        lambda a: jnp.where(_wide(moving, a), -a, 0), _preconditioned(state, problem.runs.diagonal)
     )
     along = _scores(direction, problem.inputs)
     length, by_logit = _search(state, direction, along, problem, moving, loss)
@@ -125,17 +178,18 @@ def _iterate(state: State, problem: Problem, moving: jax.Array, loss: Loss) -> S
     slot = state.n_steps % MEMORY
 
     def put(memory, latest):
-        return jax.tree.map(lambda m, a: m.at[slot].set(a), memory, latest)
+        return jax.tree.map(lambda m, a: m.at[:, slot].set(a), memory, latest)
 
     return State(
         params,
         scores,
         by_logit,
         gradient,
-        _cost(params, scores, problem, loss),
+        state.cost,
+        _gap(gradient, problem),
         put(state.steps, step),
         put(state.changes, change),
-        state.inverse.at[slot].set(inverse),
+        state.inverse.at[:, slot].set(inverse),
         state.n_steps + 1,
     )
 
@@ -145,8 +199,8 @@ def _preconditioned(state: State, diagonal: Params) -> Params:
 
     def pair(i):
         slot = (state.n_steps - 1 - i) % MEMORY
-        steps, changes = (jax.tree.map(lambda m: m[slot], m) for m in (state.steps, state.changes))
-        return steps, changes, state.inverse[slot]
+        memory = (state.steps, state.changes, state.inverse)
+        return jax.tree.map(lambda m: m[:, slot], memory)
 
     def minus(a, weight, b):
         return jax.tree.map(lambda x, y: x - _wide(weight, y) * y, a, b)
@@ -155,11 +209,11 @@ def _preconditioned(state: State, diagonal: Params) -> Params:
         result, weights = carry
         step, change, inverse = pair(i)
         weight = inverse * _dot(step, result)
-        return minus(result, weight, change), weights.at[i].set(weight)
+        return minus(result, weight, change), weights.at[:, i].set(weight)
 
     def second(i, result):
         step, change, inverse = pair(MEMORY - 1 - i)
-        weight = weights[MEMORY - 1 - i] - inverse * _dot(change, result)
+        weight = weights[:, MEMORY - 1 - i] - inverse * _dot(change, result)
         return minus(result, -weight, step)
 
     start = (state.gradient, jnp.zeros_like(state.inverse))
@@ -181,17 +235,19 @@ def _search(
     It begins with 1 and goes on by Newton's method, within what the signs of the slope leave over;
     the cost is convex.
     """
-    squared = jnp.sum(direction.weights**2, axis=(1, 2))
-    across = jnp.sum(state.params.weights * direction.weights, axis=(1, 2))
+    lam, shares = problem.runs.lam, problem.runs.shares
+    squared = _square(direction.weights)
+    across = shards.total(jnp.sum(state.params.weights * direction.weights, axis=(1, 2)))
+
+    def along_it(by_logit):
+        return shards.total(jnp.sum(by_logit * along, axis=(1, 2)))
 
     def look(length):
         scores = state.scores + _wide(length, along) * along
-        by_logit = weighted.logit_gradient(scores, problem.labels, problem.shares, loss)
-        slope = jnp.sum(by_logit * along, axis=(1, 2))
-        return by_logit, slope + penalty_gradient(across + length * squared, problem.lam)
+        by_logit = weighted.logit_gradient(scores, problem.labels, shares, loss)
+        return by_logit, along_it(by_logit) + penalty_gradient(across + length * squared, lam)
 
-    at_start = jnp.sum(state.by_logit * along, axis=(1, 2))
-    at_start = jnp.abs(at_start + penalty_gradient(across, problem.lam))
+    at_start = jnp.abs(along_it(state.by_logit) + penalty_gradient(across, lam))
 
     def unfinished(slope):
         return moving & ~(jnp.abs(slope) <= _SLOPE * at_start)
@@ -203,8 +259,8 @@ def _search(
     def again(carry):
         length, _, slope, low, high, tries = carry
         scores = state.scores + _wide(length, along) * along
-        products = weighted.hessian_product(scores, along, problem.labels, problem.shares, loss)
-        bend = jnp.sum(along * products, axis=(1, 2)) + penalty_gradient(squared, problem.lam)
+        products = weighted.hessian_product(scores, along, problem.labels, shares, loss)
+        bend = along_it(products) + penalty_gradient(squared, lam)
         low, high = jnp.where(slope < 0, length, low), jnp.where(slope < 0, high, length)
         newton = length - slope / bend
         middle = jnp.where(jnp.isinf(high), 4 * length, (low + high) / 2)
@@ -220,26 +276,33 @@ def _search(
 
 
 def _scores(params: Params, inputs: jax.Array) -> jax.Array:
-    c, k, r = params.weights.shape
-    return (params.weights.reshape(c * k, r) @ inputs.T).reshape(c, k, -1) + params.bias[..., None]
+    weights = shards.gathered(params.weights)
+    c, k, r = weights.shape
+    return (weights.reshape(c * k, r) @ inputs.T).reshape(c, k, -1) + params.bias[..., None]
 
 
 def _gradient(params: Params, by_logit: jax.Array, problem: Problem) -> Params:
     c, k, n = by_logit.shape
-    weights = (by_logit.reshape(c * k, n) @ problem.inputs).reshape(params.weights.shape)
-    lam = _wide(problem.lam, weights)
-    return Params(weights + penalty_gradient(params.weights, lam), jnp.sum(by_logit, axis=-1))
+    weights = (by_logit.reshape(c * k, n) @ problem.inputs).reshape(c, k, -1)
+    of_penalty = penalty_gradient(params.weights, _wide(problem.runs.lam, weights))
+    bias = shards.total(jnp.sum(by_logit, axis=-1))
+    return Params(shards.total_share(weights) + of_penalty, bias)
 
 
 def _cost(params: Params, scores: jax.Array, problem: Problem, loss: Loss) -> jax.Array:
-    losses = weighted.mean_loss(scores, problem.labels, problem.shares, loss)
-    return losses + jax.vmap(penalty)(params, problem.lam)
+    losses = weighted.mean_loss(scores, problem.labels, problem.runs.shares, loss)
+    return shards.total(losses + jax.vmap(penalty)(params, problem.runs.lam))
+
+
+def _square(weights: ArrayLike) -> jax.Array:
+    """‖·‖² of each run, [C]."""
+    return shards.total(jnp.sum(jnp.square(weights), axis=(1, 2)))
 
 
 def _dot(a: Params, b: Params) -> jax.Array:
     """⟨a, b⟩ of each run, [C]."""
     products = jax.tree.map(lambda x, y: jnp.sum(x * y, axis=tuple(range(1, x.ndim))), a, b)
-    return products.weights + products.bias
+    return shards.total(products.weights) + products.bias
 
 
 def _wide(of_runs: jax.Array, like: jax.Array) -> jax.Array:

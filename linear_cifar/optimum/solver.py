@@ -1,6 +1,7 @@
 """`solve`: the minimum of the cost for many λ at once."""
 
-from collections.abc import Collection, Iterator
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -10,21 +11,21 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from linear_cifar.data.types import Dataset
-from linear_cifar.engine.devices import Layout
-from linear_cifar.engine.plan import Chunk, chunks
+from linear_cifar.engine.devices import device_mesh
+from linear_cifar.engine.plan import Chunk
 from linear_cifar.losses import SOFTMAX_CROSS_ENTROPY, Loss
 from linear_cifar.model import Params
 from linear_cifar.optimizers import Hyperparameters
 from linear_cifar.optimum import descent
+from linear_cifar.optimum.batch import descend
 from linear_cifar.optimum.certificate import Certified
-from linear_cifar.optimum.placed import Placed
+from linear_cifar.optimum.placed import Placed, place
 from linear_cifar.settings import Setting, SettingsError, settings_of
 
 # Runs at a time: their products fill the matrix unit, and neighbours are finished at about a time.
 _AT_ONCE = 16
-_BETWEEN = 10  # iterations from one report to the next
+_MEMORY_BYTES = 2**28  # of logits, their gradients and the memory of the descent
 _SAFETY = 0.4  # of the tolerance, at which an estimate counts as good
-_STALLED = 5  # reports without progress after which rounding is in the way
 
 
 class Solver(NamedTuple):
@@ -118,9 +119,9 @@ def solve_chunks(
     *,
     weights: ArrayLike | None = None,
     mesh: Mesh | None = None,
-    finished: Collection[int] = (),
+    finished: Mapping[int, Params] | None = None,
 ) -> Iterator[Solving]:
-    """The loop of `solve`, for progress and checkpoints; largest λ first.
+    """The loop of `solve`, for progress and checkpoints; the first chunk, then largest λ first.
 
     Args:
       lam: as for `solve`.
@@ -128,7 +129,8 @@ def solve_chunks(
       how: what `solve` takes as keywords.
       weights: as for `solve`.
       mesh: as for `solve`.
-      finished: rows of λ to leave out; the others give the same bits with and without them.
+      finished: rows of λ to leave out, with their parameters [K, d] and [K], float64; the others
+        give the same bits with and without them.
 
     Yields:
       How far a chunk is, every few passes, and at last with its optimum.
@@ -138,12 +140,56 @@ def solve_chunks(
     """
     _check(how)
     lam, shares = _checked(lam, weights, len(dataset.train.labels))
-    where = Layout(mesh)
-    placed = Placed(dataset, how.loss, how.dtype, where)
-    n_devices = 1 if mesh is None else mesh.size
-    order = np.argsort(-lam, kind="stable").tolist()
-    for chunk in chunks(order, _AT_ONCE * n_devices, n_devices, finished):
-        yield from _solve_chunk(placed, chunk, lam, shares, how)
+    finished = finished or {}
+    first, *others = _chunks(lam, _at_once(dataset))
+    if len(finished) == len(lam):
+        return
+    mesh = device_mesh(jax.devices()[:1]) if mesh is None else mesh
+    placed = place(dataset, how.loss, how.dtype, mesh)
+    known = {row: finished[row] for row in first.rows if row in finished}
+    for chunk in (first, *others):
+        if not set(chunk.rows) - finished.keys():
+            continue
+        rows = np.array(chunk.padded)
+        guess = _between(lam, known, lam[rows]) if chunk is not first else None
+        for step in _solve_chunk(placed, chunk, lam[rows], shares[rows], guess, how):
+            if step.optimum and chunk is first:
+                params = zip(*step.optimum.params, strict=True)
+                known = dict(zip(chunk.rows, itertools.starmap(Params, params), strict=True))
+            yield step
+
+
+def _at_once(dataset: Dataset) -> int:
+    """How many runs to solve at once, within a bound on memory."""
+    numbers = 10 * len(dataset.train.labels) + 2 * descent.MEMORY * dataset.n_features
+    return max(1, min(_AT_ONCE, _MEMORY_BYTES // (4 * dataset.n_classes * numbers)))
+
+
+def _chunks(lam: np.ndarray, at_once: int) -> list[Chunk]:
+    """Rows by λ, largest first; the first chunk has some from end to end, to start the others."""
+    order = np.argsort(-lam, kind="stable")
+    n_chunks = -(-len(order) // at_once)
+    size = -(-len(order) // n_chunks)
+    places = np.linspace(0, len(order) - 1, size).round().astype(int)
+    others = np.delete(order, places).tolist()
+    cut = [order[places].tolist(), *(others[i : i + size] for i in range(0, len(others), size))]
+    return [Chunk(tuple(rows), size) for rows in cut]
+
+
+def _between(lam: np.ndarray, known: Mapping[int, Params], wanted: np.ndarray) -> Params:
+    """What the optimum at some λ is about, [C, K, d] and [C, K], by the known ones between them."""
+    from scipy.interpolate import CubicSpline
+
+    at = np.unique([lam[row] for row in known])
+    means = []
+    for value in at:
+        of_value = [params for row, params in known.items() if lam[row] == value]
+        means.append(jax.tree.map(lambda *arrays: np.mean(arrays, axis=0), *of_value))
+    if len(at) == 1:
+        shares = np.ones((len(wanted), 1))
+    else:
+        shares = CubicSpline(np.log(at), np.eye(len(at)))(np.log(wanted))
+    return jax.tree.map(lambda *arrays: np.tensordot(shares, np.stack(arrays), 1), *means)
 
 
 def _solve_chunk(
@@ -151,58 +197,29 @@ def _solve_chunk(
     chunk: Chunk,
     lam: np.ndarray,
     shares: np.ndarray,
+    guess: Params | None,
     how: Solver,
 ) -> Iterator[Solving]:
     """Descends until the estimates are good, certifies, and goes on where that was too early."""
-    rows, n = np.array(chunk.padded), len(chunk.rows)
-    lam, shares = lam[rows], shares[rows]
-    of_chunk = placed.of_chunk(lam, shares)
-    goal = np.full(len(rows), _SAFETY * how.tolerance)
-    passes = np.zeros(len(rows), int)
-    found, params = None, placed.start(len(rows))
+    n, passes = len(chunk.rows), np.zeros(len(lam), int)
+    runs = placed.of_runs(lam, shares)
+    goal = np.full(len(lam), _SAFETY * how.tolerance)
+    found, start = None, guess
     while True:
-        state = descent.begin(params, of_chunk, loss=placed.loss)
-        passes = passes + (goal < np.inf)
-        limit = how.max_passes - passes.max()
-        for step in _descend(state, of_chunk, placed, goal, limit):
-            state, taken, gaps = step
-            passes = passes + taken
-            yield Solving(chunk.rows, passes[:n], gaps[:n], None)
-        latest = placed.certified(state.params, shares, lam)
-        passes = passes + (goal < np.inf)
+        for step in descend(placed, runs, start, goal, how.max_passes - passes.max()):
+            yield Solving(chunk.rows, (passes + step.passes)[:n], step.relative_gap[:n], None)
+        assert step.params is not None
+        latest = placed.certified(step.params, shares, lam)
+        passes = passes + step.passes + (goal < np.inf)
         better = np.asarray(latest.gap) < (np.inf if found is None else 0.9 * found.gap)
         found = latest if found is None else _where(better, latest, found)
         converged = found.gap <= how.tolerance * found.cost
         if (converged | ~better).all() or passes.max() >= how.max_passes:
             break
         goal = np.where(converged | ~better, np.inf, goal / 4)
-        params = placed.rotated(found.params)
+        start = found.params
     optimum = Optimum(*jax.tree.map(lambda a: a[:n], (*found, passes, converged)))
     yield Solving(chunk.rows, optimum.passes, optimum.gap / optimum.cost, optimum)
-
-
-def _descend(
-    state: descent.State,
-    of_chunk: descent.Problem,
-    placed: Placed,
-    goal: np.ndarray,
-    limit: int,
-) -> Iterator[tuple[descent.State, np.ndarray, np.ndarray]]:
-    """The state, iterations since the last time, and relative gaps, every few iterations."""
-    best, n_stalled = np.inf, 0
-    goals = placed.where.runs(goal.astype(placed.dtype))
-    while limit > 0 and n_stalled < _STALLED:
-        state, taken = descent.advance(
-            state, of_chunk, goals, min(_BETWEEN, limit), loss=placed.loss
-        )
-        taken, gaps, costs = jax.device_get((taken, descent.gap(state, of_chunk.lam), state.cost))
-        limit -= taken.max()
-        yield state, taken, gaps / costs
-        left = gaps > goal * costs
-        if not left.any():
-            return
-        worst = np.max(gaps / costs / goal, where=left, initial=0)
-        best, n_stalled = min(best, worst), n_stalled + 1 if worst > 0.8 * best else 0
 
 
 def _where(choice: np.ndarray, a: Certified, b: Certified) -> Certified:
