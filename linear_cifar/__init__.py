@@ -27,8 +27,10 @@ from linear_cifar.engine.training import (
 )
 from linear_cifar.evaluation import (
     Metrics as Metrics,
+    PerExample as PerExample,
     confusion_matrix as confusion_matrix,
     evaluate as evaluate,
+    evaluate_examples as evaluate_examples,
     ground_truth_probabilities as ground_truth_probabilities,
 )
 from linear_cifar.gradient_check import (
@@ -64,13 +66,16 @@ from linear_cifar.optimizers import (
     step_decay as step_decay,
 )
 from linear_cifar.optimum import (
+    CrossValidation as CrossValidation,
     Optimum as Optimum,
+    cross_validate as cross_validate,
     solve as solve,
 )
 from linear_cifar.search import (
     best as best,
     draw as draw,
     grid as grid,
+    one_standard_error as one_standard_error,
     ranking as ranking,
 )
 from linear_cifar.settings import SettingsError as SettingsError

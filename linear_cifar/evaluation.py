@@ -28,6 +28,13 @@ class Metrics(NamedTuple):
     accuracy: jax.Array  # from 0 to 1
 
 
+class PerExample(NamedTuple):
+    """Figures of n examples, [n] of one run or [C, n] of many; NaN where a logit is not finite."""
+
+    loss: jax.Array  # nats
+    correct: jax.Array  # 1 or 0
+
+
 @partial(jax.jit, static_argnames="loss")
 def evaluate(
     params: Params,
@@ -48,11 +55,7 @@ def evaluate(
     Returns:
       `Metrics`, scalars in the dtype of the parameters.
     """
-
-    def example(scores, label):
-        return loss.value(scores, label), jnp.argmax(scores) == label, jnp.isfinite(scores).all()
-
-    losses, correct, finite = _map_examples(example, params, split, standardiser)
+    losses, correct, finite = _measured(params, split, standardiser, loss)
     dtype = params.weights.dtype
     all_finite = jnp.where(finite.all(), 1, jnp.nan).astype(dtype)
     # Behind the barrier the compiler can't turn the division into a product with 1/n, which makes
@@ -91,6 +94,35 @@ def evaluate_runs(
         return evaluate(params, split, standardiser, lam, loss)
 
     return jax.vmap(one)(params, jnp.asarray(lam))
+
+
+@partial(jax.jit, static_argnames="loss")
+def evaluate_examples(
+    params: Params,
+    split: Split,
+    standardiser: Standardiser,
+    loss: Loss = SOFTMAX_CROSS_ENTROPY,
+) -> PerExample:
+    """The loss of each example and whether it is predicted, for many runs in one pass.
+
+    Their means are the `Metrics`; their spread gives intervals, and their pairs compare models.
+
+    Args:
+      params: weights [C, K, d] and bias [C, K]; they fix the dtype.
+      split: n examples as they are stored.
+      standardiser: the training set's.
+      loss: the loss per example.
+
+    Returns:
+      `PerExample`, each [C, n].
+    """
+
+    def one(params):
+        losses, correct, finite = _measured(params, split, standardiser, loss)
+        correct = correct.astype(params.weights.dtype)
+        return PerExample(*(jnp.where(finite, a, jnp.nan) for a in (losses, correct)))
+
+    return jax.vmap(one)(params)
 
 
 @partial(jax.jit, static_argnames="loss")
@@ -152,6 +184,15 @@ def roughness(params: Params, image_shape: tuple[int, int, int]) -> jax.Array:
     variation = sum(jnp.mean(jnp.abs(jnp.diff(images, axis=axis))) for axis in (-2, -1))
     size = jnp.mean(jnp.abs(images - images.mean(axis=(-2, -1), keepdims=True)))
     return variation / (2 * size)
+
+
+def _measured(params: Params, split: Split, standardiser: Standardiser, loss: Loss):
+    """The loss of each example, whether it is predicted, and whether its logits are finite."""
+
+    def example(scores, label):
+        return loss.value(scores, label), jnp.argmax(scores) == label, jnp.isfinite(scores).all()
+
+    return _map_examples(example, params, split, standardiser)
 
 
 def _map_examples(

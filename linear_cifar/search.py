@@ -88,3 +88,36 @@ def best(accuracy: np.ndarray, loss: np.ndarray | None = None, by: str = "accura
             "no configuration has finite figures: all diverged, or there is no validation data"
         )
     return first
+
+
+def one_standard_error(
+    lam: np.ndarray, mean: np.ndarray, error: np.ndarray, by: str = "accuracy"
+) -> int:
+    """The most regularised configuration that is as good as the best one, within its error.
+
+    That is the largest λ whose mean is no further from the best one's than the standard error of
+    that (L. Breiman et al., Classification and Regression Trees, 1984; glmnet's `lambda.1se`).
+
+    Args:
+      lam: λ, [C].
+      mean: [C], of folds or of examples; accuracy, or loss in nats.
+      error: its standard error, [C].
+      by: what `mean` is, "accuracy" or "loss".
+
+    Returns:
+      The index.
+
+    Raises:
+      ValueError: no mean is finite.
+
+    Examples:
+      >>> accuracy, error = np.array([0.80, 0.79, 0.5]), np.full(3, 0.02)
+      >>> one_standard_error(np.array([0.1, 1.0, 10.0]), accuracy, error)
+      1
+    """
+    worse = np.asarray(mean, float) * {"accuracy": -1, "loss": 1}[by]
+    if not np.isfinite(worse).any():
+        raise ValueError("no configuration has finite figures")
+    first = int(np.nanargmin(worse))
+    near = worse <= worse[first] + error[first]
+    return int(np.argmax(np.where(near, lam, -np.inf)))

@@ -10,6 +10,7 @@ from linear_cifar.data import Split, dataset_from_arrays
 from linear_cifar.evaluation import (
     confusion_matrix,
     evaluate,
+    evaluate_examples,
     evaluate_runs,
     ground_truth_probabilities,
 )
@@ -105,3 +106,18 @@ def test_nan_in_a_single_image_makes_every_figure_nan(small):
     split = small.test._replace(inputs=inputs)
     measured = evaluate(initial(small), split, small.standardiser, 0.0)
     assert jnp.isnan(jnp.stack(measured)).all()
+
+
+@each_loss
+def test_the_means_over_examples_are_the_figures_of_the_split(small, loss):
+    params = jax.tree.map(lambda a: jnp.stack([a, 3 * a]), initial(small, jnp.float64))
+    examples = evaluate_examples(params, small.test, small.standardiser, loss)
+    whole = evaluate_runs(params, small.test, small.standardiser, jnp.zeros(2), loss)
+    assert examples.loss.shape == examples.correct.shape == (2, 150)
+    assert_close(examples.loss.mean(axis=1), whole.loss)
+    assert_close(examples.correct.mean(axis=1), whole.accuracy)
+    broken = Params(params.weights.at[1, 0, 0].set(jnp.nan), params.bias)
+    examples = evaluate_examples(broken, small.test, small.standardiser, loss)
+    assert np.isfinite(examples.correct[0]).all()
+    assert np.isnan(examples.correct[1]).all()
+    assert np.isnan(examples.loss[1]).all()

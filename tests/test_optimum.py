@@ -183,7 +183,7 @@ def test_what_is_not_reached_is_said_not_to_be(digits):
 @pytest.mark.parametrize(
     ("lam", "settings", "message"),
     [
-        ([0.1, 0.0], {}, "lam is 0.0: it has to be above 0"),
+        ([0.1, 0.0], {}, "lam is 0: without a penalty the cost may have no minimum"),
         ([np.nan], {}, "lam is nan"),
         (0.1, {}, r"lam has to be \[C\]"),
         ([0.1], {"weights": np.ones(3)}, r"weights have to be \[500\] or \[1, 500\], not \[3\]"),

@@ -55,3 +55,16 @@ def test_refitting_takes_validation_data_with_statistics_of_all(small):
         assert np.array_equal(getattr(both.train, name), np.concatenate(parts))
     assert_close(both.standardiser.mean, fit_standardiser(both.train.inputs).mean)
     assert np.array_equal(both.test.inputs, small.test.inputs)
+
+
+def test_one_standard_error_takes_the_largest_lambda_that_is_as_good():
+    lam = np.array([1.0, 0.01, 10.0, 0.1])
+    accuracy, loss = np.array([0.68, 0.69, 0.5, 0.70]), np.array([1.02, 1.3, 1.5, 1.0])
+    error = np.array([9, 9, 9, 0.02])
+    assert search.one_standard_error(lam, accuracy, error) == 0
+    assert search.one_standard_error(lam, accuracy, error * 0.9) == 3
+    assert search.one_standard_error(lam, loss, error, "loss") == 0
+    accuracy[0] = np.nan
+    assert search.one_standard_error(lam, accuracy, error) == 3
+    with pytest.raises(ValueError, match="no configuration"):
+        search.one_standard_error(lam, np.full(4, np.nan), error)

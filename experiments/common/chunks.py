@@ -1,19 +1,17 @@
 """Tables that are kept chunk by chunk, each on disk before the next begins."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from experiments.common import training
+from experiments.common import store, training
 from experiments.common.progress import Stopwatch
 from experiments.common.results import SPLITS, Result, by_seed
 from experiments.common.settings import Settings
-from linear_cifar import records
 from linear_cifar.data import Dataset
 from linear_cifar.model import Params
 
@@ -48,7 +46,7 @@ def train(
 
     def keep(trained: training.Trained) -> None:
         figures = by_seed(trained.metrics, NAMES)
-        _write(folder, trained, figures)
+        store.write(folder, trained.rows, **trained.params._asdict(), **figures)
         known.finished[trained.rows] = True
         for name in FIGURES:
             known.figures[name][trained.rows] = figures[name]
@@ -73,49 +71,18 @@ def results(configurations: Sequence[Settings], kept: Kept) -> list[Result]:
 
 def read_params(folder: Path, result: Result) -> Params:
     """The parameters of a result's first seed, from the chunk that holds it."""
-    row = result.index * result.settings.n_seeds
-    for path in _files(folder):
-        with np.load(path) as chunk:
-            (index,) = np.nonzero(chunk["rows"] == row)
-            if index.size:
-                return Params(chunk["weights"][index[0]], chunk["bias"][index[0]])
-    raise records.RecordError(f"{folder} holds no parameters of row {row}")
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("[0-9]*.npz"))
-
-
-def _write(folder: Path, trained: training.Trained, figures: dict[str, np.ndarray]) -> None:
-    if jax.process_index():
-        return
-    arrays: dict[str, Any] = {"rows": trained.rows, **trained.params._asdict(), **figures}
-    rows = trained.rows
-    name = f"{rows[0]:06d}-{rows[-1]:06d}.npz"
-    partial = folder / f".{name}.partial"
-    try:
-        folder.mkdir(exist_ok=True)
-        with partial.open("wb") as file:
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(folder / name)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise records.RecordError(
-            f"cannot write {folder / name}: {error.strerror}; what is finished before is kept"
-        ) from error
+    row = store.read_row(folder, result.index * result.settings.n_seeds)
+    return Params(row["weights"], row["bias"])
 
 
 def _read(folder: Path, n_rows: int) -> Kept:
     figures = {name: np.full(n_rows, np.nan) for name in FIGURES}
     kept = Kept(np.zeros(n_rows, bool), figures)
     if jax.process_index() == 0:
-        for path in _files(folder):
-            with np.load(path) as chunk:
-                kept.finished[chunk["rows"]] = True
-                for name in FIGURES:
-                    kept.figures[name][chunk["rows"]] = chunk[name]
+        for chunk in store.read(folder):
+            kept.finished[chunk["rows"]] = True
+            for name in FIGURES:
+                kept.figures[name][chunk["rows"]] = chunk[name]
     if jax.process_count() > 1:
         # In bytes: a float64 would be rounded on the way.
         shared = multihost_utils.broadcast_one_to_all(

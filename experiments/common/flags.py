@@ -10,12 +10,14 @@ from linear_cifar.data import DATASET_NAMES, SPLITS
 from linear_cifar.engine.state import Training
 from linear_cifar.losses import LOSSES
 from linear_cifar.optimizers import OPTIMIZERS, Hyperparameters
+from linear_cifar.optimum.solver import DEFAULTS as SOLVER, Solver
 from linear_cifar.settings import Setting, settings_of
 
 FLAGS = flags.FLAGS
 SETTINGS: Mapping[str, Setting] = {
     **settings_of(Hyperparameters),
     **settings_of(Training),
+    **settings_of(Solver),
     "seed": Setting("seed of the initial parameters and of the order", low=0, high=2**32 - 1),
     "n_seeds": Setting(
         "seeds to train at once, from --seed on; more than one gives means with their spread",
@@ -26,6 +28,7 @@ CHOICES: Mapping[str, Collection[str]] = {
     "loss": LOSSES,
     "optimizer": OPTIMIZERS,
     "split": SPLITS,
+    "select": ("accuracy", "loss"),
 }
 # Of a command that trains one configuration.
 RUN = (
@@ -37,7 +40,12 @@ RUN = (
     "shuffle",
     "n_seeds",
 )
-DEFAULTS: Mapping[str, Any] = {**vars(Settings()), **Settings().hyperparameters._asdict()}
+DEFAULTS: Mapping[str, Any] = {
+    **SOLVER._asdict(),
+    "select": "accuracy",
+    **vars(Settings()),
+    **Settings().hyperparameters._asdict(),
+}
 
 
 def define(*names: str, **defaults: Any) -> None:
@@ -88,6 +96,8 @@ def explain(name: str) -> str:
         text = "; ".join(f"{name}: {loss.title}" for name, loss in LOSSES.items())
     elif name == "optimizer":
         text = "what makes updates of gradients"
+    elif name == "select":
+        text = "what on validation data makes the best"
     elif name == "split":
         text = (
             "assignment: data_batch_1 trains and data_batch_2 validates; full: 49,000 images of "

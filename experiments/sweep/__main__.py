@@ -39,14 +39,11 @@ AXES = (
 
 def define_flags() -> None:
     """Defines the command's flags."""
-    flags.define("n_seeds", "split", "shuffle", n_epochs=20)
+    flags.define("n_seeds", "split", "shuffle", "select", n_epochs=20)
     others = [name for name in AXES if name not in ("learning_rate", "lam")]
     axes.define(*others, learning_rate="1e-4:1e-1:7:log", lam="1e-5:1:13:log")
     absl_flags.DEFINE_integer(
         "n_random", None, "Configurations to draw, from --seed; all combinations without it.", 1
-    )
-    absl_flags.DEFINE_enum(
-        "select", "accuracy", ["accuracy", "loss"], "What on validation data makes the best."
     )
     absl_flags.DEFINE_bool(
         "refit", False, "Train the best on training and validation data too, and test that."

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 from linear_cifar.data.types import Dataset
 from linear_cifar.engine.devices import device_mesh
@@ -139,9 +139,9 @@ def solve_chunks(
       SettingsError: as for `solve`.
     """
     _check(how)
-    lam, shares = _checked(lam, weights, len(dataset.train.labels))
+    lam, weights = _checked(lam, weights, len(dataset.train.labels))
     finished = finished or {}
-    first, *others = _chunks(lam, _at_once(dataset))
+    first, *others = _chunks(lam, weights, _at_once(dataset))
     if len(finished) == len(lam):
         return
     mesh = device_mesh(jax.devices()[:1]) if mesh is None else mesh
@@ -152,7 +152,7 @@ def solve_chunks(
             continue
         rows = np.array(chunk.padded)
         guess = _between(lam, known, lam[rows]) if chunk is not first else None
-        for step in _solve_chunk(placed, chunk, lam[rows], shares[rows], guess, how):
+        for step in _solve_chunk(placed, chunk, lam[rows], _shares(weights[rows]), guess, how):
             if step.optimum and chunk is first:
                 params = zip(*step.optimum.params, strict=True)
                 known = dict(zip(chunk.rows, itertools.starmap(Params, params), strict=True))
@@ -165,12 +165,18 @@ def _at_once(dataset: Dataset) -> int:
     return max(1, min(_AT_ONCE, _MEMORY_BYTES // (4 * dataset.n_classes * numbers)))
 
 
-def _chunks(lam: np.ndarray, at_once: int) -> list[Chunk]:
-    """Rows by λ, largest first; the first chunk has some from end to end, to start the others."""
-    order = np.argsort(-lam, kind="stable")
+def _chunks(lam: np.ndarray, weights: np.ndarray, at_once: int) -> list[Chunk]:
+    """Rows by λ, largest first; the first chunk has some from end to end, to start the others.
+
+    Of rows that share their λ, as folds do, the one with the most examples speaks for all.
+    """
+    order = np.lexsort((-weights.sum(axis=1, dtype=np.float64), -lam))
     n_chunks = -(-len(order) // at_once)
     size = -(-len(order) // n_chunks)
-    places = np.linspace(0, len(order) - 1, size).round().astype(int)
+    is_first = np.diff(lam[order], prepend=np.inf) < 0
+    firsts, rest = np.flatnonzero(is_first), np.flatnonzero(~is_first)
+    spread = np.linspace(0, len(firsts) - 1, min(size, len(firsts))).round().astype(int)
+    places = np.concatenate([firsts[spread], rest[: size - len(spread)]])
     others = np.delete(order, places).tolist()
     cut = [order[places].tolist(), *(others[i : i + size] for i in range(0, len(others), size))]
     return [Chunk(tuple(rows), size) for rows in cut]
@@ -235,21 +241,35 @@ def _check(how: Solver) -> None:
         raise SettingsError("dtype float64 needs JAX's x64 mode")
 
 
-def _checked(lam: ArrayLike, weights: ArrayLike | None, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """λ [C] and the shares of examples [C, n], in float64."""
+def check_lam(lam: ArrayLike) -> np.ndarray:
+    """The values of λ, [C] in float64.
+
+    Raises:
+      SettingsError: another shape, or a value that is not above 0.
+    """
     lam = np.asarray(lam, np.float64)
     if lam.ndim != 1 or not lam.size:
         raise SettingsError(f"lam has to be [C] with C ≥ 1, not {list(lam.shape)}")
     for value in lam:
+        if value == 0:
+            raise SettingsError("lam is 0: without a penalty the cost may have no minimum")
         LAM.check("lam", value)
-    if weights is None:
-        return lam, np.full((len(lam), n), 1 / n)
-    weights = np.asarray(weights, np.float64)
+    return lam
+
+
+def _checked(lam: ArrayLike, weights: ArrayLike | None, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """λ [C] and the weights of examples [C, n]."""
+    lam = check_lam(lam)
+    weights = np.ones(n, bool) if weights is None else np.asarray(weights)
     if weights.shape not in ((n,), (len(lam), n)):
         raise SettingsError(
             f"weights have to be [{n}] or [{len(lam)}, {n}], not {list(weights.shape)}"
         )
-    total = weights.sum(axis=-1, keepdims=True)
-    if not (np.isfinite(weights).all() and (weights >= 0).all() and (total > 0).all()):
+    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any(axis=-1).all()):
         raise SettingsError("weights have to be finite, at least 0, and not all 0")
-    return lam, np.broadcast_to(weights / total, (len(lam), n))
+    return lam, np.broadcast_to(weights, (len(lam), n))
+
+
+def _shares(weights: np.ndarray) -> np.ndarray:
+    """Weights [C, n] with a sum of 1 over n, float64."""
+    return weights / weights.sum(axis=1, keepdims=True, dtype=np.float64)

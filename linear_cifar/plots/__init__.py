@@ -1,5 +1,13 @@
 """Figures, from arrays; each function returns a matplotlib `Figure` for the caller to save."""
 
+from linear_cifar.plots.paths import (
+    Curve as Curve,
+    Stopped as Stopped,
+    plot_costs as plot_costs,
+    plot_passes as plot_passes,
+    plot_path as plot_path,
+    plot_weights_over_lam as plot_weights_over_lam,
+)
 from linear_cifar.plots.runs import (
     plot_history as plot_history,
     plot_probabilities as plot_probabilities,

@@ -66,9 +66,7 @@ def plot_weights(
     Returns:
       The figure, five images a row.
     """
-    weights = np.asarray(params.weights, float).reshape(-1, *image_shape).transpose(0, 2, 3, 1)
-    largest = np.percentile(np.abs(weights), 99.5) if np.isfinite(weights).all() else np.nan
-    images = np.nan_to_num(0.5 + 0.5 * weights / (largest or 1.0), nan=0.5).clip(0, 1)
+    images, largest = weight_images(np.asarray(params.weights), image_shape)
     n_rows = -(-len(class_names) // 5)
     figure = Figure(figsize=(10, 2.25 * n_rows + 0.5), layout="constrained")
     panels = figure.subplots(n_rows, 5, squeeze=False).ravel()
@@ -79,6 +77,18 @@ def plot_weights(
         axes.set_title(name, fontsize=10)
     figure.suptitle(f"{title}\nmid-grey is 0, black and white are ∓{largest:.2g}", fontsize=11)
     return figure
+
+
+def weight_images(
+    weights: np.ndarray, image_shape: tuple[int, int, int]
+) -> tuple[np.ndarray, float]:
+    """Weights [K, d] as images [K, rows, columns, channels] from 0 to 1, and where they end.
+
+    They are drawn as `plot_weights` says.
+    """
+    turned = np.asarray(weights, float).reshape(-1, *image_shape).transpose(0, 2, 3, 1)
+    largest = np.percentile(np.abs(turned), 99.5) if np.isfinite(turned).all() else np.nan
+    return np.nan_to_num(0.5 + 0.5 * turned / (largest or 1.0), nan=0.5).clip(0, 1), float(largest)
 
 
 def plot_probabilities(

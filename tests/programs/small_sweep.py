@@ -12,23 +12,23 @@ from tests.conftest import jax  # noqa: F401 (its settings)
 
 
 def end_after(n_chunks):
-    from experiments.common import chunks
+    from experiments.common import store
 
-    write, n_written = chunks._write, 0
+    write, n_written = store.write, 0
 
     def end(*_):
         os.kill(os.getpid(), getattr(signal, os.environ["END_WITH"]))
 
-    def write_or_end(*arguments):
+    def write_or_end(*arguments, **arrays):
         nonlocal n_written
         if n_written == n_chunks:
             os.fsync = end  # where the first process is then; others don't write
-        write(*arguments)
+        write(*arguments, **arrays)
         if n_written == n_chunks:
             end()
         n_written += 1
 
-    chunks._write = write_or_end
+    store.write = write_or_end
 
 
 def main():

@@ -1,0 +1,1 @@
+"""The exact optimum over λ: solved, kept, recorded and drawn."""

@@ -1,0 +1,146 @@
+"""What a λ path leaves on disk beside its chunks, and what it prints."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from experiments.common import store
+from experiments.common.data import data_title
+from experiments.common.output import write_result
+from experiments.common.progress import Stopwatch, print_table
+from experiments.lambda_path import solving
+from experiments.lambda_path.choice import Choice
+from experiments.lambda_path.figures import Drawn, draw
+from experiments.lambda_path.stopping import Stopped
+from linear_cifar import records
+from linear_cifar.data import Dataset
+from linear_cifar.losses import LOSSES
+from linear_cifar.model import Params
+
+FLAGS = flags.FLAGS
+
+
+def write(
+    path: solving.Path,
+    choice: Choice,
+    refit: solving.Refit,
+    stopped: Sequence[Stopped],
+    dataset: Dataset,
+    folder: Path,
+    watch: Stopwatch,
+) -> None:
+    """Writes the table, figures, parameters and `result.json`; prints what was chosen.
+
+    Args:
+      path: solved.
+      choice: of λ.
+      refit: of the chosen λ.
+      stopped: runs of gradient descent.
+      dataset: what was fitted to.
+      folder: to write into.
+      watch: takes the times.
+    """
+    title = f"{LOSSES[FLAGS.loss].title} · {data_title(dataset)}"
+    runs = [_distance(run, path) for run in stopped]
+    content = _content(path, choice, refit, runs)
+    try:
+        with watch.phase("plot"):
+            drawn = draw(Drawn(path, choice, runs, dataset, title), folder / "chunks")
+            records.write_figures(folder, drawn)
+        header = ("lam", *path.columns)
+        rows = zip(path.lam, *map(_column, path.columns.items()), strict=True)
+        records.write_csv(folder / "path.csv", header, rows)
+        own = store.read_row(folder / "chunks", int(path.rows[choice.chosen]))
+        records.write_params(folder / records.PARAMS, Params(own["weights"], own["bias"]))
+        first = Params(refit.optimum.params.weights[0], refit.optimum.params.bias[0])
+        records.write_params(folder / "params_refit.npz", first)
+        write_result(folder, "lambda_path", dataset, watch, **content)
+    except OSError as error:
+        raise records.RecordError(
+            f"cannot write {folder}: {error.strerror or error}; all optima are kept, for --resume"
+        ) from error
+    _print(path, choice, content, title, folder, watch)
+
+
+def _column(named: tuple[str, np.ndarray]) -> list[Any]:
+    name, values = named
+    kinds: dict[str, Any] = {"passes": int, "converged": bool}
+    return [kinds.get(name, float)(value) for value in values]
+
+
+def _row(path: solving.Path, place: int) -> dict[str, Any]:
+    of_place = {name: _column((name, values))[place] for name, values in path.columns.items()}
+    return {"lam": float(path.lam[place]), **of_place}
+
+
+def _distance(run: Stopped, path: solving.Path) -> dict[str, Any]:
+    """How far above the least cost a run of gradient descent stopped."""
+    cost, least = run.outcome.result.mean("train_cost"), path.costs[run.lam]
+    return {
+        "title": run.title,
+        "lam": run.lam,
+        "cost": cost,
+        "optimum_cost": least,
+        "relative_distance": (cost - least) / least,
+        "test_accuracy": run.outcome.result.mean("test_accuracy"),
+    }
+
+
+def _content(path, choice: Choice, refit: solving.Refit, runs: list) -> dict[str, Any]:
+    relative = path.columns["gap"] / path.columns["cost"]
+    test = {name: float(values[0]) for name, values in refit.columns.items()}
+    optimum = refit.optimum
+    names = ("loss", "split", "tolerance", "max_passes", "n_folds", "select", "seed")
+    return {
+        **{name: FLAGS[name].value for name in names},
+        "n_lam": len(path.lam),
+        "n_converged": int(path.columns["converged"].sum()),
+        "worst_relative_gap": relative.max(),
+        "mean_passes": path.columns["passes"].mean(),
+        "chosen_by": choice.by,
+        "best": _row(path, choice.best),
+        "one_standard_error": _row(path, choice.one_standard_error),
+        "refit": {
+            "lam": refit.lam,
+            **{name: getattr(optimum, name)[0] for name in ("cost", "gap", "converged")},
+            **test,
+        },
+        "gradient_descent": runs,
+    }
+
+
+def _print(path, choice: Choice, content: dict, title: str, folder: Path, watch) -> None:
+    n, n_converged = content["n_lam"], content["n_converged"]
+    best, simple, refit = content["best"], content["one_standard_error"], content["refit"]
+    rows: list[tuple[str, Any]] = [
+        ("path", f"{title}, {n} λ from {path.lam[0]:g} to {path.lam[-1]:g}"),
+        ("certified", f"{n_converged} of {n}; worst gap {content['worst_relative_gap']:.1e} of J"),
+        ("passes", f"{content['mean_passes']:.1f} on average"),
+        (f"best by {choice.by}", _figures(best)),
+        ("within one standard error", _figures(simple)),
+        ("refitted on all but test data", f"λ = {refit['lam']:.4g}, test accuracy {_test(refit)}"),
+    ]
+    for run in content["gradient_descent"]:
+        away = f"{run['relative_distance']:.1e} above the least cost"
+        rows.append(
+            (f"gradient descent, {run['title']}", f"{away}, test {run['test_accuracy']:.4f}")
+        )
+    print_table([*rows, ("seconds", watch), ("written to", folder)])
+    if n > 1 and choice.best in (0, n - 1):
+        end = "smallest" if choice.best == 0 else "largest"
+        print(f"note: the best λ is the {end} one: look beyond it")
+
+
+def _figures(row: dict[str, Any]) -> str:
+    return (
+        f"λ = {row['lam']:.4g}, validation accuracy {row['validation_accuracy']:.4f}, "
+        f"test accuracy {_test(row)}"
+    )
+
+
+def _test(row: dict[str, Any]) -> str:
+    ends = f"{row['test_accuracy_low']:.4f} to {row['test_accuracy_high']:.4f}"
+    return f"{row['test_accuracy']:.4f} ({ends})"

@@ -1,0 +1,224 @@
+"""Every λ solved, with all the examples and without each fold, kept chunk by chunk."""
+
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.common import store
+from experiments.common.progress import Stopwatch, progress
+from experiments.common.results import SPLITS
+from linear_cifar.data import Dataset, with_validation
+from linear_cifar.engine.devices import device_mesh
+from linear_cifar.evaluation import evaluate_examples
+from linear_cifar.model import Params
+from linear_cifar.optimum.folds import fitted_to, held_out
+from linear_cifar.optimum.solver import Optimum, Solver, Solving, solve, solve_chunks
+from linear_cifar.statistics import summarise
+
+OPTIMUM = ("cost", "gap", "distance", "passes", "converged")
+NAMES = ("loss", "accuracy")
+# Of a split's examples: the mean, its standard error, and the ends of its 95 % interval.
+ENDS = ("", "_error", "_low", "_high")
+FIGURES = tuple(f"{split}_{name}{end}" for split in SPLITS for name in NAMES for end in ENDS)
+HELD_OUT = tuple(f"held_out_{name}" for name in NAMES)
+COLUMNS = (*OPTIMUM, "weight_norm", *FIGURES, *HELD_OUT)
+
+
+class Problems(NamedTuple):
+    """What is solved: R rows, each a λ and the fold that is left out."""
+
+    path: np.ndarray  # λ of the path, [C], ascending
+    lam: np.ndarray  # [R]
+    fold: np.ndarray  # [R]; −1 where none is left out
+    folds: np.ndarray  # of training examples, [n]
+
+
+class Path(NamedTuple):
+    """What came of the path."""
+
+    lam: np.ndarray  # [C], ascending
+    rows: np.ndarray  # of λ in the table of what was solved, [C]
+    columns: dict[str, np.ndarray]  # `COLUMNS` and, with folds, `FOLDS`, each [C]
+    costs: dict[float, float]  # the least cost at every λ, those beside the path too
+
+
+def problems(
+    path: np.ndarray, others: Sequence[float], dataset: Dataset, folds: np.ndarray | None
+) -> Problems:
+    """Every λ with all examples, and those of the path without each of the folds as well.
+
+    Args:
+      path: λ, [C], ascending.
+      others: further λ, which are not on the path.
+      dataset: whose training examples are fitted to.
+      folds: of the training examples, [n]; None for none.
+    """
+    whole = np.unique([*path, *others])
+    n_folds = 0 if folds is None else int(folds.max()) + 1
+    lam = np.concatenate([whole, np.tile(path, n_folds)])
+    left_out = np.concatenate([np.full(len(whole), -1), np.repeat(np.arange(n_folds), len(path))])
+    none = np.zeros(len(dataset.train.labels), int)
+    return Problems(path, lam, left_out, none if folds is None else folds)
+
+
+def as_path(what: Problems, columns: dict[str, np.ndarray]) -> Path:
+    """The rows that belong to the path, with the means over folds."""
+    whole = what.fold < 0
+    lam = what.lam[whole]
+    rows = np.searchsorted(lam, what.path)
+    of_path = {name: columns[name][rows] for name in COLUMNS if name not in HELD_OUT}
+    if not whole.all():
+        for name in NAMES:
+            of_folds = columns[f"held_out_{name}"][~whole].reshape(-1, len(rows))
+            error = of_folds.std(axis=0, ddof=1) / np.sqrt(len(of_folds))
+            of_path |= {f"folds_{name}": of_folds.mean(axis=0), f"folds_{name}_error": error}
+    costs = dict(zip(lam.tolist(), columns["cost"][whole].tolist(), strict=True))
+    return Path(what.path, rows, of_path, costs)
+
+
+def solve_all(
+    what: Problems, dataset: Dataset, how: Solver, folder: pathlib.Path, watch: Stopwatch
+) -> tuple[dict[str, np.ndarray], bool]:
+    """Solves every row that the folder doesn't hold yet, and measures it.
+
+    Args:
+      what: the rows.
+      dataset: whose training examples are fitted to.
+      how: loss, tolerance and the most passes.
+      folder: of the finished chunks.
+      watch: takes the times.
+
+    Returns:
+      `COLUMNS`, each [R], NaN where not finished; and whether an interrupt came before the end.
+    """
+    columns = {name: np.full(len(what.lam), np.nan) for name in COLUMNS}
+    for part in store.read(folder):
+        for name in COLUMNS:
+            columns[name][part["rows"]] = part[name]
+    finished = _Finished(folder, np.flatnonzero(np.isfinite(columns["cost"])))
+    steps = solve_chunks(
+        what.lam,
+        dataset,
+        how,
+        weights=fitted_to(what.folds, what.fold),
+        mesh=device_mesh(),
+        finished=finished,
+    )
+    shown = _Shown(len(what.lam), len(finished), how.tolerance)
+    try:
+        timed = _timed(steps, watch)
+        for step in progress(timed, shown.total, shown.describe, shown.position):
+            if step.optimum:
+                rows = np.array(step.rows)
+                with watch.phase("evaluate"):
+                    found = _measured(step.optimum, rows, what, dataset, how)
+                store.write(folder, rows, **step.optimum.params._asdict(), **found)
+                for name in COLUMNS:
+                    columns[name][rows] = found[name]
+                shown.add(step)
+    except KeyboardInterrupt:
+        return columns, True
+    return columns, False
+
+
+class _Finished(Mapping[int, Params]):
+    """The parameters of rows that are on disk, read when they are asked for."""
+
+    def __init__(self, folder: pathlib.Path, rows: np.ndarray) -> None:
+        self._folder, self._rows = folder, set(rows.tolist())
+
+    def __getitem__(self, row: int) -> Params:
+        if row not in self._rows:
+            raise KeyError(row)
+        of_row = store.read_row(self._folder, row)
+        return Params(of_row["weights"], of_row["bias"])
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+
+def _timed(steps: Iterator[Solving], watch: Stopwatch) -> Iterator[Solving]:
+    while True:
+        with watch.phase("train"):
+            step = next(steps, None)
+        if step is None:
+            return
+        yield step
+
+
+def _measured(
+    optimum: Optimum, rows: np.ndarray, what: Problems, dataset: Dataset, how: Solver
+) -> dict[str, np.ndarray]:
+    """`COLUMNS` of some rows."""
+    params = optimum.params
+    found = {name: np.asarray(getattr(optimum, name), float) for name in OPTIMUM}
+    found["weight_norm"] = np.linalg.norm(params.weights, axis=(1, 2))
+    for split in SPLITS:
+        found |= figures(split, params, dataset, how)
+    of_folds = held_out(params, what.fold[rows], what.folds, dataset, how.loss)
+    return found | dict(zip(HELD_OUT, of_folds, strict=True))
+
+
+def figures(split: str, params: Params, dataset: Dataset, how: Solver) -> dict[str, np.ndarray]:
+    """`FIGURES` of a split, each [C], of parameters [C, K, d] and [C, K]."""
+    examples: Any = jax.tree.map(jnp.asarray, getattr(dataset, split))
+    measured = evaluate_examples(params, examples, dataset.standardiser, how.loss)
+    found = {}
+    for name, values in zip(NAMES, (measured.loss, measured.correct), strict=True):
+        over = [summarise(of_run) for of_run in np.asarray(values, float)]
+        ends = [(s.mean, s.sd / np.sqrt(s.n), s.low, s.high) for s in over]
+        for end, column in zip(ENDS, np.transpose(ends), strict=True):
+            found[f"{split}_{name}{end}"] = column
+    return found
+
+
+class Refit(NamedTuple):
+    """The chosen λ fitted to training and validation data."""
+
+    lam: float
+    optimum: Optimum  # [1]
+    columns: dict[str, np.ndarray]  # `FIGURES` of the test examples, each [1]
+
+
+def refit(lam: float, dataset: Dataset, how: Solver, watch: Stopwatch) -> Refit:
+    """Fits one λ to training and validation data, and tests it."""
+    both = with_validation(dataset)
+    with watch.phase("train"):
+        optimum = solve([lam], both, **how._asdict(), mesh=device_mesh())
+    with watch.phase("evaluate"):
+        return Refit(float(lam), optimum, figures("test", optimum.params, both, how))
+
+
+class _Shown:
+    """What the progress says."""
+
+    def __init__(self, n_rows: int, n_finished: int, tolerance: float) -> None:
+        self.total = n_rows - n_finished
+        self._n_done, self._tolerance, self._worst = 0, tolerance, 0.0
+
+    def add(self, step: Solving) -> None:
+        """Counts a finished chunk."""
+        self._n_done += len(step.rows)
+        self._worst = max(self._worst, float(step.relative_gap.max()))
+
+    def position(self, step: Solving) -> int:
+        """How many rows are finished, those of the chunk by their estimates."""
+        if step.optimum:
+            return self._n_done + len(step.rows)
+        return self._n_done + int((step.relative_gap <= self._tolerance).sum())
+
+    def describe(self, step: Solving) -> str:
+        """How far the chunk is."""
+        worst = max(self._worst, float(step.relative_gap.max()))
+        kind = "certified" if step.optimum else "estimated"
+        return (
+            f"{self.position(step)} of {self.total} finished; {step.passes.max()} passes, "
+            f"worst gap {worst:.1e} of the cost ({kind})"
+        )
