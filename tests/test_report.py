@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import csv
 import json
 import re
 import shutil
@@ -62,6 +63,7 @@ def reduced_plan():
     with undrawn_figures(), pytest.MonkeyPatch.context() as patch:
         patch.setitem(plan.VARIANTS, "multi_bce", variants)
         patch.setitem(plan.GRIDS, "grid_narrowed", grid)
+        patch.setattr(plan, "PATH_LAM", (1.0, 10.0, 2))
         yield
 
 
@@ -89,7 +91,7 @@ def whole(made, less_to_do):
 def check_parts(folder, n_seeds=2):
     """Every part is there, and the numbers are those of the parts."""
     parts = {path.name for path in (folder / "parts").iterdir()}
-    assert parts == plan.every_run().keys() | plan.GRIDS.keys()
+    assert parts == plan.every_run().keys() | plan.GRIDS.keys() | plan.PATHS.keys()
     check_every_file(folder)
     found = json.loads((folder / "report.json").read_text())
     assert [row["name"] for row in found["runs"]] == list(plan.RUNS)
@@ -98,8 +100,34 @@ def check_parts(folder, n_seeds=2):
         assert_close(row["mean"], part["test_accuracy"], "float32")
         assert_close(row["difference"], row["mean"] - row["published"])
         assert row["n"] == n_seeds
+    check_optima(folder, found["optima"])
     assert len(found["claims"]) >= 18
     assert {claim["verdict"] for claim in found["claims"]} <= {SUPPORTED, CONTRADICTED, NOISE}
+
+
+def check_optima(folder, optima):
+    """Distances are those between the parts, and none is below the optimum."""
+    names = {("assignment", "softmax"): "optimum", ("full", "softmax"): "optimum_full"}
+    for row in optima["runs"]:
+        settings = plan.RUNS[row["name"]].settings
+        assert_close(row["lam"], settings.hyperparameters.lam)
+        if row["lam"] == 0:
+            assert row["optimum_cost"] is None
+            continue
+        part = folder / "parts" / names[settings.split, settings.loss]
+        with (part / "path.csv").open() as file:
+            (own,) = (line for line in csv.DictReader(file) if float(line["lam"]) == row["lam"])
+        assert_close(row["optimum_cost"], float(own["cost"]))
+        run = records.read_result(folder / "parts" / row["name"])
+        assert_close(row["cost"], run["train_cost"], "float32")
+        assert_close(row["distance"], row["cost"] / row["optimum_cost"] - 1)
+        assert row["distance"] > -1e-6
+    assert [row["name"] for row in optima["paths"]] == list(plan.PATHS)
+    for pair in optima["tests"]:
+        assert pair["low"] <= pair["estimate"] <= pair["high"]
+    losses = optima["tests"][0]
+    few, binary = optima["paths"][:2]
+    assert_close(losses["estimate"], binary["test_accuracy"] - few["test_accuracy"], "float32")
 
 
 def check_page(folder):
@@ -109,7 +137,7 @@ def check_page(folder):
     document = parser.parse(text)
     images = document.findall(".//img")
     n_maps = sum(len(grid.values["batch_size"]) for grid in plan.GRIDS.values())
-    assert len(images) == 2 * len(plan.RUNS) + n_maps + 1
+    assert len(images) == 2 * len(plan.RUNS) + n_maps + len(plan.PATHS) + 1
     for image in images:
         assert image.get("alt")
         head, content = image.get("src").split(",", 1)

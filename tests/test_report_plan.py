@@ -3,7 +3,8 @@
 import pytest
 from commands import few, run
 
-from experiments.common import grids, runs
+from experiments.common import grids, runs, solving
+from experiments.common.axes import parse
 from experiments.common.settings import Settings
 from experiments.report import plan
 
@@ -47,6 +48,23 @@ def test_a_grid_s_command_has_its_values_and_settings(handed_on, name):
     usual = {name: Settings().flat[name] for name in grids.COLUMNS}
     assert fixed.but(**usual) == grid.settings
     assert dataset.sha256 == few(grid.settings.split).sha256
+
+
+@pytest.mark.parametrize("name", plan.PATHS)
+def test_a_path_s_command_has_its_settings(name, tmp_path, monkeypatch):
+    planned, found = plan.PATHS[name], []
+
+    def stop(*arguments):
+        found.append(arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(solving, "solve_all", stop)
+    words = planned.command.split()[2:]
+    done = run(*words, "--dataset=synthetic", f"--output_dir={tmp_path / 'run'}")
+    assert done.returncode == 130, done.stderr
+    ((what, dataset, how, *_),) = found
+    assert what.path.tolist() == parse("lam", planned.command.split("=")[1].split()[0]).values
+    assert (how.loss.name, dataset.sha256) == (planned.loss, few(planned.split).sha256)
 
 
 def test_every_number_that_the_report_prints_is_in_the_plan():

@@ -17,12 +17,12 @@ import jax
 import numpy as np
 from absl import flags as absl_flags
 
-from experiments.common import axes, command, flags, resumable
+from experiments.common import axes, command, flags, resumable, solving
 from experiments.common.data import load_data
 from experiments.common.output import default_folder
+from experiments.common.paths import as_path, choose
 from experiments.common.progress import Stopwatch
-from experiments.lambda_path import record, solving, stopping
-from experiments.lambda_path.choice import choose
+from experiments.lambda_path import record, stopping
 from linear_cifar.data import Dataset
 from linear_cifar.losses import LOSSES
 from linear_cifar.optimum.folds import N_FOLDS, stratified_folds
@@ -69,7 +69,7 @@ def main(argv: list[str]) -> int:
             done = f"{n_finished} of {len(what.lam)} optima are finished"
             print(f"interrupted: {done}; {resumable.goes_on(folder)}", file=sys.stderr)
             return 130
-        path = solving.as_path(what, columns)
+        path = as_path(what, columns)
         choice = choose(path, FLAGS.select, FLAGS.one_standard_error)
         refit = solving.refit(float(lam[choice.chosen]), dataset, how, watch)
         stopped = stopping.train(runs, dataset, watch)

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.common import store
-from experiments.lambda_path.choice import Choice
-from experiments.lambda_path.solving import Path
+from experiments.common.paths import Choice, Path, plot
 from linear_cifar.data import Dataset
 
 N_WEIGHTS = 5  # λ whose weights are shown
@@ -35,16 +34,12 @@ def draw(what: Drawn, chunks: pathlib.Path) -> dict[str, Any]:
 
     path, title = what.path, f"The optimum over λ, {what.title}"
     columns = path.columns
-    of_name = {name: _curves(columns, name) for name in ("accuracy", "loss")}
-    chosen = {"best": float(path.lam[what.choice.best])}
-    if what.choice.one_standard_error != what.choice.best:
-        chosen["one standard error"] = float(path.lam[what.choice.one_standard_error])
     stopped = [
         plots.Stopped(run["title"], run["lam"], run["cost"], run["optimum_cost"])
         for run in what.stopped
     ]
     drawn = {
-        "path": plots.plot_path(path.lam, of_name["accuracy"], of_name["loss"], chosen, title),
+        "path": plot(path, what.choice, what.title),
         "cost": plots.plot_costs(path.lam, columns["cost"], columns["gap"], stopped, title),
         "passes": plots.plot_passes(path.lam, columns["passes"], title),
     }
@@ -59,16 +54,3 @@ def draw(what: Drawn, chunks: pathlib.Path) -> dict[str, Any]:
             f"Weights at the optimum, {what.title}; mid-grey is 0",
         )
     return drawn
-
-
-def _curves(columns: dict[str, np.ndarray], name: str) -> dict[str, Any]:
-    from linear_cifar import plots
-
-    curves = {
-        label: plots.Curve(*(columns[f"{split}_{name}{end}"] for end in ("", "_low", "_high")))
-        for label, split in (("training", "train"), ("validation", "validation"), ("test", "test"))
-    }
-    if f"folds_{name}" in columns:
-        mean, error = columns[f"folds_{name}"], columns[f"folds_{name}_error"]
-        curves["folds (± one standard error)"] = plots.Curve(mean, mean - error, mean + error)
-    return curves

@@ -4,15 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from absl import flags
 
-from experiments.common import store
+from experiments.common import paths, solving, store
 from experiments.common.data import data_title
 from experiments.common.output import write_result
+from experiments.common.paths import Choice
 from experiments.common.progress import Stopwatch, print_table
-from experiments.lambda_path import solving
-from experiments.lambda_path.choice import Choice
 from experiments.lambda_path.figures import Drawn, draw
 from experiments.lambda_path.stopping import Stopped
 from linear_cifar import records
@@ -24,7 +22,7 @@ FLAGS = flags.FLAGS
 
 
 def write(
-    path: solving.Path,
+    path: paths.Path,
     choice: Choice,
     refit: solving.Refit,
     stopped: Sequence[Stopped],
@@ -50,9 +48,7 @@ def write(
         with watch.phase("plot"):
             drawn = draw(Drawn(path, choice, runs, dataset, title), folder / "chunks")
             records.write_figures(folder, drawn)
-        header = ("lam", *path.columns)
-        rows = zip(path.lam, *map(_column, path.columns.items()), strict=True)
-        records.write_csv(folder / "path.csv", header, rows)
+        paths.write_table(folder, path)
         own = store.read_row(folder / "chunks", int(path.rows[choice.chosen]))
         records.write_params(folder / records.PARAMS, Params(own["weights"], own["bias"]))
         first = Params(refit.optimum.params.weights[0], refit.optimum.params.bias[0])
@@ -65,18 +61,7 @@ def write(
     _print(path, choice, content, title, folder, watch)
 
 
-def _column(named: tuple[str, np.ndarray]) -> list[Any]:
-    name, values = named
-    kinds: dict[str, Any] = {"passes": int, "converged": bool}
-    return [kinds.get(name, float)(value) for value in values]
-
-
-def _row(path: solving.Path, place: int) -> dict[str, Any]:
-    of_place = {name: _column((name, values))[place] for name, values in path.columns.items()}
-    return {"lam": float(path.lam[place]), **of_place}
-
-
-def _distance(run: Stopped, path: solving.Path) -> dict[str, Any]:
+def _distance(run: Stopped, path: paths.Path) -> dict[str, Any]:
     """How far above the least cost a run of gradient descent stopped."""
     cost, least = run.outcome.result.mean("train_cost"), path.costs[run.lam]
     return {
@@ -101,8 +86,8 @@ def _content(path, choice: Choice, refit: solving.Refit, runs: list) -> dict[str
         "worst_relative_gap": relative.max(),
         "mean_passes": path.columns["passes"].mean(),
         "chosen_by": choice.by,
-        "best": _row(path, choice.best),
-        "one_standard_error": _row(path, choice.one_standard_error),
+        "best": paths.row(path, choice.best),
+        "one_standard_error": paths.row(path, choice.one_standard_error),
         "refit": {
             "lam": refit.lam,
             **{name: getattr(optimum, name)[0] for name in ("cost", "gap", "converged")},

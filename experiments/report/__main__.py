@@ -18,7 +18,7 @@ from experiments.common.data import load_data
 from experiments.common.output import default_folder
 from experiments.common.progress import Stopwatch
 from experiments.common.settings import Settings
-from experiments.report import page, plan
+from experiments.report import optima, page, plan
 from linear_cifar import records
 from linear_cifar.data import Dataset, Split, load_dataset
 from linear_cifar.optimizers import Hyperparameters
@@ -68,14 +68,15 @@ def _make_parts(folder: Path, datasets: dict[str, Dataset]) -> None:
 
 
 def _groups() -> dict[tuple[str, ...], Callable]:
-    """Runs that can be trained at once, and each grid, with what makes them."""
+    """Runs that can be trained at once, each grid and each path, with what makes them."""
     by_shape: dict[Settings, list[str]] = {}
     for name, run in plan.every_run().items():
         # What is left when the hyper-parameters are the same: what fixes shapes.
         shape = replace(run.settings, hyperparameters=Hyperparameters())
         by_shape.setdefault(shape, []).append(name)
     groups: dict[tuple[str, ...], Callable] = {tuple(n): _make_runs for n in by_shape.values()}
-    return groups | {(name,): _make_grid for name in plan.GRIDS}
+    groups |= {(name,): _make_grid for name in plan.GRIDS}
+    return groups | {(name,): _make_path for name in plan.PATHS}
 
 
 def _with_flags(settings: Settings) -> Settings:
@@ -106,6 +107,13 @@ def _make_grid(names: Sequence[str], datasets: dict[str, Dataset], parts: Path) 
         result, _ = grids.run(name, values, settings, dataset, folder, watch)
         if result["interrupted"]:
             raise KeyboardInterrupt
+
+
+def _make_path(names: Sequence[str], datasets: dict[str, Dataset], parts: Path) -> None:
+    (name,) = names
+    dataset = datasets[plan.PATHS[name].split]
+    with records.new_run(parts / name) as folder:
+        optima.make(name, dataset, folder, Stopwatch())
 
 
 def _reduced(dataset: Dataset) -> Dataset:

@@ -15,7 +15,7 @@ from experiments.common.data import data_title
 from experiments.common.histograms import plot_histograms
 from experiments.common.progress import print_table
 from experiments.common.results import Result
-from experiments.report import claims, plan
+from experiments.report import claims, optima, plan
 from experiments.report.claims import Claim, Finished
 from linear_cifar import records, search
 from linear_cifar.data import Dataset
@@ -65,8 +65,12 @@ def write(folder: Path, datasets: dict[str, Dataset], n_seeds: int, quick: bool)
         "grids": {name: _grid_rows(grid, cells[name]) for name, grid in plan.GRIDS.items()},
         "claims": [_claim_row(c) for c in claims.judge(runs, cells["grid"], datasets)],
         "true_class_probability": histograms,
+        "optima": optima.compare(optima.read(parts), runs, datasets),
         **records.describe_machine(),
-        "seconds": {name: records.read_result(parts / name)["seconds"] for name in (*runs, *cells)},
+        "seconds": {
+            name: records.read_result(parts / name)["seconds"]
+            for name in (*runs, *cells, *plan.PATHS)
+        },
     }
     _write_whole(folder / "report.json", lambda path: records.write_json(path, report))
     html = _render(report, folder)
@@ -162,7 +166,12 @@ def _render(report: dict[str, Any], folder: Path) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"accuracy": _number(".4f"), "signed": _number("+.4f")}
+    environment.filters |= {
+        "accuracy": _number(".4f"),
+        "signed": _number("+.4f"),
+        "cost": _number(".5f"),
+        "share": _number(".1e"),
+    }
     environment.globals |= {
         "image": lambda *path: _data_uri(folder.joinpath(*path)),
         "figures_of": lambda name: sorted(

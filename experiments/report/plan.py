@@ -25,6 +25,15 @@ class Grid(NamedTuple):
     published: dict[str, float]  # accuracy in the report, by its key
 
 
+class OptimumPath(NamedTuple):
+    """The exact optimum over λ, of a loss on some data."""
+
+    title: str
+    split: str
+    loss: str
+    command: str
+
+
 _BASELINE = "python -m experiments.baseline"
 _DECAY = Settings.of(lam=0.1, learning_rate=0.05, decay_factor=10.0)
 
@@ -131,6 +140,23 @@ GRIDS = {
         },
     ),
 }  # fmt: skip
+
+
+# λ of all paths, at equal ratios; those of the report's runs are among them.
+PATH_LAM = (1e-4, 10.0, 21)
+_PATH = "python -m experiments.lambda_path --lam={:g}:{:g}:{}:log".format(*PATH_LAM)
+PATHS = {
+    "optimum": OptimumPath("softmax, the assignment's split", "assignment", "softmax", _PATH),
+    "optimum_multi_bce": OptimumPath(
+        "multiple binary cross-entropy, the assignment's split",
+        "assignment",
+        "multi_bce",
+        f"{_PATH} --loss=multi_bce",
+    ),
+    "optimum_full": OptimumPath(
+        "softmax, all the data", "full", "softmax", f"{_PATH} --split=full"
+    ),
+}
 
 
 def every_run() -> dict[str, Run]:

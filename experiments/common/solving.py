@@ -37,15 +37,6 @@ class Problems(NamedTuple):
     folds: np.ndarray  # of training examples, [n]
 
 
-class Path(NamedTuple):
-    """What came of the path."""
-
-    lam: np.ndarray  # [C], ascending
-    rows: np.ndarray  # of λ in the table of what was solved, [C]
-    columns: dict[str, np.ndarray]  # `COLUMNS` and, with folds, `FOLDS`, each [C]
-    costs: dict[float, float]  # the least cost at every λ, those beside the path too
-
-
 def problems(
     path: np.ndarray, others: Sequence[float], dataset: Dataset, folds: np.ndarray | None
 ) -> Problems:
@@ -63,21 +54,6 @@ def problems(
     left_out = np.concatenate([np.full(len(whole), -1), np.repeat(np.arange(n_folds), len(path))])
     none = np.zeros(len(dataset.train.labels), int)
     return Problems(path, lam, left_out, none if folds is None else folds)
-
-
-def as_path(what: Problems, columns: dict[str, np.ndarray]) -> Path:
-    """The rows that belong to the path, with the means over folds."""
-    whole = what.fold < 0
-    lam = what.lam[whole]
-    rows = np.searchsorted(lam, what.path)
-    of_path = {name: columns[name][rows] for name in COLUMNS if name not in HELD_OUT}
-    if not whole.all():
-        for name in NAMES:
-            of_folds = columns[f"held_out_{name}"][~whole].reshape(-1, len(rows))
-            error = of_folds.std(axis=0, ddof=1) / np.sqrt(len(of_folds))
-            of_path |= {f"folds_{name}": of_folds.mean(axis=0), f"folds_{name}_error": error}
-    costs = dict(zip(lam.tolist(), columns["cost"][whole].tolist(), strict=True))
-    return Path(what.path, rows, of_path, costs)
 
 
 def solve_all(

@@ -1,0 +1,112 @@
+"""What came of a λ path: its table, and the choice of λ on examples that were not fitted to."""
+
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.common.solving import COLUMNS, HELD_OUT, NAMES, Problems
+from linear_cifar import records
+from linear_cifar.search import best, one_standard_error
+
+TABLE = "path.csv"
+
+
+class Path(NamedTuple):
+    """What came of the path."""
+
+    lam: np.ndarray  # [C], ascending
+    rows: np.ndarray  # of λ in the table of what was solved, [C]
+    columns: dict[str, np.ndarray]  # those of `solving` and of folds, each [C]
+    costs: dict[float, float]  # the least cost at every λ, those beside the path too
+
+
+def as_path(what: Problems, columns: dict[str, np.ndarray]) -> Path:
+    """The rows that belong to the path, with the means over folds."""
+    whole = what.fold < 0
+    lam = what.lam[whole]
+    rows = np.searchsorted(lam, what.path)
+    of_path = {name: columns[name][rows] for name in COLUMNS if name not in HELD_OUT}
+    if not whole.all():
+        for name in NAMES:
+            of_folds = columns[f"held_out_{name}"][~whole].reshape(-1, len(rows))
+            error = of_folds.std(axis=0, ddof=1) / np.sqrt(len(of_folds))
+            of_path |= {f"folds_{name}": of_folds.mean(axis=0), f"folds_{name}_error": error}
+    costs = dict(zip(lam.tolist(), columns["cost"][whole].tolist(), strict=True))
+    return Path(what.path, rows, of_path, costs)
+
+
+def row(path: Path, place: int) -> dict[str, Any]:
+    """A λ of the path with its columns."""
+    of_place = {name: _plain(name, values)[place] for name, values in path.columns.items()}
+    return {"lam": float(path.lam[place]), **of_place}
+
+
+def write_table(folder: pathlib.Path, path: Path) -> None:
+    """Writes `path.csv`, a row a λ."""
+    columns = (_plain(name, values) for name, values in path.columns.items())
+    rows = zip(path.lam, *columns, strict=True)
+    records.write_csv(folder / TABLE, ("lam", *path.columns), rows)
+
+
+def _plain(name: str, values: np.ndarray) -> list[Any]:
+    kinds: dict[str, Any] = {"passes": int, "converged": bool}
+    return [kinds.get(name, float)(value) for value in values]
+
+
+class Choice(NamedTuple):
+    """Places in the path."""
+
+    best: int
+    one_standard_error: int  # the largest λ within one standard error of the best
+    chosen: int  # one of both
+    by: str  # what it rests on
+
+
+def choose(path: Path, select: str, within_error: bool) -> Choice:
+    """Chooses by the folds where there are any, else by the validation examples.
+
+    Args:
+      path: with its columns.
+      select: "accuracy" or "loss".
+      within_error: choose by the rule of one standard error.
+    """
+    source = "folds" if "folds_loss" in path.columns else "validation"
+    of_source = {name: path.columns[f"{source}_{name}"] for name in ("accuracy", "loss")}
+    first = best(of_source["accuracy"], of_source["loss"], select)
+    errors = path.columns[f"{source}_{select}_error"]
+    second = one_standard_error(path.lam, of_source[select], errors, select)
+    chosen = second if within_error else first
+    by = f"{select} of the {'folds' if source == 'folds' else 'validation examples'}"
+    return Choice(first, second, chosen, by)
+
+
+def plot(path: Path, choice: Choice, title: str) -> Any:
+    """The figure of accuracy and loss over λ.
+
+    Args:
+      path: is drawn.
+      choice: is marked.
+      title: says which loss and data.
+    """
+    from linear_cifar import plots  # matplotlib takes half a second
+
+    of_name = {name: _curves(path.columns, name) for name in NAMES}
+    chosen = {"best": float(path.lam[choice.best])}
+    if choice.one_standard_error != choice.best:
+        chosen["one standard error"] = float(path.lam[choice.one_standard_error])
+    title = f"The optimum over λ, {title}"
+    return plots.plot_path(path.lam, of_name["accuracy"], of_name["loss"], chosen, title)
+
+
+def _curves(columns: dict[str, np.ndarray], name: str) -> dict[str, Any]:
+    from linear_cifar import plots
+
+    curves = {
+        label: plots.Curve(*(columns[f"{split}_{name}{end}"] for end in ("", "_low", "_high")))
+        for label, split in (("training", "train"), ("validation", "validation"), ("test", "test"))
+    }
+    if f"folds_{name}" in columns:
+        mean, error = columns[f"folds_{name}"], columns[f"folds_{name}_error"]
+        curves["folds (± one standard error)"] = plots.Curve(mean, mean - error, mean + error)
+    return curves
