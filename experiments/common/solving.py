@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.common import store
+from experiments.common.histograms import true_class_probabilities
 from experiments.common.progress import Stopwatch, progress
 from experiments.common.results import SPLITS
 from linear_cifar.data import Dataset, with_validation
@@ -16,6 +17,7 @@ from linear_cifar.engine.devices import device_mesh
 from linear_cifar.evaluation import evaluate_examples
 from linear_cifar.model import Params
 from linear_cifar.optimum.folds import fitted_to, held_out
+from linear_cifar.optimum.prediction import certain
 from linear_cifar.optimum.solver import Optimum, Solver, Solving, solve, solve_chunks
 from linear_cifar.statistics import summarise
 
@@ -25,6 +27,8 @@ NAMES = ("loss", "accuracy")
 ENDS = ("", "_error", "_low", "_high")
 FIGURES = tuple(f"{split}_{name}{end}" for split in SPLITS for name in NAMES for end in ENDS)
 HELD_OUT = tuple(f"held_out_{name}" for name in NAMES)
+# Gap over cost of a refit: then few predictions are left open, and it takes few more passes.
+FINE = 1e-10
 COLUMNS = (*OPTIMUM, "weight_norm", *FIGURES, *HELD_OUT)
 
 
@@ -161,15 +165,22 @@ class Refit(NamedTuple):
     lam: float
     optimum: Optimum  # [1]
     columns: dict[str, np.ndarray]  # `FIGURES` of the test examples, each [1]
+    at_optimum: tuple[float, float]  # between which the exact optimum's test accuracy is
 
 
 def refit(lam: float, dataset: Dataset, how: Solver, watch: Stopwatch) -> Refit:
-    """Fits one λ to training and validation data, and tests it."""
+    """Fits one λ to training and validation data, more finely than the path, and tests it."""
     both = with_validation(dataset)
+    how = how._replace(tolerance=min(how.tolerance, FINE))
     with watch.phase("train"):
         optimum = solve([lam], both, **how._asdict(), mesh=device_mesh())
     with watch.phase("evaluate"):
-        return Refit(float(lam), optimum, figures("test", optimum.params, both, how))
+        found = figures("test", optimum.params, both, how)
+        params = Params(*(a[0] for a in optimum.params))
+        sure = certain(params, float(optimum.distance[0]), lam, both, both.test, how.loss)
+        _, right = true_class_probabilities(params, how.loss.name, both)
+        low = float(np.mean(sure & right))
+        return Refit(lam, optimum, found, (low, low + float(np.mean(~sure))))
 
 
 class _Shown:

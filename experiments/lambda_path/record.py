@@ -92,6 +92,7 @@ def _content(path, choice: Choice, refit: solving.Refit, runs: list) -> dict[str
             "lam": refit.lam,
             **{name: getattr(optimum, name)[0] for name in ("cost", "gap", "converged")},
             **test,
+            "test_accuracy_at_optimum": refit.at_optimum,
         },
         "gradient_descent": runs,
     }
@@ -100,6 +101,7 @@ def _content(path, choice: Choice, refit: solving.Refit, runs: list) -> dict[str
 def _print(path, choice: Choice, content: dict, title: str, folder: Path, watch) -> None:
     n, n_converged = content["n_lam"], content["n_converged"]
     best, simple, refit = content["best"], content["one_standard_error"], content["refit"]
+    at_optimum = refit["test_accuracy_at_optimum"]
     rows: list[tuple[str, Any]] = [
         ("path", f"{title}, {n} λ from {path.lam[0]:g} to {path.lam[-1]:g}"),
         ("certified", f"{n_converged} of {n}; worst gap {content['worst_relative_gap']:.1e} of J"),
@@ -107,6 +109,7 @@ def _print(path, choice: Choice, content: dict, title: str, folder: Path, watch)
         (f"best by {choice.by}", _figures(best)),
         ("within one standard error", _figures(simple)),
         ("refitted on all but test data", f"λ = {refit['lam']:.4g}, test accuracy {_test(refit)}"),
+        ("certified at its exact optimum", "between {:.4f} and {:.4f}".format(*at_optimum)),
     ]
     for run in content["gradient_descent"]:
         away = f"{run['relative_distance']:.1e} above the least cost"

@@ -1,0 +1,128 @@
+"""Which predictions are those of the exact optimum, by a bound on weights and bias.
+
+Let (W, b) have b minimising J(W, b), (W*, b*) be the optimum, and D ≥ ‖W − W*‖ be certified, as
+‖∂J/∂W‖/(2λ). For softmax b* is free up to a constant, and taken such that Σₖ (b* − b)ₖ = 0. Write
+ΔW = W* − W, Δb = b* − b, B = ‖Δb‖, and δᵢ = ΔW xᵢ + Δb for the change of the logits of a training
+example; Hᵢ is the Hessian of its loss in the logits at (W, b), and means are over examples.
+
+1. Along the segment, h(t) = J(W + tΔW, b + tΔb) has h'(1) = 0 and −h'(0) ≤ ‖∂J/∂W‖ D = 2λD², for
+   ∂J/∂b = 0. So ∫₀¹ h''(t) dt ≤ 2λD².
+2. Either loss has H(s + δ) ⪰ exp(−2 max|δ|) H(s): a variance Var_p(v) = min_c Σ pₖ (vₖ − c)² falls
+   by no more than the probabilities do (F. Bach, Self-concordant analysis for logistic regression,
+   Electronic Journal of Statistics 4, 2010). With R = maxᵢ ‖xᵢ‖ and ρ = 2(DR + B) that gives
+   h''(t) ≥ exp(−tρ) mean δᵢᵀHᵢδᵢ, and so, as ∫₀¹ exp(−tρ) dt ≥ 1/(1 + ρ),
+
+       mean δᵢᵀHᵢδᵢ ≤ 2λD² (1 + ρ).
+
+3. √(mean vᵢᵀHᵢvᵢ) is a seminorm. With μ the least eigenvalue of mean Hᵢ (for softmax, of those
+   orthogonal to 1), Hᵢ ⪯ κ and T = mean ‖xᵢ‖²,
+
+       √μ B ≤ √(mean ΔbᵀHᵢΔb) ≤ √(2λD² (1 + ρ)) + √(κT) D.
+
+4. Squared by (u + v)² ≤ 2u² + 2v²: μB² ≤ 8λD²B + 4λD² (1 + 2DR) + 2κTD², and B is at most the
+   larger root.
+
+A test example's logits differ by less than √2 (D‖x‖ + B) more or less at the optimum, so that a
+class that leads by more is the optimum's.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from linear_cifar.data.types import Dataset, Split, Standardiser
+from linear_cifar.losses import MULTIPLE_BINARY_CROSS_ENTROPY, SOFTMAX_CROSS_ENTROPY, Loss
+from linear_cifar.model import Params
+from linear_cifar.settings import SettingsError
+
+_BATCH = 1000
+
+
+def certain(
+    params: Params, distance: float, lam: float, dataset: Dataset, split: Split, loss: Loss
+) -> np.ndarray:
+    """Which examples the exact optimum is certain to predict as these parameters do.
+
+    Args:
+      params: [K, d] and [K], as `solve` returns them, the bias optimal for the weights.
+      distance: D, certified.
+      lam: λ.
+      dataset: whose training examples, all with the same weight, they were fitted to.
+      split: n examples.
+      loss: that was minimised.
+
+    Returns:
+      [n], bool, by sums in float64.
+
+    Raises:
+      SettingsError: a loss for which no bound is known.
+    """
+    of_bias = bias_distance(params, distance, lam, dataset, loss)
+    leads = []
+    with jax.enable_x64(True):
+        for inputs, _ in _batches(split, dataset.standardiser):
+            scores = np.sort(_scores(params, inputs))
+            reach = np.sqrt(2) * (distance * np.linalg.norm(inputs, axis=1) + of_bias)
+            leads.append(scores[:, -1] - scores[:, -2] > reach)
+    return np.concatenate([np.zeros(0, bool), *leads])
+
+
+def bias_distance(
+    params: Params, distance: float, lam: float, dataset: Dataset, loss: Loss
+) -> float:
+    """B, which ‖b − b*‖ is not above; for softmax up to a constant.
+
+    Args:
+      params: as for `certain`, like the others.
+      distance: D.
+      lam: λ.
+      dataset: of the training examples.
+      loss: that was minimised.
+    """
+    k = len(params.bias)
+    curvatures = {SOFTMAX_CROSS_ENTROPY: 1 / 2, MULTIPLE_BINARY_CROSS_ENTROPY: 1 / (4 * k)}
+    if loss not in curvatures:
+        raise SettingsError(f"no bound on the bias is known for the loss {loss.name}")
+    hessian, squares = np.zeros((k, k)), []
+    with jax.enable_x64(True):
+        for inputs, labels in _batches(dataset.train, dataset.standardiser):
+            hessian += np.asarray(
+                _hessian(jnp.asarray(_scores(params, inputs)), jnp.asarray(labels), loss)
+            )
+            squares.append(np.sum(inputs**2, axis=1))
+    of_examples = np.concatenate(squares)
+    # For softmax the first eigenvalue is 0, that of the constant.
+    least = np.linalg.eigvalsh(hessian / len(of_examples))[int(loss is SOFTMAX_CROSS_ENTROPY)]
+    if least <= 0:  # a class without examples has no bias
+        return np.inf
+    longest, mean = np.sqrt(of_examples.max()), of_examples.mean()
+    linear = 8 * lam * distance**2
+    constant = distance**2 * (4 * lam * (1 + 2 * distance * longest) + 2 * curvatures[loss] * mean)
+    return float((linear + np.sqrt(linear**2 + 4 * least * constant)) / (2 * least))
+
+
+@partial(jax.jit, static_argnames="loss")
+def _hessian(scores: jax.Array, labels: jax.Array, loss: Loss) -> jax.Array:
+    """The Hessian [K, K] of the loss in the logits, summed over examples."""
+
+    def column(k):
+        along = jnp.zeros_like(scores).at[:, k].set(1)
+        _, product = jax.jvp(lambda s: loss.logit_gradient(s, labels), (scores,), (along,))
+        return jnp.sum(product, axis=0)
+
+    return jax.lax.map(column, jnp.arange(scores.shape[1]))
+
+
+def _scores(params: Params, inputs: np.ndarray) -> np.ndarray:
+    """Logits [n, K] in float64."""
+    return inputs @ np.asarray(params.weights, float).T + np.asarray(params.bias, float)
+
+
+def _batches(split: Split, standardiser: Standardiser) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Standardised inputs in float64 and labels, a batch at a time; under `jax.enable_x64`."""
+    for start in range(0, len(split.labels), _BATCH):
+        stored, labels = (array[start : start + _BATCH] for array in split)
+        yield np.asarray(standardiser(jnp.asarray(stored), jnp.float64)), np.asarray(labels)
