@@ -23,8 +23,14 @@ A row is a contender of a section, with what the section measures:
   peak_gflops       of the matrix product in the same rounds
   fraction_of_peak  what the contender's rate was of it in each round
   times_numpy       how many times as fast as the fastest NumPy loop with the same batches, likewise
-  seconds           of the whole: to an accuracy, or of a command
-  times_ours        how many times as long as ours, round by round
+  seconds           of the whole: to an accuracy, of a command, or of a path of λ
+  times_ours        how many times as long as ours, round by round; of a path, as ours with all that
+                    it compiles
+  timed             how many of the configurations of a path were timed, one after the other and
+                    once; the seconds of all are by their mean
+  relative_gap      what the cost is above its minimum by at most, over the cost, in the worst of
+                    those that were timed, by our certificate in float64
+  passes            over the data, for a λ, and most_passes, for the one that takes most
   peak_mb           the most memory of a process, in 10⁶ bytes
 
 result.json has `other_processes` too: what others had of the cores meanwhile, from 0 to 1.
@@ -63,7 +69,7 @@ COLUMNS = (
     *_with_quartiles("milliseconds"),
     *("gflops", "peak_gflops"),
     *_with_quartiles("fraction_of_peak", "times_numpy", "seconds", "times_ours"),
-    "peak_mb",
+    *("timed", "relative_gap", "passes", "most_passes", "peak_mb"),
 )
 
 

@@ -24,6 +24,7 @@ from linear_cifar.model import Params
 from linear_cifar.optimizers import Hyperparameters
 
 LAM, RATE = 0.1, 0.001
+MAX_ITERATIONS = 3000  # of a fit of one λ
 N_EPOCHS = 40  # of a training, over which what is done once counts
 OPTIONAL = {"torch": "PyTorch", "sklearn": "scikit-learn"}
 
@@ -81,6 +82,7 @@ class Trained(NamedTuple):
     params: Callable[[], Params]  # fetches theirs, [c, K, d] and [c, K], as numpy arrays
 
 
+Fit: TypeAlias = Callable[[float, Params, float], Params]  # λ, where to begin, tolerance
 Training: TypeAlias = Iterator[Trained]  # each `next` trains for an epoch, and waits for its end
 
 

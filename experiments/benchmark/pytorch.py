@@ -3,7 +3,15 @@
 import numpy as np
 import torch
 
-from experiments.benchmark.contenders import RATE, Contender, Task, Trained, Training
+from experiments.benchmark.contenders import (
+    MAX_ITERATIONS,
+    RATE,
+    Contender,
+    Fit,
+    Task,
+    Trained,
+    Training,
+)
 from linear_cifar.model import Params
 
 
@@ -71,6 +79,33 @@ def vmap(task: Task) -> Contender:
             yield Trained(len(lam), lambda: _params(weights, bias))
 
     return Contender("PyTorch, torch.func.vmap", task, begin)
+
+
+def lbfgs(inputs: np.ndarray, labels: np.ndarray) -> Fit:
+    """One λ by `LBFGS` with its line search, the penalty in the closure."""
+    x, y = torch.from_numpy(inputs), torch.from_numpy(labels.astype(np.int64))
+
+    def fit(lam: float, start: Params, tolerance: float) -> Params:
+        weights, bias = (torch.tensor(a, dtype=x.dtype, requires_grad=True) for a in start)
+        optimizer = torch.optim.LBFGS(
+            [weights, bias],
+            max_iter=MAX_ITERATIONS,
+            tolerance_grad=tolerance,
+            tolerance_change=0,  # in float32 the cost stays the same before the gap is small
+            line_search_fn="strong_wolfe",
+        )
+
+        def closure() -> torch.Tensor:
+            optimizer.zero_grad()
+            loss = torch.nn.functional.cross_entropy(x @ weights.T + bias, y)
+            cost = loss + lam * (weights**2).sum()
+            cost.backward()
+            return cost
+
+        optimizer.step(closure)
+        return _params(weights, bias)
+
+    return fit
 
 
 def _tensors(task: Task) -> tuple[torch.Tensor, torch.Tensor]:

@@ -20,6 +20,7 @@ from experiments.benchmark.contenders import (
     ours_by_autodiff,
 )
 from experiments.benchmark.measuring import Measured, Setup, measure_training
+from experiments.benchmark.path import path
 from experiments.benchmark.processes import end_to_end, memory
 from linear_cifar.data import Dataset, dataset_from_arrays, load_dataset
 
@@ -104,4 +105,5 @@ SECTIONS: dict[str, Callable[[Setup], Measured]] = {
     "accuracy": accuracy,
     "end_to_end": end_to_end,
     "memory": memory,
+    "path": path,
 }

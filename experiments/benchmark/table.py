@@ -9,11 +9,15 @@ CELLS = {
     "batch_size": ("batch", "d"),
     "n": ("n", "d"),
     "d": ("d", "d"),
+    "timed": ("timed", "d"),
     "milliseconds": ("ms", ".1f"),
     "fraction_of_peak": ("of peak", ".0%"),
     "times_numpy": ("× NumPy", ".1f"),
     "seconds": ("s", ".2f"),
     "times_ours": ("× ours", ".1f"),
+    "relative_gap": ("gap", ".1e"),
+    "passes": ("passes", ".1f"),
+    "most_passes": ("most", "d"),
     "peak_mb": ("MB", ".0f"),
 }  # by column: heading, the section's name for "", and format
 SIZES = ("n", "d")
