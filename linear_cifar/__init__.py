@@ -71,6 +71,11 @@ from linear_cifar.optimum import (
     cross_validate as cross_validate,
     solve as solve,
 )
+from linear_cifar.penalties import (
+    Elsewhere as Elsewhere,
+    elsewhere as elsewhere,
+    lam_of as lam_of,
+)
 from linear_cifar.search import (
     best as best,
     draw as draw,

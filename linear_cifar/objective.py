@@ -41,8 +41,7 @@ def cost(
 ) -> jax.Array:
     """The regularised cost, J = (1/n) Σᵢ l(sᵢ, yᵢ) + λ ΣW².
 
-    In the terms of others: jaxopt's `l2reg` is 2λ; scikit-learn's `C` is 1/(2λn); the decoupled
-    weight decay of AdamW has no equivalent.
+    `penalties` has λ in the terms of other libraries.
 
     Args:
       params: weights [K, d] and bias [K].

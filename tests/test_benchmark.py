@@ -83,14 +83,19 @@ def test_a_contender_that_trains_something_else_ends_it_before_anything_is_timed
     assert list(tmp_path.iterdir()) == []
 
 
-def test_memory_is_that_of_a_process_that_trains(tmp_path, monkeypatch):
-    monkeypatch.setattr(processes, "SIZES", ((500, 64, 10, 2),))
+@pytest.mark.parametrize("section", ["memory", pytest.param("path_sizes", marks=pytest.mark.slow)])
+def test_memory_is_that_of_a_process(tmp_path, monkeypatch, section):
+    for sizes in ("SIZES", "QUICK_PATH"):
+        monkeypatch.setattr(processes, sizes, ((500, 64, 10, 2),))
     out = tmp_path / "run"
-    done = run("experiments.benchmark", *QUICK, "--section=memory", f"--output_dir={out}")
+    done = run("experiments.benchmark", *QUICK, f"--section={section}", f"--output_dir={out}")
     assert done.returncode == 0, done.stderr
     (row,) = json.loads((out / "benchmark.json").read_text())["rows"]
     assert (row["configurations"], row["n"], row["d"]) == (2, 500, 64)
     assert 150 < row["peak_mb"] < 1000
+    if section == "path_sizes":
+        assert row["relative_gap"] <= 1e-6
+        assert 0 < row["passes"] <= row["most_passes"]
 
 
 def test_commands_are_run_from_beginning_to_end(monkeypatch):

@@ -18,7 +18,7 @@ from linear_cifar.losses import (
     SOFTMAX_CROSS_ENTROPY,
 )
 from linear_cifar.model import Params
-from linear_cifar.optimum import basis, solve
+from linear_cifar.optimum import basis, solve, solver
 from linear_cifar.optimum.batch import descend
 from linear_cifar.optimum.certificate import certify
 from linear_cifar.optimum.placed import place
@@ -143,6 +143,24 @@ def test_the_first_chunk_starts_the_others_whether_it_was_solved_now_or_before(d
     assert np.array_equal(again.optimum.params.weights, steps[2].optimum.params.weights)
     whole = solve(lam, digits)
     assert np.array_equal(whole.params.weights[39], steps[0].optimum.params.weights[0])
+
+
+def test_with_few_at_once_there_are_still_several_to_start_from(digits, monkeypatch):
+    lam = np.geomspace(0.01, 10, 14)
+    together = solve(lam, digits)
+    monkeypatch.setattr(solver, "_AT_ONCE", 2)
+    steps = [step for step in solve_chunks(lam, digits) if step.optimum]
+    assert all(len(step.rows) == 2 for step in steps)
+    found = {row: step for step in steps for row in step.rows}
+    firsts = [row for step in steps[:4] for row in step.rows]
+    assert {0, 13} <= set(firsts)
+    for row, step in found.items():
+        place = step.rows.index(row)
+        assert step.optimum.converged[place]
+        assert step.optimum.cost[place] == pytest.approx(together.cost[row], rel=2e-6)
+    rest = [row for row in found if row not in firsts]
+    passes = [found[row].optimum.passes[found[row].rows.index(row)] for row in rest]
+    assert np.mean(passes) < 0.6 * together.passes[rest].mean()
 
 
 def test_a_start_that_is_worse_than_zero_is_not_used(digits):

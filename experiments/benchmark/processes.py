@@ -1,5 +1,6 @@
 """The sections that start processes: whole commands, and the memory of a training."""
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,19 @@ SIZES = (  # n, d, K, configurations
     (10_000, 3072, 10, 128),
     (10_000, 3072, 100, 64),
 )
+PATH_SIZES = (
+    (10_000, 768, 10, 41),
+    (10_000, 3072, 10, 1),
+    (10_000, 3072, 10, 41),
+    (10_000, 3072, 10, 164),
+    (49_000, 3072, 10, 41),
+    (10_000, 768, 100, 41),
+    (10_000, 768, 1000, 41),
+    (10_000, 8192, 10, 41),
+    (2_000, 8192, 10, 41),  # of the examples
+    (9_000, 9_000, 10, 41),  # neither is decomposed
+)
+QUICK_PATH = ((100, 50, 10, 3),)
 
 
 def end_to_end(setup: Setup) -> Measured:
@@ -41,22 +55,23 @@ def end_to_end(setup: Setup) -> Measured:
 
 def memory(setup: Setup) -> Measured:
     """Peak resident memory of a process that trains, for several n, d, K and configurations."""
+    rows = _rows_of_sizes("train", SIZES[:1] if setup.quick else SIZES)
+    return Measured([{**row, "batch_size": 100} for row in rows])
+
+
+def path_sizes(setup: Setup) -> Measured:
+    """Time and memory of a process that solves a path of λ, for several n, d, K and λ."""
+    return Measured(_rows_of_sizes("solve", QUICK_PATH if setup.quick else PATH_SIZES))
+
+
+def _rows_of_sizes(what: str, sizes: Sequence[tuple[int, int, int, int]]) -> Rows:
     rows: Rows = []
-    sizes = SIZES[:1] if setup.quick else SIZES
     for size in progress(sizes, len(sizes), lambda size: "n {}, d {}, K {}, C {}".format(*size)):
         n, d, n_classes, c = size
-        done = _run("experiments.benchmark.memory", list(map(str, size)))
-        rows.append(
-            {
-                "contender": f"ours, {n_classes} classes",
-                "configurations": c,
-                "batch_size": 100,
-                "n": n,
-                "d": d,
-                "peak_mb": float(done),
-            }
-        )
-    return Measured(rows)
+        found = json.loads(_run("experiments.benchmark.memory", [what, *map(str, size)]))
+        name = f"ours, {n_classes} classes"
+        rows.append({"contender": name, "configurations": c, "n": n, "d": d, **found})
+    return rows
 
 
 def _command(name: str, words: Sequence[str]) -> None:

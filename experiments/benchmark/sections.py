@@ -21,7 +21,7 @@ from experiments.benchmark.contenders import (
 )
 from experiments.benchmark.measuring import Measured, Setup, measure_training
 from experiments.benchmark.path import path
-from experiments.benchmark.processes import end_to_end, memory
+from experiments.benchmark.processes import end_to_end, memory, path_sizes
 from linear_cifar.data import Dataset, dataset_from_arrays, load_dataset
 
 COST_SIZES = (  # n and d
@@ -106,4 +106,5 @@ SECTIONS: dict[str, Callable[[Setup], Measured]] = {
     "end_to_end": end_to_end,
     "memory": memory,
     "path": path,
+    "path_sizes": path_sizes,
 }

@@ -24,6 +24,7 @@ from linear_cifar.settings import Setting, SettingsError, settings_of
 
 # Runs at a time: their products fill the matrix unit, and neighbours are finished at about a time.
 _AT_ONCE = 16
+_FIRSTS = 8  # λ that start the others, at least
 _MEMORY_BYTES = 2**28  # of logits, their gradients and the memory of the descent
 _SAFETY = 0.4  # of the tolerance, at which an estimate counts as good
 
@@ -121,7 +122,7 @@ def solve_chunks(
     mesh: Mesh | None = None,
     finished: Mapping[int, Params] | None = None,
 ) -> Iterator[Solving]:
-    """The loop of `solve`, for progress and checkpoints; the first chunk, then largest λ first.
+    """The loop of `solve`, for progress and checkpoints: some λ from end to end, then the others.
 
     Args:
       lam: as for `solve`.
@@ -141,21 +142,21 @@ def solve_chunks(
     _check(how)
     lam, weights = _checked(lam, weights, len(dataset.train.labels))
     finished = finished or {}
-    first, *others = _chunks(lam, weights, _at_once(dataset))
+    firsts, others = _chunks(lam, weights, _at_once(dataset))
     if len(finished) == len(lam):
         return
     mesh = device_mesh(jax.devices()[:1]) if mesh is None else mesh
     placed = place(dataset, how.loss, how.dtype, mesh)
-    known = {row: finished[row] for row in first.rows if row in finished}
-    for chunk in (first, *others):
+    known = {row: finished[row] for chunk in firsts for row in chunk.rows if row in finished}
+    for chunk in (*firsts, *others):
         if not set(chunk.rows) - finished.keys():
             continue
         rows = np.array(chunk.padded)
-        guess = _between(lam, known, lam[rows]) if chunk is not first else None
+        guess = None if chunk in firsts else _between(lam, known, lam[rows])
         for step in _solve_chunk(placed, chunk, lam[rows], _shares(weights[rows]), guess, how):
-            if step.optimum and chunk is first:
+            if step.optimum and chunk in firsts:
                 params = zip(*step.optimum.params, strict=True)
-                known = dict(zip(chunk.rows, itertools.starmap(Params, params), strict=True))
+                known |= zip(chunk.rows, itertools.starmap(Params, params), strict=True)
             yield step
 
 
@@ -165,21 +166,25 @@ def _at_once(dataset: Dataset) -> int:
     return max(1, min(_AT_ONCE, _MEMORY_BYTES // (4 * dataset.n_classes * numbers)))
 
 
-def _chunks(lam: np.ndarray, weights: np.ndarray, at_once: int) -> list[Chunk]:
-    """Rows by λ, largest first; the first chunk has some from end to end, to start the others.
+def _chunks(lam: np.ndarray, weights: np.ndarray, at_once: int) -> tuple[list[Chunk], list[Chunk]]:
+    """Chunks with some λ from end to end, to start the others, and those, the largest λ first.
 
     Of rows that share their λ, as folds do, the one with the most examples speaks for all.
     """
     order = np.lexsort((-weights.sum(axis=1, dtype=np.float64), -lam))
     n_chunks = -(-len(order) // at_once)
     size = -(-len(order) // n_chunks)
+    n_firsts = size * -(-min(_FIRSTS, len(order)) // size)
     is_first = np.diff(lam[order], prepend=np.inf) < 0
-    firsts, rest = np.flatnonzero(is_first), np.flatnonzero(~is_first)
-    spread = np.linspace(0, len(firsts) - 1, min(size, len(firsts))).round().astype(int)
-    places = np.concatenate([firsts[spread], rest[: size - len(spread)]])
-    others = np.delete(order, places).tolist()
-    cut = [order[places].tolist(), *(others[i : i + size] for i in range(0, len(others), size))]
-    return [Chunk(tuple(rows), size) for rows in cut]
+    distinct, rest = np.flatnonzero(is_first), np.flatnonzero(~is_first)
+    spread = np.linspace(0, len(distinct) - 1, min(n_firsts, len(distinct))).round().astype(int)
+    places = np.concatenate([distinct[spread], rest[: n_firsts - len(spread)]])
+    firsts, others = order[places].tolist(), np.delete(order, places).tolist()
+    return _cut(firsts, size), _cut(others, size)
+
+
+def _cut(rows: list[int], size: int) -> list[Chunk]:
+    return [Chunk(tuple(rows[i : i + size]), size) for i in range(0, len(rows), size)]
 
 
 def _between(lam: np.ndarray, known: Mapping[int, Params], wanted: np.ndarray) -> Params:
