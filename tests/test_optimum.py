@@ -1,11 +1,13 @@
 """The optimum for many λ at once: against scikit-learn, and its certificate against the truth."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from commands import run_process
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
@@ -187,6 +189,18 @@ def test_devices_share_lambda_and_change_nothing(digits):
     assert shared.converged.all()
     np.testing.assert_allclose(shared.params.weights, alone.params.weights, atol=1e-6)
     np.testing.assert_allclose(shared.cost, alone.cost, rtol=1e-12)
+
+
+@pytest.mark.slow
+def test_as_many_devices_as_there_are_give_the_same_to_rounding():
+    """500 examples and 64 features are no multiples of three devices."""
+    alone, *others = (
+        json.loads(run_process("tests.programs.solve_digits", n).stdout) for n in (1, 3, 4)
+    )
+    for costs, passes, converged in others:
+        np.testing.assert_allclose(costs, alone[0], rtol=1e-11)
+        assert np.abs(np.subtract(passes, alone[1])).max() <= 2
+        assert all(converged)
 
 
 def test_what_is_not_reached_is_said_not_to_be(digits):
