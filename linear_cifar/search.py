@@ -108,16 +108,23 @@ def one_standard_error(
       The index.
 
     Raises:
-      ValueError: no mean is finite.
+      ValueError: no mean is finite, or what is given has another form.
 
     Examples:
       >>> accuracy, error = np.array([0.80, 0.79, 0.5]), np.full(3, 0.02)
       >>> one_standard_error(np.array([0.1, 1.0, 10.0]), accuracy, error)
       1
     """
-    worse = np.asarray(mean, float) * {"accuracy": -1, "loss": 1}[by]
+    if not (np.ndim(lam) == 1 and np.shape(lam) == np.shape(mean) == np.shape(error)):
+        raise ValueError(
+            f"lam, mean and error have to be [C]: they are {np.shape(lam)}, {np.shape(mean)} and "
+            f"{np.shape(error)}"
+        )
+    if by not in ("accuracy", "loss"):
+        raise ValueError(f"by is {by!r}: it has to be accuracy or loss")
+    worse = np.asarray(mean, float) * (-1 if by == "accuracy" else 1)
     if not np.isfinite(worse).any():
         raise ValueError("no configuration has finite figures")
     first = int(np.nanargmin(worse))
-    near = worse <= worse[first] + error[first]
+    near = worse <= worse[first] + np.nan_to_num(error[first])
     return int(np.argmax(np.where(near, lam, -np.inf)))

@@ -79,6 +79,7 @@ def assert_same_results(out, expected):
             np.testing.assert_allclose(a["weights"], b["weights"], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_results_of_one_and_one_of_them_writes(
     two_processes, alone, tmp_path
 ):

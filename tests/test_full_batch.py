@@ -19,6 +19,7 @@ from linear_cifar.objective import cost, cost_gradient
 from linear_cifar.settings import SettingsError
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("optimised")
 def test_l_bfgs_over_the_seam_meets_scikit_learn_for_three_lambdas_at_once():
     inputs, labels = load_digits(return_X_y=True)

@@ -31,7 +31,11 @@ def predictions(params, dataset):
     return np.argmax(inputs @ params.weights.T + params.bias, axis=1)
 
 
-@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+@pytest.mark.parametrize(
+    "loss",
+    [SOFTMAX_CROSS_ENTROPY, pytest.param(LOSSES["multi_bce"], marks=pytest.mark.slow)],
+    ids=["softmax", "multi_bce"],
+)
 def test_the_bounds_hold_and_what_is_certain_is_so(digits, loss):
     exact = solve(LAM, digits, loss=loss, tolerance=1e-13, dtype=jnp.float64)
     shares = []
@@ -69,6 +73,7 @@ def test_the_bias_s_bound_is_that_of_the_proof(digits):
     assert least * bound**2 == pytest.approx(right, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_without_a_bound_nothing_is_certain(digits):
     names = [str(k) for k in range(11)]
     empty = dataset_from_arrays((digits.train.inputs, digits.train.labels), class_names=names)

@@ -219,6 +219,7 @@ def untrained(configurations, dataset, watch, keep, *, measure, finished=()):
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("less_to_do")
 def test_the_page_of_one_seed_has_no_empty_spread(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "train", untrained)

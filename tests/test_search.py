@@ -64,7 +64,13 @@ def test_one_standard_error_takes_the_largest_lambda_that_is_as_good():
     assert search.one_standard_error(lam, accuracy, error) == 0
     assert search.one_standard_error(lam, accuracy, error * 0.9) == 3
     assert search.one_standard_error(lam, loss, error, "loss") == 0
+    assert search.one_standard_error(lam, accuracy, np.full(4, np.nan)) == 3
     accuracy[0] = np.nan
     assert search.one_standard_error(lam, accuracy, error) == 3
-    with pytest.raises(ValueError, match="no configuration"):
-        search.one_standard_error(lam, np.full(4, np.nan), error)
+    for arguments, message in (
+        ((lam, np.full(4, np.nan), error), "no configuration"),
+        ((lam, np.zeros((5, 4)), error), r"have to be \[C\]: they are \(4,\), \(5, 4\)"),
+        ((lam, accuracy, error, "error"), "by is 'error'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            search.one_standard_error(*arguments)

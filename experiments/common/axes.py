@@ -1,6 +1,6 @@
 """Axes of a table as flags: lists of values and ranges, `0,0.1,1` or `1e-5:1:13:log`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +9,7 @@ from absl import flags
 from experiments.common.flags import CHOICES, DEFAULTS, SETTINGS, explain
 from experiments.common.settings import unread
 from linear_cifar import search
-from linear_cifar.settings import SettingsError
+from linear_cifar.settings import Setting, SettingsError
 
 FLAGS = flags.FLAGS
 FORM = "values separated by commas, or LOW:HIGH:N, or LOW:HIGH:N:log for equal ratios"
@@ -22,21 +22,22 @@ class AxisFlag(NamedTuple):
     distribution: Any  # to draw from, as `search.draw` takes it
 
 
-def define(*names: str, **defaults: str) -> None:
+def define(*names: str, settings: Mapping[str, Setting] = SETTINGS, **defaults: str) -> None:
     """Defines axis flags, of which every value has to be one that the setting may have.
 
     Args:
-      *names: of `SETTINGS` and `CHOICES`, with the usual value as their default.
+      *names: of the settings and `CHOICES`, with the usual value as their default.
+      settings: with the ranges of this command.
       **defaults: further ones, with the command's own defaults.
     """
     for name in (*names, *defaults):
-        text = explain(name)
+        text = explain(name, settings)
         default = defaults.get(name, f"{DEFAULTS[name]}")
         flags.DEFINE_string(name, default, f"{text} An axis: {FORM}.")
-        flags.register_validator(name, _validator(name, text))
+        flags.register_validator(name, _validator(name, text, settings))
 
 
-def _validator(name: str, help_text: str):
+def _validator(name: str, help_text: str, settings: Mapping[str, Setting]):
     def valid(text: str) -> bool:
         try:
             axis = parse(name, text)
@@ -46,7 +47,7 @@ def _validator(name: str, help_text: str):
         if not ends:
             raise flags.ValidationError(f"{text!r} has another form. {help_text} Give {FORM}.")
         for value in ends:
-            if not (SETTINGS[name].admits(value) if name in SETTINGS else value in CHOICES[name]):
+            if not (settings[name].admits(value) if name in settings else value in CHOICES[name]):
                 raise flags.ValidationError(f"it can't have the value {value}. {help_text}")
         return True
 
@@ -76,8 +77,9 @@ def columns(names: Sequence[str], n_random: int | None = None) -> dict[str, list
     else:
         for name, axis in axes.items():
             if not axis.values:
+                or_drawn = ", or --n_random" if "n_random" in FLAGS else ""
                 raise SettingsError(
-                    f"--{name}={FLAGS[name].value}: a range needs N, LOW:HIGH:N, or --n_random"
+                    f"--{name}={FLAGS[name].value}: a range needs N, LOW:HIGH:N{or_drawn}"
                 )
         table = search.grid(**{name: axis.values for name, axis in axes.items()})
     return {name: column.tolist() for name, column in table.items()}

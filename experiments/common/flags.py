@@ -90,21 +90,21 @@ def _define(name: str, default: Any) -> None:
         flags.register_validator(name, setting.admits, f"{text} It has to be finite.")
 
 
-def explain(name: str) -> str:
+def explain(name: str, settings: Mapping[str, Setting] = SETTINGS) -> str:
     """A setting's help and range as a sentence."""
     if name == "loss":
         text = "; ".join(f"{name}: {loss.title}" for name, loss in LOSSES.items())
     elif name == "optimizer":
         text = "what makes updates of gradients"
     elif name == "select":
-        text = "what on validation data makes the best"
+        text = "what on validation data, or on folds, makes the best"
     elif name == "split":
         text = (
             "assignment: data_batch_1 trains and data_batch_2 validates; full: 49,000 images of "
             "all five batches train and 1,000 validate"
         )
     else:
-        setting = SETTINGS[name]
+        setting = settings[name]
         text = setting.help + (f"; {setting.range}" if setting.range else "")
     # A Greek symbol at its beginning stays what it is.
     return (text[0].upper() if text[0].isascii() else text[0]) + text[1:] + "."

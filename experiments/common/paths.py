@@ -19,6 +19,9 @@ class Path(NamedTuple):
     rows: np.ndarray  # of λ in the table of what was solved, [C]
     columns: dict[str, np.ndarray]  # those of `solving` and of folds, each [C]
     costs: dict[float, float]  # the least cost at every λ, those beside the path too
+    all_optima: dict[
+        str, Any
+    ]  # of those without a fold, too: how many, and how well they converged
 
 
 def as_path(what: Problems, columns: dict[str, np.ndarray]) -> Path:
@@ -27,13 +30,20 @@ def as_path(what: Problems, columns: dict[str, np.ndarray]) -> Path:
     lam = what.lam[whole]
     rows = np.searchsorted(lam, what.path)
     of_path = {name: columns[name][rows] for name in COLUMNS if name not in HELD_OUT}
+    of_path["relative_gap"] = of_path["gap"] / of_path["cost"]
     if not whole.all():
         for name in NAMES:
             of_folds = columns[f"held_out_{name}"][~whole].reshape(-1, len(rows))
             error = of_folds.std(axis=0, ddof=1) / np.sqrt(len(of_folds))
             of_path |= {f"folds_{name}": of_folds.mean(axis=0), f"folds_{name}_error": error}
     costs = dict(zip(lam.tolist(), columns["cost"][whole].tolist(), strict=True))
-    return Path(what.path, rows, of_path, costs)
+    every = {
+        "n": len(what.lam),
+        "n_converged": int(columns["converged"].sum()),
+        "worst_relative_gap": np.max(columns["gap"] / columns["cost"]),
+        "mean_passes": columns["passes"].mean(),
+    }
+    return Path(what.path, rows, of_path, costs, every)
 
 
 def row(path: Path, place: int) -> dict[str, Any]:
@@ -60,7 +70,8 @@ class Choice(NamedTuple):
     best: int
     one_standard_error: int  # the largest λ within one standard error of the best
     chosen: int  # one of both
-    by: str  # what it rests on
+    source: str  # what it rests on: "folds" or "validation"
+    select: str  # and "accuracy" or "loss" of that
 
 
 def choose(path: Path, select: str, within_error: bool) -> Choice:
@@ -77,8 +88,7 @@ def choose(path: Path, select: str, within_error: bool) -> Choice:
     errors = path.columns[f"{source}_{select}_error"]
     second = one_standard_error(path.lam, of_source[select], errors, select)
     chosen = second if within_error else first
-    by = f"{select} of the {'folds' if source == 'folds' else 'validation examples'}"
-    return Choice(first, second, chosen, by)
+    return Choice(first, second, chosen, source, select)
 
 
 def plot(path: Path, choice: Choice, title: str) -> Any:
@@ -103,7 +113,9 @@ def _curves(columns: dict[str, np.ndarray], name: str) -> dict[str, Any]:
     from linear_cifar import plots
 
     curves = {
-        label: plots.Curve(*(columns[f"{split}_{name}{end}"] for end in ("", "_low", "_high")))
+        f"{label} (95 % of images)": plots.Curve(
+            *(columns[f"{split}_{name}{end}"] for end in ("", "_low", "_high"))
+        )
         for label, split in (("training", "train"), ("validation", "validation"), ("test", "test"))
     }
     if f"folds_{name}" in columns:

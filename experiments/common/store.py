@@ -1,6 +1,7 @@
 """Rows of a table kept on disk in parts, each there whole or not at all."""
 
 import os
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,13 @@ def read_row(folder: Path, row: int) -> dict[str, np.ndarray]:
 
 
 def read(folder: Path) -> Iterator[dict[str, np.ndarray]]:
-    """What was written, part by part: "rows", and the arrays by name, read when they are used."""
+    """What was written, part by part: "rows", and the arrays by name."""
     for path in sorted(folder.glob("[0-9]*.npz")):
-        with np.load(path) as part:
-            yield part
+        try:
+            with path.open("rb") as file, np.load(file) as part:
+                content = dict(part)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise RecordError(
+                f"cannot read {path} ({error}): without it, --resume does its rows again"
+            ) from error
+        yield content

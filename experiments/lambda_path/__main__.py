@@ -7,7 +7,8 @@ python -m experiments.lambda_path --n_folds=5 --one_standard_error
 The cost is convex, so that it has a minimum, which no learning rate, batch size or number of epochs
 has a part in. path.csv has a row a λ: the cost, what it is above its minimum by at most (gap), and
 loss and accuracy with 95 % intervals of the images. The chosen λ is fitted again to training and
-validation data and tested. Each finished chunk is kept at once, and --resume goes on after an
+validation data and tested. Then the report's runs of gradient descent on the same data are trained,
+to show where they stop. Each finished chunk is kept at once, and --resume goes on after an
 interruption.
 """
 
@@ -26,7 +27,7 @@ from experiments.lambda_path import record, stopping
 from linear_cifar.data import Dataset
 from linear_cifar.losses import LOSSES
 from linear_cifar.optimum.folds import N_FOLDS, stratified_folds
-from linear_cifar.optimum.solver import DEFAULTS, check_lam
+from linear_cifar.optimum.solver import DEFAULTS, LAM
 
 FLAGS = absl_flags.FLAGS
 
@@ -34,14 +35,18 @@ FLAGS = absl_flags.FLAGS
 def define_flags() -> None:
     """Defines the command's flags."""
     flags.define("loss", "split", "tolerance", "max_passes", "select")
-    axes.define(lam="1e-4:10:41:log")
+    axes.define(settings={**flags.SETTINGS, "lam": LAM}, lam="1e-4:10:41:log")
     absl_flags.DEFINE_integer(
-        "n_folds", None, f"Choose λ by {N_FOLDS.help}, and not on validation data.", 2
+        "n_folds",
+        None,
+        f"Choose λ by {N_FOLDS.help}, and not on validation data; --seed deals them out.",
+        2,
     )
     absl_flags.DEFINE_bool(
         "one_standard_error",
         False,
-        "Choose the largest λ that is within one standard error of the best.",
+        "Choose the largest λ that is within one standard error of the best, over the folds or "
+        "over the validation images.",
     )
     resumable.define_flags()
 
@@ -49,7 +54,7 @@ def define_flags() -> None:
 def main(argv: list[str]) -> int:
     """Solves the path that the flags describe and writes the record."""
     del argv
-    lam = check_lam(sorted(set(axes.columns(["lam"])["lam"])))
+    lam = np.unique(axes.columns(["lam"])["lam"])
     how = DEFAULTS._replace(
         loss=LOSSES[FLAGS.loss], tolerance=FLAGS.tolerance, max_passes=FLAGS.max_passes
     )

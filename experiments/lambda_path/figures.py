@@ -51,6 +51,6 @@ def draw(what: Drawn, chunks: pathlib.Path) -> dict[str, Any]:
             path.lam[places].tolist(),
             what.dataset.class_names,
             what.dataset.image_shape,
-            f"Weights at the optimum, {what.title}; mid-grey is 0",
+            f"Weights at the optimum, {what.title}; mid-grey is 0, each row has its scale",
         )
     return drawn

@@ -69,23 +69,20 @@ def _distance(run: Stopped, path: paths.Path) -> dict[str, Any]:
         "lam": run.lam,
         "cost": cost,
         "optimum_cost": least,
-        "relative_distance": (cost - least) / least,
+        "relative_excess": (cost - least) / least,
         "test_accuracy": run.outcome.result.mean("test_accuracy"),
     }
 
 
 def _content(path, choice: Choice, refit: solving.Refit, runs: list) -> dict[str, Any]:
-    relative = path.columns["gap"] / path.columns["cost"]
     test = {name: float(values[0]) for name, values in refit.columns.items()}
     optimum = refit.optimum
     names = ("loss", "split", "tolerance", "max_passes", "n_folds", "select", "seed")
     return {
         **{name: FLAGS[name].value for name in names},
         "n_lam": len(path.lam),
-        "n_converged": int(path.columns["converged"].sum()),
-        "worst_relative_gap": relative.max(),
-        "mean_passes": path.columns["passes"].mean(),
-        "chosen_by": choice.by,
+        "optima": path.all_optima,
+        "chosen_by": f"{choice.source}_{choice.select}",
         "best": paths.row(path, choice.best),
         "one_standard_error": paths.row(path, choice.one_standard_error),
         "refit": {
@@ -99,20 +96,21 @@ def _content(path, choice: Choice, refit: solving.Refit, runs: list) -> dict[str
 
 
 def _print(path, choice: Choice, content: dict, title: str, folder: Path, watch) -> None:
-    n, n_converged = content["n_lam"], content["n_converged"]
+    n, every = len(path.lam), path.all_optima
     best, simple, refit = content["best"], content["one_standard_error"], content["refit"]
     at_optimum = refit["test_accuracy_at_optimum"]
     rows: list[tuple[str, Any]] = [
         ("path", f"{title}, {n} λ from {path.lam[0]:g} to {path.lam[-1]:g}"),
-        ("certified", f"{n_converged} of {n}; worst gap {content['worst_relative_gap']:.1e} of J"),
-        ("passes", f"{content['mean_passes']:.1f} on average"),
-        (f"best by {choice.by}", _figures(best)),
-        ("within one standard error", _figures(simple)),
+        ("optima", "{n}, of which {n_converged} are certified".format(**every)),
+        ("worst gap", f"{every['worst_relative_gap']:.1e} of the cost"),
+        ("passes", f"{every['mean_passes']:.1f} on average"),
+        (f"best by {choice.source} {choice.select}", _figures(best, choice)),
+        ("within one standard error of it", _figures(simple, choice)),
         ("refitted on all but test data", f"λ = {refit['lam']:.4g}, test accuracy {_test(refit)}"),
-        ("certified at its exact optimum", "between {:.4f} and {:.4f}".format(*at_optimum)),
+        ("test accuracy of its exact optimum", "{:.4f} to {:.4f}, proved".format(*at_optimum)),
     ]
     for run in content["gradient_descent"]:
-        away = f"{run['relative_distance']:.1e} above the least cost"
+        away = f"cost {run['relative_excess']:.1e} above the least, relative"
         rows.append(
             (f"gradient descent, {run['title']}", f"{away}, test {run['test_accuracy']:.4f}")
         )
@@ -122,11 +120,10 @@ def _print(path, choice: Choice, content: dict, title: str, folder: Path, watch)
         print(f"note: the best λ is the {end} one: look beyond it")
 
 
-def _figures(row: dict[str, Any]) -> str:
-    return (
-        f"λ = {row['lam']:.4g}, validation accuracy {row['validation_accuracy']:.4f}, "
-        f"test accuracy {_test(row)}"
-    )
+def _figures(row: dict[str, Any], choice: Choice) -> str:
+    name = f"{choice.source}_{choice.select}"
+    figures = f"{row[name]:.4f} ± {row[f'{name}_error']:.4f}"
+    return f"λ = {row['lam']:.4g}, {figures}; test accuracy {_test(row)}"
 
 
 def _test(row: dict[str, Any]) -> str:

@@ -50,14 +50,14 @@ def make(name: str, dataset: Dataset, folder: Path, watch: Stopwatch) -> None:
     if interrupted:
         raise KeyboardInterrupt
     path = paths.as_path(what, columns)
-    best = paths.choose(path, "accuracy", within_error=False).best
+    choice = paths.choose(path, "accuracy", within_error=False)
+    best = choice.best
     own = store.read_row(folder / CHUNKS, int(path.rows[best]))
     records.write_params(folder / records.PARAMS, Params(own["weights"], own["bias"]))
     paths.write_table(folder, path)
     with watch.phase("plot"):
         title = f"{how.loss.title} · {data_title(dataset)}"
-        marked = paths.Choice(best, best, best, "")
-        drawn = paths.plot(path, marked, title)
+        drawn = paths.plot(path, choice._replace(one_standard_error=choice.best), title)
         records.write_figures(folder, {"path": drawn})
     shutil.rmtree(folder / CHUNKS)
     write_result(folder, name, dataset, watch, best=paths.row(path, best))

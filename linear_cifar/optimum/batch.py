@@ -56,10 +56,12 @@ def descend(
         state, n_taken = descent.advance(state, placed.problem(runs), goal[rows], most, **how)
         n_taken, gaps, costs = fetch((n_taken, state.gap, state.cost))
         passes[rows] += n_taken
-        relative[rows] = gaps / costs
-        left = ~(gaps <= goal[rows] * costs)
-        worst = np.max(gaps / costs / goal[rows], where=left, initial=0)
-        best, n_stalled = min(best, worst), n_stalled + 1 if worst > 0.8 * best else 0
+        with np.errstate(divide="ignore", invalid="ignore"):  # a cost may vanish
+            relative[rows] = gaps / costs
+            left = ~(gaps <= goal[rows] * costs)
+            worst = np.max(relative[rows] / goal[rows], where=left, initial=0)
+        n_stalled = 0 if worst <= 0.8 * best else n_stalled + 1  # NaN stalls
+        best = np.fmin(best, worst)
         ended = not left.any() or passes.max() >= limit or n_stalled == _STALLED
         half = len(rows) // 2
         halves = left.sum() <= half and half * placed.n_classes >= _COLUMNS

@@ -9,8 +9,10 @@ so that
 The first is also the Fenchel duality gap at the dual point G, which is feasible because Σᵢ Gᵢ = 0.
 With any other b neither holds, for the bias is not penalised: there the gap is infinite here.
 
-Products and sums are taken in float64, with the inputs as they are stored, whatever the coordinates
-and dtype of the descent, so that its rounding is in the gap and not beside it.
+A class without examples has no optimal bias: its probabilities are driven to nothing. What is left
+of them, and of Σᵢ Gᵢ, is in the gap. Products and sums are taken in float64, with the inputs as
+they are stored, whatever the coordinates and dtype of the descent, so that its rounding is in the
+gap and not beside it; that of float64 itself, about 1e-16 of the logits' size, is not.
 """
 
 from functools import partial
@@ -27,10 +29,10 @@ from linear_cifar.model import Params
 from linear_cifar.objective import penalty, penalty_gradient
 from linear_cifar.optimum import shards, weighted
 
-# The largest |∂J/∂b| at which a bias counts as optimal, for gradients of order 1. What is left of
-# the cost is of the order of its square.
-BIAS_TOLERANCE = 1e-9
-_NEWTON_STEPS, _CG_STEPS, _CG_REDUCTION = 60, 40, 1e-4
+# The largest |Σᵢ Gᵢ| of a class, over Σᵢ |Gᵢ|, at which its bias counts as optimal; or what float64
+# makes of a sum of 0.
+BIAS_TOLERANCE, _ROUNDING = 1e-9, 1e-15
+_NEWTON_STEPS, _CG_STEPS, _CG_REDUCTION = 80, 60, 1e-4
 
 
 class Certified(NamedTuple):
@@ -80,24 +82,40 @@ def _certify(params, examples, standardiser, shares, lam, *, loss, refit_bias) -
         scores = without_bias + bias[..., None]
         return weighted.logit_gradient(scores, examples.labels, shares, loss)
 
-    def mean_gradient(bias):
-        return shards.total(jnp.sum(by_logit_at(bias), axis=-1))
+    def of_class(by_logit):
+        return shards.total(jnp.sum(by_logit, axis=-1))
+
+    classes = jnp.arange(bias.shape[1])
+    counts = jnp.where(examples.labels[None, None] == classes[None, :, None], shares[:, None], 0)
+    present = of_class(counts) > 0
+
+    def gradient_and_size(bias):
+        by_logit = by_logit_at(bias)
+        size = jnp.where(present, of_class(jnp.abs(by_logit)), 0)
+        return of_class(by_logit), size
 
     if refit_bias:
-        bias = _optimal_bias(mean_gradient, bias)
+        bias = _optimal_bias(gradient_and_size, bias)
     params, by_logit = Params(weights, bias), by_logit_at(bias)
-    of_bias = shards.total(jnp.sum(by_logit, axis=-1))
-    optimal = jnp.max(jnp.abs(of_bias), axis=1) <= BIAS_TOLERANCE
+    of_bias, size = gradient_and_size(bias)
+    optimal = jnp.all(_is_zero(of_bias, size), axis=1)
+    # About twice what the bias could still gain: r²/(2 curvature), or the probabilities themselves.
+    gains = jnp.where(size > 0, of_bias**2 / jnp.where(size > 0, size, 1), jnp.abs(of_bias))
+    of_bias_gap = 2 * jnp.sum(gains, axis=1)
     scores = without_bias + bias[..., None]
     losses = shards.total(weighted.mean_loss(scores, examples.labels, shares, loss))
     of_data = shards.total(_weighted_inputs(by_logit, examples, standardiser))
     gradient = of_data + penalty_gradient(weights, lam[:, None, None])
     norm = jnp.where(optimal, jnp.sqrt(jnp.sum(gradient**2, axis=(1, 2))), jnp.inf)
     costs = losses + jax.vmap(penalty)(params, lam)
-    return Certified(params, costs, norm**2 / (4 * lam), norm / (2 * lam))
+    return Certified(params, costs, norm**2 / (4 * lam) + of_bias_gap, norm / (2 * lam))
 
 
-def _optimal_bias(mean_gradient, bias: jax.Array) -> jax.Array:
+def _is_zero(gradient: jax.Array, size: jax.Array) -> jax.Array:
+    return jnp.abs(gradient) <= jnp.maximum(BIAS_TOLERANCE * size, _ROUNDING)
+
+
+def _optimal_bias(gradient_and_size, bias: jax.Array) -> jax.Array:
     """The bias [C, K] at which Σᵢ Gᵢ = 0, by Newton's method with conjugate gradients.
 
     For softmax it is free up to a constant, which CG leaves alone; a class without examples has
@@ -105,24 +123,28 @@ def _optimal_bias(mean_gradient, bias: jax.Array) -> jax.Array:
     """
 
     def more(carry):
-        _, gradient, steps = carry
-        return (jnp.max(jnp.abs(gradient)) > BIAS_TOLERANCE / 10) & (steps < _NEWTON_STEPS)
+        _, gradient, size, steps = carry
+        return ~jnp.all(_is_zero(gradient, size)) & (steps < _NEWTON_STEPS)
 
     def step(carry):
-        bias, gradient, steps = carry
-        _, product = jax.linearize(mean_gradient, bias)
-        change = _conjugate_gradients(product, -gradient)
+        bias, gradient, size, steps = carry
+        _, product = jax.linearize(lambda bias: gradient_and_size(bias)[0], bias)
+        scale = jnp.maximum(jnp.maximum(size, jnp.abs(gradient)), _ROUNDING)
+        change = _conjugate_gradients(product, -gradient, scale)
         # Logits of order 1 are moved by as much at most, where the quadratic model holds.
         largest = jnp.max(jnp.abs(change), axis=1, keepdims=True)
         bias = bias + change * jnp.minimum(1, 2 / jnp.where(largest > 0, largest, 1))
-        return bias, mean_gradient(bias), steps + 1
+        return bias, *gradient_and_size(bias), steps + 1
 
-    bias, *_ = jax.lax.while_loop(more, step, (bias, mean_gradient(bias), 0))
+    bias, *_ = jax.lax.while_loop(more, step, (bias, *gradient_and_size(bias), 0))
     return bias
 
 
-def _conjugate_gradients(product, target: jax.Array) -> jax.Array:
-    """Solves A x = target of each run, [C, K], for a semidefinite A that is block diagonal."""
+def _conjugate_gradients(product, target: jax.Array, scale: jax.Array) -> jax.Array:
+    """Solves A x = target of each run, [C, K], for a semidefinite A that is block diagonal.
+
+    Its diagonal is about `scale`, which the preconditioner is: classes may differ by far.
+    """
 
     def dot(a, b):
         return jnp.sum(a * b, axis=1, keepdims=True)
@@ -139,12 +161,14 @@ def _conjugate_gradients(product, target: jax.Array) -> jax.Array:
         along = product(direction)
         length = divide(square, dot(direction, along))
         x, residual = x + length * direction, residual - length * along
-        new = dot(residual, residual)
-        return x, residual, residual + divide(new, square) * direction, new, steps + 1
+        better = residual / scale
+        new = dot(residual, better)
+        return x, residual, better + divide(new, square) * direction, new, steps + 1
 
-    square = dot(target, target)
+    first = target / scale
+    square = dot(target, first)
     enough, most = _CG_REDUCTION**2 * square, min(_CG_STEPS, 2 * target.shape[1])
-    start = (jnp.zeros_like(target), target, target, square, 0)
+    start = (jnp.zeros_like(target), target, first, square, 0)
     return jax.lax.while_loop(more, step, start)[0]
 
 

@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
 from linear_cifar.data.types import Dataset
+from linear_cifar.engine.training import as_key
 from linear_cifar.evaluation import evaluate_examples
 from linear_cifar.losses import Loss
 from linear_cifar.model import Params
@@ -42,7 +43,7 @@ def stratified_folds(key: jax.Array, labels: ArrayLike, n_folds: int) -> np.ndar
     """
     labels = np.asarray(labels)
     N_FOLDS._replace(high=len(labels)).check("n_folds", n_folds)
-    order = np.asarray(jax.random.permutation(key, len(labels)))
+    order = np.asarray(jax.random.permutation(as_key(key), len(labels)))
     by_class = order[np.argsort(labels[order], kind="stable")]
     folds = np.empty(len(labels), int)
     folds[by_class] = np.arange(len(labels)) % n_folds

@@ -88,7 +88,8 @@ def place(dataset: Dataset, loss: Loss, dtype: Any, mesh: Mesh) -> Placed:
     n = len(dataset.train.labels)
     size = shards.n_padded(n, mesh.size)
     filled = (shards.padded(np.asarray(array), 0, size) for array in dataset.train)
-    examples = Split(*shards.put(tuple(filled), mesh, shards.EXAMPLES))
+    with jax.enable_x64(True):  # as they are stored, in float64 too
+        examples = Split(*shards.put(tuple(filled), mesh, shards.EXAMPLES))
     standardiser = Standardiser(*map(np.asarray, dataset.standardiser))
     basis = find_basis(examples, n, standardiser, dtype, mesh)
     return Placed(examples, standardiser, basis, dataset.n_classes, loss, dtype, mesh)

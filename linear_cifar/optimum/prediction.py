@@ -96,7 +96,8 @@ def bias_distance(
     of_examples = np.concatenate(squares)
     # For softmax the first eigenvalue is 0, that of the constant.
     least = np.linalg.eigvalsh(hessian / len(of_examples))[int(loss is SOFTMAX_CROSS_ENTROPY)]
-    if least <= 0:  # a class without examples has no bias
+    counts = np.bincount(np.asarray(dataset.train.labels), minlength=k)
+    if least <= 0 or not counts.all():  # a class without examples has no bias
         return np.inf
     longest, mean = np.sqrt(of_examples.max()), of_examples.mean()
     linear = 8 * lam * distance**2

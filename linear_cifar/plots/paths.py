@@ -49,7 +49,7 @@ def plot_path(
         panels, (accuracy, loss), ("accuracy", "loss (nats)"), strict=True
     ):
         for i, (label, curve) in enumerate(curves.items()):
-            axes.plot(lam, curve.mean, color=f"C{i}", label=label)
+            axes.plot(lam, curve.mean, color=f"C{i}", label=label, marker=".")
             axes.fill_between(lam, curve.low, curve.high, color=f"C{i}", alpha=0.2, lw=0)
         for (label, value), style in zip(chosen.items(), ("--", ":"), strict=False):
             axes.axvline(value, color="0.3", ls=style, label=f"{label}: λ = {value:.3g}")
@@ -73,14 +73,14 @@ def plot_costs(
     """
     figure = Figure(figsize=(12, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.plot(lam, cost, color="C0", label="optimum")
+    left.plot(lam, cost, color="C0", label="optimum", zorder=1)
     right.plot(lam, gap / cost, color="C0", label="optimum: certified, at most")
     for i, run in enumerate(stopped, 1):
         own: dict[str, Any] = {"color": f"C{i}", "marker": "o", "ls": "", "label": run.name}
         left.plot(run.lam, run.cost, **own)
         right.plot(run.lam, (run.cost - run.optimum) / run.optimum, **own)
     _over_lam(left, "cost (nats)")
-    _over_lam(right, "distance to the least cost, relative")
+    _over_lam(right, "excess over the least cost, relative")
     right.set_yscale("log")
     for axes in (left, right):
         axes.legend()
@@ -134,7 +134,7 @@ def plot_weights_over_lam(
         for axes, image in zip(row, images, strict=True):
             axes.imshow(image, interpolation="nearest")
             axes.set(xticks=[], yticks=[])
-        row[0].set_ylabel(f"λ = {value:.3g}\n∓{largest:.2g}")
+        row[0].set_ylabel(f"λ = {value:.3g}\nfrom −{largest:.2g}\nto {largest:.2g}")
     for axes, name in zip(panels[0], class_names, strict=True):
         axes.set_title(name, fontsize=10)
     figure.suptitle(title, fontsize=11)
