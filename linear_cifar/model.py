@@ -1,17 +1,19 @@
 """The model: one linear layer, s = Wx + b."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 
 class Params(NamedTuple):
-    """The parameters of a linear classifier, or anything of their form (a gradient, say)."""
+    """The parameters of a linear classifier, or anything of their form (a gradient, say).
 
-    weights: jax.Array | np.ndarray  # [K, d], one row a class
-    bias: jax.Array | np.ndarray  # [K]
+    They are JAX arrays, or NumPy ones where they come from `solve` or from disk.
+    """
+
+    weights: Any  # [K, d], one row a class
+    bias: Any  # [K]
 
 
 def init_params(
