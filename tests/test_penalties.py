@@ -1,5 +1,7 @@
 """λ in the terms of others: with their own code, where it is installed."""
 
+import importlib.util
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -93,8 +95,7 @@ def test_alpha_is_sgd_classifier_s(digits, optima):
     assert drift((inputs, labels == 3), weights, bias, 1.1 * alpha) > 1e-4
 
 
-@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
-def test_weight_decay_is_optax_s(digits, optima, loss):
+def check_optax(digits, optima, loss):
     import optax
 
     _, inputs, labels = digits
@@ -106,9 +107,9 @@ def test_weight_decay_is_optax_s(digits, optima, loss):
     assert np.abs(updates.bias).max() < 1e-7
 
 
-@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
-def test_weight_decay_is_pytorch_s(digits, optima, loss):
-    torch = pytest.importorskip("torch")
+def check_torch(digits, optima, loss):
+    import torch
+
     _, inputs, labels = digits
     weights, bias = (torch.tensor(np.array(a), requires_grad=True) for a in optima[loss])
     scores = torch.tensor(inputs) @ weights.T + bias
@@ -127,31 +128,44 @@ def test_weight_decay_is_pytorch_s(digits, optima, loss):
     assert np.abs(bias.detach().numpy() - optima[loss].bias).max() < 1e-7
 
 
-@pytest.mark.filterwarnings("ignore:JAXopt is no longer maintained")
-def test_l2reg_is_jaxopt_s(digits, optima):
-    objective = pytest.importorskip("jaxopt.objective")
+def check_jaxopt(digits, optima, loss):
+    """It has no penalised binary objective: there a step of proximal descent stays."""
+    import jaxopt
+
+    check = {SOFTMAX: check_jaxopt_softmax, BINARY: check_jaxopt_binary}[loss]
+    check(jaxopt, digits, optima[loss])
+
+
+def check_jaxopt_softmax(jaxopt, digits, optimum):
     _, inputs, labels = digits
-    weights, bias = optima[SOFTMAX]
+    weights, bias = optimum
     with jax.numpy_rank_promotion("allow"):
-        gradient = jax.grad(objective.l2_multiclass_logreg_with_intercept)(
+        gradient = jax.grad(jaxopt.objective.l2_multiclass_logreg_with_intercept)(
             (weights.T, bias), elsewhere(LAM, N, K).l2reg.item(), (inputs, labels)
         )
     assert np.abs(gradient[0]).max() < 1e-7
     assert np.abs(gradient[1]).max() < 1e-7
 
 
-@pytest.mark.filterwarnings("ignore:JAXopt is no longer maintained")
-def test_l2reg_of_a_class_is_jaxopt_s(digits, optima):
-    """It has no penalised binary objective: a step of proximal gradient descent stays."""
-    jaxopt = pytest.importorskip("jaxopt")
+def check_jaxopt_binary(jaxopt, digits, optimum):
     _, inputs, labels = digits
     with_one = np.column_stack([inputs, np.ones(N)])
-    start = np.append(optima[BINARY].weights[3], optima[BINARY].bias[3])
+    start = np.append(optimum.weights[3], optimum.bias[3])
     gradient = jax.grad(jaxopt.objective.binary_logreg)(start, (with_one, (labels == 3) * 1))
     l2reg = elsewhere(LAM, N, K, BINARY).l2reg.item()
     weights = jaxopt.prox.prox_ridge((start - gradient)[:-1], l2reg)
     assert np.abs(weights - start[:-1]).max() < 1e-7
     assert np.abs(gradient[-1]) < 1e-7
+
+
+CHECKS = {"optax": check_optax, "torch": check_torch, "jaxopt": check_jaxopt}
+
+
+@pytest.mark.filterwarnings("ignore:JAXopt is no longer maintained")
+@pytest.mark.parametrize("name", [name for name in CHECKS if importlib.util.find_spec(name)])
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_parameters_are_those_of_what_is_installed(digits, optima, name, loss):
+    CHECKS[name](digits, optima, loss)
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
