@@ -142,8 +142,11 @@ def _measured(
     found["weight_norm"] = np.linalg.norm(params.weights, axis=(1, 2))
     for split in SPLITS:
         found |= figures(split, params, dataset, how)
-    of_folds = held_out(params, what.fold[rows], what.folds, dataset, how.loss)
-    return found | dict(zip(HELD_OUT, of_folds, strict=True))
+    found |= {name: np.full(len(rows), np.nan) for name in HELD_OUT}
+    if (what.fold[rows] >= 0).any():  # else it would take a pass for nothing
+        of_folds = held_out(params, what.fold[rows], what.folds, dataset, how.loss)
+        found |= zip(HELD_OUT, of_folds, strict=True)
+    return found
 
 
 def figures(split: str, params: Params, dataset: Dataset, how: Solver) -> dict[str, np.ndarray]:
