@@ -19,9 +19,7 @@ class Path(NamedTuple):
     rows: np.ndarray  # of λ in the table of what was solved, [C]
     columns: dict[str, np.ndarray]  # those of `solving` and of folds, each [C]
     costs: dict[float, float]  # the least cost at every λ, those beside the path too
-    all_optima: dict[
-        str, Any
-    ]  # of those without a fold, too: how many, and how well they converged
+    all_optima: dict[str, Any]  # folds' too: how many, and how well they converged
 
 
 def as_path(what: Problems, columns: dict[str, np.ndarray]) -> Path:

@@ -65,7 +65,7 @@ def main(argv: list[str]) -> int:
             dataset = load_data(FLAGS.split)
         held.begin(_asked(lam, dataset))
         runs = stopping.runs(FLAGS.split, FLAGS.loss)
-        others = list(map(stopping.lam_of, runs))
+        others = [run.lam for run in runs]
         what = solving.problems(lam, others, dataset, _folds(dataset))
         print(f"{len(what.lam)} optima, in {folder}", file=sys.stderr)
         columns, interrupted = solving.solve_all(what, dataset, how, folder / "chunks", watch)

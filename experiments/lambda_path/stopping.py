@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from experiments.common import runs as training
 from experiments.common.progress import Stopwatch
 from experiments.common.settings import Settings
@@ -28,13 +26,8 @@ def runs(split: str, loss: str) -> list[plan.Run]:
         run
         for run in plan.every_run().values()
         if (run.settings.split, run.settings.loss, run.settings.n_epochs) == (split, loss, N_EPOCHS)
-        and lam_of(run) > 0
+        and run.lam > 0
     ]
-
-
-def lam_of(run: plan.Run) -> float:
-    """λ of a run."""
-    return float(np.asarray(run.settings.hyperparameters.lam))
 
 
 def train(chosen: Sequence[plan.Run], dataset: Dataset, watch: Stopwatch) -> list[Stopped]:
@@ -49,6 +42,5 @@ def train(chosen: Sequence[plan.Run], dataset: Dataset, watch: Stopwatch) -> lis
     if any(outcome.interrupted for outcome in outcomes):
         raise KeyboardInterrupt
     return [
-        Stopped(run.title, lam_of(run), outcome)
-        for run, outcome in zip(chosen, outcomes, strict=True)
+        Stopped(run.title, run.lam, outcome) for run, outcome in zip(chosen, outcomes, strict=True)
     ]

@@ -67,7 +67,7 @@ def _every_lam(planned: plan.OptimumPath) -> np.ndarray:
     """λ of a path, with those of the report's runs of its loss and data."""
     low, high, n = plan.PATH_LAM
     spaced = [float(f"{value:.12g}") for value in np.geomspace(low, high, n)]
-    of_runs = [_lam(run) for run in plan.RUNS.values() if _path_of(run) is planned]
+    of_runs = [run.lam for run in plan.RUNS.values() if _path_of(run) is planned]
     return np.unique([*spaced, *(lam for lam in of_runs if lam > 0)])
 
 
@@ -75,10 +75,6 @@ def _path_of(run: plan.Run) -> plan.OptimumPath:
     own = (run.settings.split, run.settings.loss)
     (found,) = (path for path in plan.PATHS.values() if (path.split, path.loss) == own)
     return found
-
-
-def _lam(run: plan.Run) -> float:
-    return float(np.asarray(run.settings.hyperparameters.lam))
 
 
 def read(parts: Path) -> dict[str, Optima]:
@@ -156,10 +152,10 @@ def _distance(name: str, run: Finished, found: Mapping[str, Optima]) -> dict[str
     """A run of the report beside the optimum of its λ, if it has one."""
     planned = plan.RUNS[name]
     cost = float(run.history.train_cost[:, -1].mean())
-    said = {"name": name, "title": planned.title, "lam": _lam(planned), "cost": cost,
+    said = {"name": name, "title": planned.title, "lam": planned.lam, "cost": cost,
             "test_accuracy": _mean(run)}  # fmt: skip
     path = next(p for p in found.values() if p.planned is _path_of(planned))
-    optimum = path.rows.get(_lam(planned))
+    optimum = path.rows.get(planned.lam)
     if optimum is None:  # λ = 0
         return said | dict.fromkeys(("optimum_cost", "distance", "optimum_test_accuracy"))
     return said | {

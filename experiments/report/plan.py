@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+import numpy as np
+
 from experiments.common.settings import Settings
 
 
@@ -13,6 +15,11 @@ class Run(NamedTuple):
     command: str  # that a user would type; the report's run is the same work
     published: float | None = None  # test accuracy in the report
     stable: bool = True  # False where training doesn't converge, and the number is one of many
+
+    @property
+    def lam(self) -> float:
+        """λ, of its hyper-parameters."""
+        return float(np.asarray(self.settings.hyperparameters.lam))
 
 
 class Grid(NamedTuple):
