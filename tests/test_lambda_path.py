@@ -128,7 +128,7 @@ def test_a_path_that_goes_on_has_the_same_files_bit_for_bit(whole, tmp_path, mis
 
 def test_an_interrupt_keeps_the_chunks_that_are_finished(tmp_path):
     out = tmp_path / "path"
-    done = path(out, *PATH, interrupt_at="32/62")
+    done = path(out, *PATH, interrupt_at="44/62")
     assert done.returncode == 130
     assert "optima are finished; the same command with --resume" in done.stderr
     assert not (out / "path.csv").exists()

@@ -24,7 +24,8 @@ from linear_cifar.model import Params
 from linear_cifar.optimum import basis, solve, solver
 from linear_cifar.optimum.batch import descend
 from linear_cifar.optimum.certificate import certify
-from linear_cifar.optimum.placed import place
+from linear_cifar.optimum.examples import Examples
+from linear_cifar.optimum.problem import Problem
 from linear_cifar.optimum.solver import solve_chunks
 from linear_cifar.settings import SettingsError
 
@@ -83,25 +84,17 @@ def test_a_bias_that_is_not_optimal_has_no_certificate(digits):
     shares = np.full((1, 500), 1 / 500)
 
     def gap(params, **settings):
-        split, standardiser = digits.train, digits.standardiser
-        loss = SOFTMAX_CROSS_ENTROPY
-        return certify(
-            params,
-            split,
-            standardiser,
-            shares,
-            np.array([0.1]),
-            loss=loss,
-            mesh=device_mesh(jax.devices()[:1]),
-            **settings,
-        ).gap
+        examples = Examples(digits, device_mesh(jax.devices()[:1]))
+        of_rows = (shares, np.zeros(1, int), np.array([0.1]))
+        return certify(params, examples, *of_rows, SOFTMAX_CROSS_ENTROPY, **settings).gap
 
-    assert gap(found.params) == pytest.approx(found.gap, rel=1e-6)
+    assert gap(found.params, refit_bias=False) == pytest.approx(found.gap, rel=1e-6)
     wrong = Params(found.params.weights, found.params.bias + 1e-3 * np.arange(10))
-    assert np.isinf(gap(wrong))
-    assert gap(wrong, refit_bias=True) == pytest.approx(found.gap, rel=1e-6)
+    assert np.isinf(gap(wrong, refit_bias=False))
+    assert gap(wrong) == pytest.approx(found.gap, rel=1e-6)
     # For softmax it is free up to a constant.
-    assert np.isfinite(gap(Params(found.params.weights, found.params.bias + 1)))
+    shifted = Params(found.params.weights, found.params.bias + 1)
+    assert np.isfinite(gap(shifted, refit_bias=False))
 
 
 def test_weights_of_zero_and_one_leave_examples_out(digits):
@@ -166,11 +159,16 @@ def test_with_few_at_once_there_are_still_several_to_start_from(digits, monkeypa
 
 
 def test_a_start_that_is_worse_than_zero_is_not_used(digits):
-    placed = place(digits, SOFTMAX_CROSS_ENTROPY, jnp.float32, device_mesh(jax.devices()[:1]))
-    runs = placed.of_runs(np.array([0.1]), np.full((1, 500), 1 / 500))
+    mesh = device_mesh(jax.devices()[:1])
+    problem = Problem(digits, SOFTMAX_CROSS_ENTROPY, jnp.float32, mesh)
+    shares = np.full((1, 500), 1 / 500)
+    runs, blocks = (
+        problem.of_runs(np.array([0.1]), shares, np.zeros(1, int)),
+        problem.blocks(shares),
+    )
 
     def end(start):
-        *_, last = descend(placed, runs, start, np.array([1e-6]), 100)
+        *_, last = descend(problem, runs, blocks, start, np.array([1e-6]), 100)
         return last
 
     near = solve([0.2], digits).params
@@ -187,7 +185,8 @@ def test_devices_share_lambda_and_change_nothing(digits):
     alone = solve(LAM, digits, **settings)
     shared = solve(LAM, digits, mesh=device_mesh(), **settings)
     assert shared.converged.all()
-    np.testing.assert_allclose(shared.params.weights, alone.params.weights, atol=1e-6)
+    apart = np.linalg.norm(shared.params.weights - alone.params.weights, axis=(1, 2))
+    assert (apart <= shared.distance + alone.distance).all()
     np.testing.assert_allclose(shared.cost, alone.cost, rtol=1e-12)
 
 
@@ -246,7 +245,7 @@ def test_as_many_devices_as_there_are_give_the_same_to_rounding():
     )
     for costs, passes, converged in others:
         np.testing.assert_allclose(costs, alone[0], rtol=1e-11)
-        assert np.abs(np.subtract(passes, alone[1])).max() <= 2
+        np.testing.assert_allclose(passes, alone[1], rtol=0.1)
         assert all(converged)
 
 
@@ -267,7 +266,7 @@ def test_what_is_not_reached_is_said_not_to_be(digits):
         (0.1, {}, r"lam has to be a list of values, \[C\]"),
         ([0.1], {"weights": np.ones(3)}, r"weights have to be \[500\] or \[1, 500\], not \[3\]"),
         ([0.1], {"weights": -np.ones(500)}, "at least 0"),
-        ([0.1], {"weights": np.zeros(500)}, "not all 0"),
+        ([0.1], {"weights": np.zeros(500)}, "above 0 for an example at least"),
         ([0.1], {"loss": "softmax"}, "loss is 'softmax'"),
         ([0.1], {"tolerance": 0.0}, "tolerance is 0.0: it has to be above 0"),
         ([0.1], {"max_passes": 0}, "max_passes is 0: it has to be at least 1"),

@@ -202,7 +202,8 @@ class _Shown:
         """How many rows are finished, those of the chunk by their estimates."""
         if step.optimum:
             return self._n_done + len(step.rows)
-        return self._n_done + int((step.relative_gap <= self._tolerance).sum())
+        estimated = self._n_done + int((step.relative_gap <= self._tolerance).sum())
+        return min(estimated, self.total - 1)
 
     def describe(self, step: Solving) -> str:
         """How far the chunk is."""

@@ -1,11 +1,12 @@
-"""L-BFGS for many λ at once, in the coordinates of a `Basis`.
+"""L-BFGS for many λ at once, in the coordinates of a `Basis`: one pass over the examples a step.
 
-The logits of the parameters and of a direction are kept, so that a step along the direction needs
-no product with the inputs, however many lengths of it are tried. An iteration is a product of the
-direction with the inputs and one of the new logit gradient with them: a pass over the data.
+A pass gives cost and gradient of every run at the parameters that it tries. A run moves there
+unless the slope along the way tells that it went too far; either way it has learnt the curvature,
+and tries what follows from that. In the coordinates of the basis nearly every step is taken, so
+that a search along it, with the logits at hand or not, would save nothing.
 
-Its preconditioner is diag(c e + 2λ), with c the mean curvature of the loss at the start (softmax:
-(1 − 1/K)/K at zero; Böhning's upper bound is ½, which takes more passes).
+The preconditioner is diag(c e + 2λ), with c the mean curvature of the loss at zero parameters
+(softmax: (1 − 1/K)/K; Böhning's upper bound is ½, which takes more passes).
 
 References:
   J. Nocedal, S. Wright, Numerical Optimization, 2006, Algorithm 7.4.
@@ -16,62 +17,55 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, PartitionSpec
-from jax.typing import ArrayLike
 
 from linear_cifar.engine.devices import AXIS
-from linear_cifar.losses import Loss
 from linear_cifar.model import Params
 from linear_cifar.objective import penalty, penalty_gradient
-from linear_cifar.optimum import shards, weighted
+from linear_cifar.optimum import shards
+from linear_cifar.optimum.passes import Sums
 
 MEMORY = 10  # pairs of steps and changes of the gradient; 20 and 40 save few passes
-# A step is long enough once the slope along it has fallen to this share of that at its start.
-_SLOPE = 0.3
-_TRIES = 12
+# A step went too far where the slope at its end, against that at its beginning, is above this.
+_OVERSHOT = 0.9
 
 
 class OfRuns(NamedTuple):
     """What of a problem belongs to its C runs."""
 
-    lam: jax.Array  # [C]
-    shares: jax.Array  # [C, n], what an example counts; the sum over n is 1
+    lam: Any  # [C]
+    of_row: Any  # [C], which shares of examples they have
     diagonal: Params  # the preconditioner, [C, 1, r] and [C, 1]
-    cost_at_zero: jax.Array  # [C], of zero parameters
-
-
-class Problem(NamedTuple):
-    """What stays the same during a descent of C runs."""
-
-    inputs: jax.Array  # [n, r], rotated
-    labels: jax.Array  # [n]
-    runs: OfRuns
+    cost_at_zero: Any  # [C], of zero parameters
+    free: Any  # 1 where a constant in all biases changes nothing, as with softmax, else 0; a scalar
 
 
 class State(NamedTuple):
     """Where a descent of C runs stands."""
 
     params: Params  # [C, K, r] and [C, K]
-    scores: jax.Array  # [C, K, n], logits
-    by_logit: jax.Array  # [C, K, n], the shares times ∂l/∂s
-    gradient: Params
-    cost: jax.Array  # [C]
-    gap: jax.Array  # [C], which bounds J − J* if only the bias is optimal: ‖∂J/∂W‖²/(4λ)
-    steps: Params  # [C, MEMORY, …], the latest changes of the parameters, in a ring
+    gradient: Params  # there
+    cost: Any  # [C]
+    gap: Any  # [C], which bounds J − J* if only the bias is optimal: ‖∂J/∂W‖²/(4λ)
+    step: Params  # to the parameters that are tried next
+    slope: Any  # [C], along the step
+    n_refused: Any  # [C], steps one after the other
+    steps: Params  # [C, MEMORY, …], the latest ones, in a ring
     changes: Params  # [C, MEMORY, …], and of the gradient
-    inverse: jax.Array  # [C, MEMORY], 1/⟨step, change⟩; 0 where there is none
-    n_steps: jax.Array  # how many were taken, a scalar
+    inverse: Any  # [C, MEMORY], 1/⟨step, change⟩; 0 where there is none
+    n_steps: Any  # how many were tried, a scalar
 
 
 # How they lie on devices.
 _OF_STEPS: Any = PartitionSpec(None, None, None, AXIS)
 _MEMORY = Params(_OF_STEPS, shards.WHOLE)
-RUNS = OfRuns(shards.WHOLE, shards.SHARES, shards.PARAMS, shards.WHOLE)
-_PROBLEM = Problem(shards.EXAMPLES, shards.EXAMPLES, RUNS)
+RUNS = OfRuns(shards.WHOLE, shards.WHOLE, shards.PARAMS, shards.WHOLE, shards.WHOLE)
 _STATE = State(
     shards.PARAMS,
-    shards.LAST,
-    shards.LAST,
+    shards.PARAMS,
+    shards.WHOLE,
+    shards.WHOLE,
     shards.PARAMS,
     shards.WHOLE,
     shards.WHOLE,
@@ -82,54 +76,72 @@ _STATE = State(
 )
 
 
-@partial(jax.jit, static_argnames=("loss", "mesh"))
-def begin(params: Params, problem: Problem, *, loss: Loss, mesh: Mesh) -> State:
-    """The state at some parameters; half a pass, or a whole one where they aren't zero."""
-
-    def of_device(params: Params, problem: Problem) -> State:
-        scores = _scores(params, problem.inputs)
-        by_logit = weighted.logit_gradient(scores, problem.labels, problem.runs.shares, loss)
-        gradient = _gradient(params, by_logit, problem)
-        none = jax.tree.map(lambda a: jnp.zeros((len(a), MEMORY, *a.shape[1:]), a.dtype), params)
-        return State(
-            params,
-            scores,
-            by_logit,
-            gradient,
-            _cost(params, scores, problem, loss),
-            _gap(gradient, problem),
-            none,
-            none,
-            jnp.zeros((len(problem.runs.lam), MEMORY), scores.dtype),
-            jnp.zeros((), jnp.int32),
-        )
-
-    of_devices = shards.on_devices(of_device, mesh, (shards.PARAMS, _PROBLEM), _STATE)
-    return of_devices(params, problem)
+def begin(params: Params, mesh: Mesh) -> State:
+    """The state before the first pass, which is over these parameters, [C, K, r] and [C, K]."""
+    c = len(params.bias)
+    dtype = params.bias.dtype
+    unknown = Params(*(np.full(a.shape, np.nan, dtype) for a in params))
+    zero = Params(*(np.zeros(a.shape, dtype) for a in params))
+    none = Params(*(np.zeros((c, MEMORY, *a.shape[1:]), dtype) for a in params))
+    state = State(
+        params,
+        unknown,
+        np.full(c, np.nan, dtype),
+        np.full(c, np.nan, dtype),
+        zero,
+        np.zeros(c, dtype),
+        np.zeros(c, np.int32),
+        none,
+        none,
+        np.zeros((c, MEMORY), dtype),
+        np.zeros((), np.int32),
+    )
+    return shards.put(state, mesh, _STATE)
 
 
-@partial(jax.jit, static_argnames=("loss", "mesh"), donate_argnames="state")
-def advance(
-    state: State, problem: Problem, goal: jax.Array, limit: int, *, loss: Loss, mesh: Mesh
-) -> tuple[State, jax.Array]:
-    """Iterates until every run has met its goal, at most `limit` times.
+@partial(jax.jit, static_argnames=("mesh", "columns"))
+def tried(state: State, turn: jax.Array | None, *, mesh: Mesh, columns: int) -> Params:
+    """The parameters that the next pass is over, [C, K, columns] and [C, K], on every device.
 
     Args:
-      state: as `begin` or the last `advance` left it; it can't be used any more.
-      problem: which is solved.
-      goal: gap over cost at which a run stops, [C]; the cost is that of the beginning, so that a
-        run may stop a little early.
-      limit: iterations, a scalar.
-      loss: the loss per example.
+      state: of the descent.
+      turn: V [d, r], if the inputs of the pass aren't rotated.
       mesh: the devices.
-
-    Returns:
-      The state, and how many iterations each run took, [C].
+      columns: of the pass's inputs.
     """
-    of_device = partial(_advance, loss=loss)
-    given = (_STATE, _PROBLEM, shards.WHOLE, shards.WHOLE)
-    of_devices = shards.on_devices(of_device, mesh, given, (_STATE, shards.WHOLE))
-    return of_devices(state, problem, goal, limit)
+
+    def of_device(state: State, turn) -> Params:
+        weights, bias = jax.tree.map(jnp.add, state.params, state.step)
+        if turn is None:
+            return Params(shards.gathered(weights)[..., :columns], bias)
+        return Params(shards.total(weights @ turn.T), bias)
+
+    of_devices = shards.on_devices(of_device, mesh, (_STATE, shards.SECOND), shards.WHOLE)
+    return of_devices(state, turn)
+
+
+@partial(jax.jit, static_argnames="mesh", donate_argnames="state")
+def advance(
+    state: State,
+    sums: Sums,
+    runs: OfRuns,
+    turn: jax.Array | None,
+    goal: jax.Array,
+    *,
+    mesh: Mesh,
+) -> State:
+    """Takes the step, or refuses it, and makes the next one.
+
+    Args:
+      state: before the pass; it can't be used any more.
+      sums: of the pass over `tried` parameters, [devices, …].
+      runs: C of them.
+      turn: as for `tried`.
+      goal: gap over cost at which a run stays where it is, [C].
+      mesh: the devices.
+    """
+    given = (_STATE, shards.FIRST, RUNS, shards.SECOND, shards.WHOLE)
+    return shards.on_devices(_advance, mesh, given, _STATE)(state, sums, runs, turn, goal)
 
 
 @jax.jit
@@ -140,57 +152,67 @@ def taken(state: State, runs: OfRuns, rows: jax.Array) -> tuple[State, OfRuns]:
     return state._replace(n_steps=n_steps), runs
 
 
-def _advance(state: State, problem: Problem, goal, limit, *, loss) -> tuple[State, jax.Array]:
-    def unfinished(state: State) -> jax.Array:
-        return state.gap > goal * state.cost
-
-    def more(carry):
-        state, n_taken = carry
-        return jnp.any(unfinished(state)) & (jnp.max(n_taken) < limit)
-
-    def iterate(carry):
-        state, n_taken = carry
-        moving = unfinished(state)
-        return _iterate(state, problem, moving, loss), n_taken + moving
-
-    n_taken = jnp.zeros(len(problem.runs.lam), jnp.int32)
-    state, n_taken = jax.lax.while_loop(more, iterate, (state, n_taken))
-    return state._replace(cost=_cost(state.params, state.scores, problem, loss)), n_taken
-
-
-def _gap(gradient: Params, problem: Problem) -> jax.Array:
-    return _square(gradient.weights) / (4 * problem.runs.lam)
-
-
-def _iterate(state: State, problem: Problem, moving: jax.Array, loss: Loss) -> State:
-    direction = jax.tree.map(
-        lambda a: jnp.where(_wide(moving, a), -a, 0), _preconditioned(state, problem.runs.diagonal)
-    )
-    along = _scores(direction, problem.inputs)
-    length, by_logit = _search(state, direction, along, problem, moving, loss)
-    step = jax.tree.map(lambda a: _wide(length, a) * a, direction)
-    params = jax.tree.map(jnp.add, state.params, step)
-    scores = state.scores + _wide(length, along) * along
-    gradient = _gradient(params, by_logit, problem)
+def _advance(state: State, sums: Sums, runs: OfRuns, turn, goal: jax.Array) -> State:
+    """What a device does; it has its share of the weights' coordinates."""
+    there = jax.tree.map(jnp.add, state.params, state.step)
+    loss, gradient = _joined(sums, there, runs, turn)
+    cost = loss + shards.total(jax.vmap(penalty)(there, runs.lam))
     change = jax.tree.map(jnp.subtract, gradient, state.gradient)
-    product = _dot(step, change)
-    inverse = jnp.where(product > 0, 1 / jnp.where(product > 0, product, 1), 0)
+    slope = _dot(gradient, state.step)
+    refused = ~(slope <= _OVERSHOT * jnp.abs(state.slope))  # NaN is
+    state = _remembering(state, change, slope)
+
+    def chosen(moved, stayed):
+        return jax.tree.map(lambda a, b: jnp.where(_wide(refused, a), b, a), moved, stayed)
+
+    params, gradient, cost = chosen(
+        (there, gradient, cost), (state.params, state.gradient, state.cost)
+    )
+    n_refused = jnp.where(refused, state.n_refused + 1, 0)
+    gap = _square(gradient.weights) / (4 * runs.lam)
+    state = state._replace(
+        params=params, gradient=gradient, cost=cost, gap=gap, n_refused=n_refused
+    )
+    # The first time, what was learnt of the curvature tells enough.
+    length = jnp.where(gap > goal * cost, -(0.5 ** jnp.maximum(n_refused - 1, 0)), 0)
+    direction = _preconditioned(state, runs.diagonal)
+    step = jax.tree.map(lambda a: _wide(length, a).astype(a.dtype) * a, direction)
+    return state._replace(step=step, slope=_dot(gradient, step))
+
+
+def _joined(sums: Sums, params: Params, runs: OfRuns, turn) -> tuple[jax.Array, Params]:
+    """The mean loss [C], and this device's share of the gradient of the cost."""
+    sums = jax.tree.map(lambda a: a[0], sums)
+    if turn is None:
+        size = params.weights.shape[2] * jax.lax.axis_size(AXIS)
+        widths = ((0, 0), (0, 0), (0, size - sums.weights.shape[2]))
+        share = shards.total_share(jnp.pad(sums.weights, widths))
+    else:
+        share = shards.total(sums.weights) @ turn
+    weights = share + penalty_gradient(params.weights, _wide(runs.lam, share))
+    bias = shards.total(sums.bias)
+    # Rounding alone makes a constant here, which would go on growing.
+    bias = bias - runs.free * jnp.mean(bias, axis=1, keepdims=True)
+    return shards.total(sums.loss), Params(weights, bias)
+
+
+def _remembering(state: State, change: Params, slope: jax.Array) -> State:
+    """The state with its latest step in the ring, where the curvature along it is known."""
+    product = slope - state.slope
+    known = (product > 0) & jnp.isfinite(product)
     slot = state.n_steps % MEMORY
 
     def put(memory, latest):
-        return jax.tree.map(lambda m, a: m.at[:, slot].set(a), memory, latest)
+        return jax.tree.map(
+            lambda m, a: m.at[:, slot].set(jnp.where(_wide(known, a), a, 0)), memory, latest
+        )
 
-    return State(
-        params,
-        scores,
-        by_logit,
-        gradient,
-        state.cost,
-        _gap(gradient, problem),
-        put(state.steps, step),
-        put(state.changes, change),
-        state.inverse.at[:, slot].set(inverse),
-        state.n_steps + 1,
+    inverse = jnp.where(known, 1 / jnp.where(known, product, 1), 0)
+    return state._replace(
+        steps=put(state.steps, state.step),
+        changes=put(state.changes, change),
+        inverse=state.inverse.at[:, slot].set(inverse),
+        n_steps=state.n_steps + 1,
     )
 
 
@@ -218,83 +240,23 @@ def _preconditioned(state: State, diagonal: Params) -> Params:
 
     start = (state.gradient, jnp.zeros_like(state.inverse))
     result, weights = jax.lax.fori_loop(0, MEMORY, first, start)
-    result = jax.tree.map(jnp.divide, result, diagonal)
+    scale = _flatness(diagonal, pair)
+    result = jax.tree.map(lambda a, b: _wide(scale, a) * a / b, result, diagonal)
     return jax.lax.fori_loop(0, MEMORY, second, result)
 
 
-def _search(
-    state: State,
-    direction: Params,
-    along: jax.Array,
-    problem: Problem,
-    moving: jax.Array,
-    loss: Loss,
-) -> tuple[jax.Array, jax.Array]:
-    """Lengths [C] along the direction at which the slope is small, and the logit gradient there.
+def _flatness(diagonal: Params, pair) -> jax.Array:
+    """How much flatter the cost is along the latest change than the preconditioner has it, [C].
 
-    It begins with 1 and goes on by Newton's method, within what the signs of the slope leave over;
-    the cost is convex.
+    At least 1: confident predictions have less curvature than those at zero, and features on which
+    they are take half of the passes by this. Less than 1 would mend what the pairs mend already.
     """
-    lam, shares = problem.runs.lam, problem.runs.shares
-    squared = _square(direction.weights)
-    across = shards.total(jnp.sum(state.params.weights * direction.weights, axis=(1, 2)))
-
-    def along_it(by_logit):
-        return shards.total(jnp.sum(by_logit * along, axis=(1, 2)))
-
-    def look(length):
-        scores = state.scores + _wide(length, along) * along
-        by_logit = weighted.logit_gradient(scores, problem.labels, shares, loss)
-        return by_logit, along_it(by_logit) + penalty_gradient(across + length * squared, lam)
-
-    at_start = jnp.abs(along_it(state.by_logit) + penalty_gradient(across, lam))
-
-    def unfinished(slope):
-        return moving & ~(jnp.abs(slope) <= _SLOPE * at_start)
-
-    def more(carry):
-        _, _, slope, _, _, tries = carry
-        return jnp.any(unfinished(slope)) & (tries < _TRIES)
-
-    def again(carry):
-        length, _, slope, low, high, tries = carry
-        scores = state.scores + _wide(length, along) * along
-        products = weighted.hessian_product(scores, along, problem.labels, shares, loss)
-        bend = along_it(products) + penalty_gradient(squared, lam)
-        low, high = jnp.where(slope < 0, length, low), jnp.where(slope < 0, high, length)
-        newton = length - slope / bend
-        middle = jnp.where(jnp.isinf(high), 4 * length, (low + high) / 2)
-        inside = (newton > low) & (newton < high)
-        length = jnp.where(unfinished(slope), jnp.where(inside, newton, middle), length)
-        by_logit, slope = look(length)
-        return length, by_logit, slope, low, high, tries + 1
-
-    one = jnp.ones_like(at_start)
-    start = (one, *look(one), jnp.zeros_like(one), jnp.full_like(one, jnp.inf), 0)
-    length, by_logit, *_ = jax.lax.while_loop(more, again, start)
-    return length, by_logit
+    _, change, inverse = pair(0)
+    ratio = inverse * _dot(change, jax.tree.map(jnp.divide, change, diagonal))
+    return jnp.maximum(1, 1 / jnp.where(ratio > 0, ratio, 1))
 
 
-def _scores(params: Params, inputs: jax.Array) -> jax.Array:
-    weights = shards.gathered(params.weights)
-    c, k, r = weights.shape
-    return (weights.reshape(c * k, r) @ inputs.T).reshape(c, k, -1) + params.bias[..., None]
-
-
-def _gradient(params: Params, by_logit: jax.Array, problem: Problem) -> Params:
-    c, k, n = by_logit.shape
-    weights = (by_logit.reshape(c * k, n) @ problem.inputs).reshape(c, k, -1)
-    of_penalty = penalty_gradient(params.weights, _wide(problem.runs.lam, weights))
-    bias = shards.total(jnp.sum(by_logit, axis=-1))
-    return Params(shards.total_share(weights) + of_penalty, bias)
-
-
-def _cost(params: Params, scores: jax.Array, problem: Problem, loss: Loss) -> jax.Array:
-    losses = weighted.mean_loss(scores, problem.labels, problem.runs.shares, loss)
-    return shards.total(losses + jax.vmap(penalty)(params, problem.runs.lam))
-
-
-def _square(weights: ArrayLike) -> jax.Array:
+def _square(weights: jax.Array) -> jax.Array:
     """‖·‖² of each run, [C]."""
     return shards.total(jnp.sum(jnp.square(weights), axis=(1, 2)))
 

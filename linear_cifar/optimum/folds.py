@@ -12,7 +12,7 @@ from linear_cifar.engine.training import as_key
 from linear_cifar.evaluation import evaluate_examples
 from linear_cifar.losses import Loss
 from linear_cifar.model import Params
-from linear_cifar.optimum.solver import DEFAULTS, Optimum, check_lam, solve
+from linear_cifar.optimum.solver import DEFAULTS, Optimum, Weights, check_lam, solve
 from linear_cifar.settings import Setting
 
 N_FOLDS = Setting("folds of a stratified cross-validation of the training examples", low=2)
@@ -50,7 +50,7 @@ def stratified_folds(key: jax.Array, labels: ArrayLike, n_folds: int) -> np.ndar
     return folds
 
 
-def fitted_to(folds: np.ndarray, of_row: np.ndarray) -> np.ndarray:
+def fitted_to(folds: np.ndarray, of_row: np.ndarray) -> Weights:
     """The examples that rows are fitted to, as weights of `solve`: those of all other folds.
 
     Args:
@@ -58,9 +58,10 @@ def fitted_to(folds: np.ndarray, of_row: np.ndarray) -> np.ndarray:
       of_row: the fold that a row leaves out, [R]; −1 leaves none out.
 
     Returns:
-      Weights [R, n], bool.
+      `Weights` of true and false.
     """
-    return folds[None] != of_row[:, None]
+    left_out, place = np.unique(of_row, return_inverse=True)
+    return Weights(folds[None] != left_out[:, None], place)
 
 
 def held_out(
@@ -76,7 +77,7 @@ def held_out(
       loss: the loss per example.
     """
     measured: Any = evaluate_examples(params, dataset.train, dataset.standardiser, loss)
-    left_out = ~fitted_to(folds, of_row)
+    left_out = folds[None] == of_row[:, None]
     count = np.where(left_out.any(axis=1), left_out.sum(axis=1), np.nan)
     of_rows = (np.sum(np.asarray(a, float), axis=1, where=left_out) / count for a in measured)
     loss_of_rows, accuracy = of_rows

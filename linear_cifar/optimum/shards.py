@@ -1,8 +1,8 @@
-"""How the arrays of a descent lie on devices: each has its examples and its share of every weight.
+"""How the arrays of a descent lie on devices, and what the devices tell each other.
 
-A product with the inputs gathers the weights, and one of a gradient with them is summed between the
-devices, each of which gets its share of the sum. So the data and all else stand once in the memory
-of all devices together.
+Examples are split over the devices. Each sums over its own; then the sums are added up, and each
+device keeps its share of the weights' coordinates, which is all that its part of the descent needs.
+Logits are never exchanged.
 """
 
 from collections.abc import Callable
@@ -14,16 +14,13 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jax.typing import ArrayLike
 
-from linear_cifar.data.types import Split
 from linear_cifar.engine.devices import AXIS, place
 from linear_cifar.model import Params
 
-_BLOCK = 500  # examples standardised at a time, at most
-
-EXAMPLES: Any = PartitionSpec(AXIS)  # [n, …]
-LAST: Any = PartitionSpec(None, None, AXIS)  # [C, K, n] by examples; [C, K, r] by weights
+FIRST: Any = PartitionSpec(AXIS)  # [n, …] by examples; [devices, …] of sums
+SECOND: Any = PartitionSpec(None, AXIS)  # [D, n]
+LAST: Any = PartitionSpec(None, None, AXIS)  # [C, K, r] by coordinates
 WHOLE: Any = PartitionSpec()
-SHARES: Any = PartitionSpec(None, AXIS)  # [C, n]
 PARAMS = Params(LAST, WHOLE)  # [C, K, r] and [C, K]
 
 
@@ -61,15 +58,6 @@ def padded(array: np.ndarray, axis: int, size: int) -> np.ndarray:
     return np.pad(array, widths) if widths[axis][1] else array
 
 
-def n_padded(n: int, n_devices: int) -> int:
-    """The number of examples with those that fill up: equal blocks on every device."""
-    on_each = -(-n // n_devices)
-    n_blocks = -(-on_each // _BLOCK)
-    return n_devices * n_blocks * -(-on_each // n_blocks)
-
-
-def blocks(examples: Split) -> tuple[int, int]:
-    """How many blocks a device's examples make, and of how many examples."""
-    n = len(examples.labels)
-    n_blocks = -(-n // _BLOCK)
-    return n_blocks, n // n_blocks
+def multiple(size: int, mesh: Mesh) -> int:
+    """The least multiple of the number of devices that is not below the size."""
+    return -(-size // mesh.size) * mesh.size

@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
+from linear_cifar.data.on_disk import OnDisk
 from linear_cifar.data.types import Dataset
 from linear_cifar.engine.devices import device_mesh
 from linear_cifar.engine.plan import Chunk
@@ -18,14 +19,13 @@ from linear_cifar.model import Params
 from linear_cifar.optimizers import Hyperparameters
 from linear_cifar.optimum import descent
 from linear_cifar.optimum.batch import descend
-from linear_cifar.optimum.certificate import Certified
-from linear_cifar.optimum.placed import Placed, place
+from linear_cifar.optimum.certificate import Certified, certify
+from linear_cifar.optimum.problem import Problem
 from linear_cifar.settings import Setting, SettingsError, settings_of
 
 # Runs at a time: their products fill the matrix unit, and neighbours are finished at about a time.
 _AT_ONCE = 16
 _FIRSTS = 8  # λ that start the others, at least
-_MEMORY_BYTES = 2**28  # of logits, their gradients and the memory of the descent
 _ROOM = 1e12  # times the least number of a dtype, of λ; and likewise below the largest
 _SAFETY = 0.4  # of the tolerance, at which an estimate counts as good
 
@@ -39,12 +39,22 @@ class Solver(NamedTuple):
     ] = 1e-6
     max_passes: Annotated[int, Setting("passes over the data for a λ", low=1)] = 1000
     dtype: Any = jnp.float32  # of the descent
+    memory_bytes: Annotated[
+        int, Setting("bytes that descents may keep, which bounds how many λ go at once", low=1)
+    ] = 2**28
 
 
 DEFAULTS = Solver()
 # Separable classes are ever better separated.
 LAM = settings_of(Hyperparameters)["lam"]
 LAM = LAM._replace(help=f"{LAM.help}, without which it may have no minimum", low=None, above=0)
+
+
+class Weights(NamedTuple):
+    """Weights of examples of R rows, many of which have the same, as those of a fold."""
+
+    distinct: np.ndarray  # [D, n]
+    of_row: np.ndarray  # [R], below D
 
 
 class Optimum(NamedTuple):
@@ -72,10 +82,11 @@ def solve(
     dataset: Dataset,
     *,
     loss: Loss = DEFAULTS.loss,
-    weights: ArrayLike | None = None,
+    weights: ArrayLike | Weights | None = None,
     tolerance: float = DEFAULTS.tolerance,
     max_passes: int = DEFAULTS.max_passes,
     dtype: Any = DEFAULTS.dtype,
+    memory_bytes: int = DEFAULTS.memory_bytes,
     mesh: Mesh | None = None,
 ) -> Optimum:
     """Minimises the cost over the training examples for every λ, and certifies how well.
@@ -94,6 +105,8 @@ def solve(
       max_passes: over the data for each λ, without that of the certificate; what isn't finished
         then is not `converged`.
       dtype: floating type of the descent; float32 gets to a gap of about 1e-12 of the cost.
+      memory_bytes: that descents may keep, which bounds how many λ go at once; the examples aren't
+        among them.
       mesh: devices that share the examples; None for the first one.
 
     Raises:
@@ -108,7 +121,7 @@ def solve(
       >>> found.converged.tolist(), found.params.weights.shape
       ([True, True], (2, 2, 4))
     """
-    how = Solver(loss, tolerance, max_passes, dtype)
+    how = Solver(loss, tolerance, max_passes, dtype, memory_bytes)
     solving = solve_chunks(lam, dataset, how, weights=weights, mesh=mesh)
     found = [(step.rows, step.optimum) for step in solving if step.optimum]
     order = np.argsort([row for rows, _ in found for row in rows])
@@ -121,7 +134,7 @@ def solve_chunks(
     dataset: Dataset,
     how: Solver = DEFAULTS,
     *,
-    weights: ArrayLike | None = None,
+    weights: ArrayLike | Weights | None = None,
     mesh: Mesh | None = None,
     finished: Mapping[int, Params] | None = None,
 ) -> Iterator[Solving]:
@@ -131,7 +144,7 @@ def solve_chunks(
       lam: as for `solve`.
       dataset: as for `solve`.
       how: what `solve` takes as keywords.
-      weights: as for `solve`.
+      weights: as for `solve`; or `Weights`, which take less memory.
       mesh: as for `solve`.
       finished: rows of λ to leave out, with their parameters [K, d] and [K], float64; the others
         give the same bits with and without them.
@@ -148,45 +161,58 @@ def solve_chunks(
     lam, weights = _checked(lam, weights, len(dataset.train.labels))
     _check_fits(lam, how.dtype)
     finished = finished or {}
-    firsts, others = _chunks(lam, weights, _at_once(dataset))
+    totals = weights.distinct.sum(axis=1, dtype=np.float64)
+    firsts, others = _chunks(lam, totals[weights.of_row], *_at_once(dataset, how.memory_bytes))
     if len(finished) == len(lam):
         return
     mesh = device_mesh(jax.devices()[:1]) if mesh is None else mesh
-    placed = place(dataset, how.loss, how.dtype, mesh)
+    problem = Problem(dataset, how.loss, how.dtype, mesh)
     known = {row: finished[row] for chunk in firsts for row in chunk.rows if row in finished}
     for chunk in (*firsts, *others):
         if not set(chunk.rows) - finished.keys():
             continue
         rows = np.array(chunk.padded)
         guess = None if chunk in firsts else _between(lam, known, lam[rows])
-        for step in _solve_chunk(placed, chunk, lam[rows], _shares(weights[rows]), guess, how):
+        for step in _solve_chunk(problem, chunk, lam[rows], _shares(weights, rows), guess, how):
             if step.optimum and chunk in firsts:
                 params = zip(*step.optimum.params, strict=True)
                 known |= zip(chunk.rows, itertools.starmap(Params, params), strict=True)
             yield step
 
 
-def _at_once(dataset: Dataset) -> int:
-    """How many runs to solve at once, within a bound on memory."""
-    numbers = 10 * len(dataset.train.labels) + 2 * descent.MEMORY * dataset.n_features
-    return max(1, min(_AT_ONCE, _MEMORY_BYTES // (4 * dataset.n_classes * numbers)))
+def _at_once(dataset: Dataset, memory_bytes: int) -> tuple[int, int]:
+    """How many runs to solve at once at most: of the first ones, and of the others.
+
+    From a disk the others go all together, as far as there is memory: their passes are one.
+    """
+    of_run = 4 * 2 * (descent.MEMORY + 4) * dataset.n_classes * dataset.n_features
+    most = max(1, memory_bytes // of_run)
+    few = min(_AT_ONCE, most)
+    return few, most if isinstance(dataset.train.inputs, OnDisk) else few
 
 
-def _chunks(lam: np.ndarray, weights: np.ndarray, at_once: int) -> tuple[list[Chunk], list[Chunk]]:
+def _chunks(
+    lam: np.ndarray, totals: np.ndarray, few: int, most: int
+) -> tuple[list[Chunk], list[Chunk]]:
     """Chunks with some λ from end to end, to start the others, and those, the largest λ first.
 
-    Of rows that share their λ, as folds do, the one with the most examples speaks for all.
+    Of rows that share their λ, as folds do, the one with the most examples (the largest total of
+    weights) speaks for all.
     """
-    order = np.lexsort((-weights.sum(axis=1, dtype=np.float64), -lam))
-    n_chunks = -(-len(order) // at_once)
-    size = -(-len(order) // n_chunks)
+    order = np.lexsort((-totals, -lam))
+    size = _even(len(order), few)
     n_firsts = size * -(-min(_FIRSTS, len(order)) // size)
     is_first = np.diff(lam[order], prepend=np.inf) < 0
     distinct, rest = np.flatnonzero(is_first), np.flatnonzero(~is_first)
     spread = np.linspace(0, len(distinct) - 1, min(n_firsts, len(distinct))).round().astype(int)
     places = np.concatenate([distinct[spread], rest[: n_firsts - len(spread)]])
     firsts, others = order[places].tolist(), np.delete(order, places).tolist()
-    return _cut(firsts, size), _cut(others, size)
+    return _cut(firsts, size), _cut(others, size if most == few else _even(len(others), most))
+
+
+def _even(n: int, most: int) -> int:
+    """The size of chunks of about equal size, of at most so many."""
+    return -(-n // -(-n // most)) if n else 1
 
 
 def _cut(rows: list[int], size: int) -> list[Chunk]:
@@ -209,25 +235,26 @@ def _between(lam: np.ndarray, known: Mapping[int, Params], wanted: np.ndarray) -
 
 
 def _solve_chunk(
-    placed: Placed,
+    problem: Problem,
     chunk: Chunk,
     lam: np.ndarray,
-    shares: np.ndarray,
+    shares: Weights,
     guess: Params | None,
     how: Solver,
 ) -> Iterator[Solving]:
     """Descends until the estimates are good, certifies, and goes on where that was too early."""
     n, passes = len(chunk.rows), np.zeros(len(lam), int)
-    runs = placed.of_runs(lam, shares)
+    runs, blocks = problem.of_runs(lam, *shares), problem.blocks(shares.distinct)
     goal = np.full(len(lam), _SAFETY * how.tolerance)
     found, start = None, guess
     while True:
-        for step in descend(placed, runs, start, goal, how.max_passes - passes.max()):
+        limit = how.max_passes - passes.max()
+        for step in descend(problem, runs, blocks, start, goal, limit):
             yield Solving(chunk.rows, (passes + step.passes)[:n], step.relative_gap[:n], None)
         assert step.params is not None
-        latest = placed.certified(step.params, shares, lam)
+        latest = certify(problem.back(step.params), problem.examples, *shares, lam, how.loss)
         passes = passes + step.passes + (goal < np.inf)
-        better = np.asarray(latest.gap) < (np.inf if found is None else 0.9 * found.gap)
+        better = latest.gap < (np.inf if found is None else 0.9 * found.gap)
         found = latest if found is None else _where(better, latest, found)
         converged = found.gap <= how.tolerance * found.cost
         if (converged | ~better).all() or passes.max() >= how.max_passes:
@@ -277,19 +304,29 @@ def check_lam(lam: ArrayLike) -> np.ndarray:
     return lam
 
 
-def _checked(lam: ArrayLike, weights: ArrayLike | None, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """λ [C] and the weights of examples [C, n]."""
+def _checked(
+    lam: ArrayLike, weights: ArrayLike | Weights | None, n: int
+) -> tuple[np.ndarray, Weights]:
+    """λ [C] and the weights of examples."""
     lam = check_lam(lam)
-    weights = np.ones(n, bool) if weights is None else np.asarray(weights)
-    if weights.shape not in ((n,), (len(lam), n)):
-        raise SettingsError(
-            f"weights have to be [{n}] or [{len(lam)}, {n}], not {list(weights.shape)}"
-        )
-    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any(axis=-1).all()):
-        raise SettingsError("weights have to be finite, at least 0, and not all 0")
-    return lam, np.broadcast_to(weights, (len(lam), n))
+    if not isinstance(weights, Weights):
+        distinct = np.ones(n, bool) if weights is None else np.asarray(weights)
+        if distinct.shape not in ((n,), (len(lam), n)):
+            shape = list(distinct.shape)
+            raise SettingsError(f"weights have to be [{n}] or [{len(lam)}, {n}], not {shape}")
+        of_row = np.arange(len(lam)) if distinct.ndim == 2 else np.zeros(len(lam), int)
+        weights = Weights(np.atleast_2d(distinct), of_row)
+    for of in weights.distinct:
+        if of.dtype.kind not in "biuf" or not np.isfinite(of).all() or (of < 0).any():
+            raise SettingsError("weights have to be numbers, finite and at least 0")
+        if not of.any():
+            raise SettingsError("weights have to be above 0 for an example at least")
+    return lam, weights
 
 
-def _shares(weights: np.ndarray) -> np.ndarray:
-    """Weights [C, n] with a sum of 1 over n, float64."""
-    return weights / weights.sum(axis=1, keepdims=True, dtype=np.float64)
+def _shares(weights: Weights, rows: np.ndarray) -> Weights:
+    """The weights of some rows, with a sum of 1 over n, float64."""
+    used, of_row = np.unique(weights.of_row[rows], return_inverse=True)
+    largest = weights.distinct[used].max(axis=1, keepdims=True)  # a sum may overflow
+    distinct = weights.distinct[used] / largest
+    return Weights(distinct / distinct.sum(axis=1, keepdims=True, dtype=np.float64), of_row)

@@ -1,6 +1,6 @@
 """The mean loss of C runs over weighted examples, as a function of their logits [C, K, n].
 
-Shares [C, n] say what an example counts; their sum over n is 1.
+Shares [C, n] say what an example counts; their sum over all n is 1.
 """
 
 import jax
@@ -23,21 +23,13 @@ def logit_gradient(
     return jnp.moveaxis(gradients, -1, 1) * shares[:, None]
 
 
-def hessian_product(
-    scores: jax.Array, along: jax.Array, labels: jax.Array, shares: jax.Array, loss: Loss
-) -> jax.Array:
-    """Its Hessian times `along`, [C, K, n]."""
-    of = (labels, shares, loss)
-    _, products = jax.jvp(lambda scores: logit_gradient(scores, *of), (scores,), (along,))
-    return products
+def hessian(scores: jax.Array, labels: jax.Array, shares: jax.Array, loss: Loss) -> jax.Array:
+    """Its Hessian in a bias that is added to all logits, [C, K, K], a column at a time."""
 
+    def column(k: jax.Array) -> jax.Array:
+        along = jnp.zeros_like(scores).at[:, k].set(1)
+        of = (labels, shares, loss)
+        _, products = jax.jvp(lambda scores: logit_gradient(scores, *of), (scores,), (along,))
+        return jnp.sum(products, axis=-1)
 
-def curvature(scores: jax.Array, labels: jax.Array, shares: jax.Array, loss: Loss) -> jax.Array:
-    """The mean over examples of ∂²l/∂s_k², [C], with k = 0, 1, …, K − 1, 0, … one after another.
-
-    Where all classes are alike, as at equal logits, that is the mean over classes too.
-    """
-    _, n_classes, n = scores.shape
-    turns = jnp.arange(n_classes)[:, None] == jnp.arange(n)[None] % n_classes
-    along = jnp.broadcast_to(turns, scores.shape).astype(scores.dtype)
-    return jnp.sum(along * hessian_product(scores, along, labels, shares, loss), axis=(1, 2))
+    return jnp.moveaxis(jax.lax.map(column, jnp.arange(scores.shape[1])), 0, -1)
