@@ -12,12 +12,14 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
+from commands import check_every_file, only_line, run
 from conftest import assert_close
 from safetensors.numpy import save_file
 
-from linear_cifar import SettingsError, load_features, with_validation
+from linear_cifar import SettingsError, load_features, records, with_validation
 from linear_cifar.data import DataError, fit_standardiser, on_disk
 from linear_cifar.data.on_disk import OnDisk
+from linear_cifar.data.types import STANDARDISE
 
 N, D = 60, 7
 SPLITS = ("train", "validation", "test")
@@ -204,7 +206,7 @@ def test_the_largest_splits_stay_on_disk_first(tmp_path):
 
 def test_inputs_on_disk_are_not_taken_for_an_array(tmp_path):
     data = whole(SINGLE["npy"](tmp_path, *examples()), memory_gb=1e-9)
-    with pytest.raises(DataError, match="are on disk"):
+    with pytest.raises(DataError, match="are left on disk"):
         np.asarray(data.train.inputs)
     with pytest.raises(IndexError, match="step 1"):
         data.train.inputs[::2]
@@ -738,3 +740,100 @@ def test_real_features_are_read_whole(features_dir):
     columns = [block[:, 0] for _, block in on_disk.blocks(both)]
     raw = np.load(features_dir / "train_features.npy", mmap_mode="r")[:, 0]
     assert np.array_equal(np.sort(np.concatenate(columns)), np.sort(raw))
+
+
+@pytest.fixture
+def words(tmp_path):
+    """A command's flags for features that it can be trained on, and where it writes."""
+    inputs, labels = examples(200)
+    inputs[np.arange(200), labels] += 40
+    path = save_npz(tmp_path / "mine.npz", x=inputs, y=np.array(["a", "b", "c"])[labels])
+    return f"--features={path}", f"--output_dir={tmp_path / 'run'}"
+
+
+COMMANDS = {
+    "baseline": ("--n_epochs=2", "--normalise_rows"),
+    "step_decay": ("--n_epochs=2", "--standardise=centre"),
+    "loss_comparison": ("--n_epochs=2", "--batch_size=20"),
+    "grid_search": ("--n_epochs=1", "--batch_size=20", "--lam=0", "--seed=3"),
+    "sweep": ("--n_epochs=1", "--lam=0,1", "--learning_rate=0.01", "--refit"),
+    "lambda_path": ("--lam=0.1,1", "--n_folds=2"),
+}
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_takes_features_and_says_what_it_took_for_what(tmp_path, words, command):
+    done = run(f"experiments.{command}", *words, *COMMANDS[command])
+    assert done.returncode == 0, done.stderr
+    assert (
+        "note: mine.npz: inputs are x, labels y; of its 200 training examples 16 validate and 4"
+        in (done.stderr)
+    )
+    assert "mine.npz" in done.stdout
+    result = records.read_result(tmp_path / "run")
+    assert result["dataset"]["name"] == "mine.npz"
+    assert result["dataset"]["sizes"] == {"train": 144, "validation": 16, "test": 40}
+    assert "split" not in result
+    assert not list(tmp_path.rglob("weights*.png"))
+    check_every_file(tmp_path / "run")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_without_validation_and_test_examples_a_run_says_nothing_of_them(tmp_path, words):
+    none = ("--validation_fraction=0", "--test_fraction=0")
+    done = run("experiments.baseline", *words, *none, "--n_epochs=2")
+    assert done.returncode == 0, done.stderr
+    told = done.stdout.split("written to")[0]
+    for word in ("nan", "validation", "test", "diverged"):
+        assert word not in told
+    assert "nan" not in done.stderr
+    result = records.read_result(tmp_path / "run")
+    assert not result["diverged"]
+    assert "validation_accuracy" not in result
+    assert result["test_accuracy_by_class"] is None
+
+
+@pytest.mark.parametrize(
+    ("command", "more", "message"),
+    [
+        ("baseline", ["--dataset=cifar10"], "--dataset can't go with --features"),
+        ("baseline", ["--data_dir=here"], "--data_dir can't go with --features"),
+        ("sweep", ["--split=full"], "--split can't go with --features"),
+        ("sweep", ["--validation_fraction=0"], "mine.npz has no validation examples, which this"),
+        ("lambda_path", ["--test_fraction=0"], "mine.npz has no test examples, which this"),
+        (
+            "baseline",
+            ["--memory_gb=1e-9"],
+            "are left on disk, where this takes them in memory only",
+        ),
+        ("baseline", ["--inputs_name=z"], "has no train inputs called 'z': it has 'x', 'y'"),
+    ],
+)
+def test_what_does_not_go_with_features_is_one_line(words, command, more, message):
+    assert message in only_line(run(f"experiments.{command}", *words, *more))
+
+
+def test_how_features_are_read_is_refused_without_them(tmp_path):
+    done = run("experiments.baseline", "--standardise=none", f"--output_dir={tmp_path / 'run'}")
+    assert only_line(done) == "error: --standardise is read with --features only"
+
+
+@pytest.mark.parametrize("command", ["full_data", "report", "gradient_check", "benchmark"])
+def test_a_command_of_cifar10_alone_takes_no_features(words, command):
+    done = run(f"experiments.{command}", *words)
+    assert done.returncode == 1
+    assert "Unknown command line flag 'features'" in done.stderr
+
+
+@pytest.mark.parametrize("flag", ["--test_fraction=1", "--memory_gb=0", "--standardise=maybe"])
+def test_a_flag_out_of_its_range_is_refused_by_name(words, flag):
+    done = run("experiments.baseline", *words, flag)
+    assert done.returncode == 1
+    assert flag.split("=")[0] in done.stderr
+
+
+def test_data_standardised_otherwise_are_other_data(tmp_path):
+    path = SINGLE["npz"](tmp_path, *examples())
+    checksums = {load_features(path, standardise=how).sha256 for how in STANDARDISE}
+    assert len(checksums) == 3

@@ -358,7 +358,7 @@ def _notice(name: str, found: dict[str, Examples], parts: dict[str, Split], seed
     """What was guessed and done."""
     words = ["{}: inputs are {}, labels {}".format(name, *found["train"].names)]
     taken = [
-        f"{len(parts[split].labels)} {verb}"
+        f"{len(parts[split].labels) or 'none'} {verb}"
         for split, verb in (("validation", "validate"), ("test", "test"))
         if split not in found
     ]

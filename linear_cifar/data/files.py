@@ -160,6 +160,8 @@ def _header(where: str, file) -> tuple[tuple[int, ...], bool, np.dtype]:
     if read is None:
         raise DataError(f"{where} version {version} of the format is for structured arrays only")
     shape, fortran, dtype = read(file)
+    if any(length < 0 for length in shape):
+        raise DataError(f"{where} the file is damaged: it says that its shape is {shape}")
     if dtype.hasobject:
         raise DataError(
             f"{where} it holds Python objects, which are not read: save numbers or text"

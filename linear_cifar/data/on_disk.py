@@ -72,8 +72,8 @@ class OnDisk:
 
     def __array__(self, *_: Any, **__: Any) -> np.ndarray:
         raise DataError(
-            f"inputs {list(self.shape)} are on disk, and this takes them in memory: give it more "
-            "memory"
+            f"inputs {list(self.shape)} are left on disk, where this takes them in memory only: "
+            "memory_gb allows them more"
         )
 
     def take(self, rows: np.ndarray) -> "OnDisk":

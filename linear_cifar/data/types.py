@@ -96,8 +96,11 @@ class Dataset:
 
     @cached_property
     def sha256(self) -> str:
-        """The checksum of all inputs and labels, in hexadecimal; it tells data apart."""
-        digest = hashlib.sha256()
+        """The checksum of all inputs and labels, in hexadecimal; it tells data apart.
+
+        Of what is standardised in another way than usual it is another one.
+        """
+        digest = hashlib.sha256(b"" if self.standardise == "scale" else self.standardise.encode())
         for split in (self.train, self.validation, self.test):
             for _, block in blocks(split.inputs):
                 # As bytes, for numpy's buffers don't know bfloat16.
