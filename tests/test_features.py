@@ -662,7 +662,12 @@ BAD = {
         {"test_fraction": 0.9},
         "array y: class rare has no example left to train",
     ),
-    "a double compressed": (
+    "a vector after a matrix": (
+        lambda f: save_npz(f / "a.npz", x_test=X, y_test=Y, x_train=X[:, 0], y_train=Y),
+        {},
+        r"array x_train: inputs have to be an array \[n, d\]",
+    ),
+    "a compressed vector": (
         lambda f: SINGLE["compressed npz"](f, X[:, 0], Y),
         {},
         r"array x: inputs have to be an array \[n, d\]",

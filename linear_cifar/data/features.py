@@ -4,13 +4,14 @@ import os
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from linear_cifar.data import checks
 from linear_cifar.data.arrays import computable
+from linear_cifar.data.division import check_left, divide
 from linear_cifar.data.errors import DataError
 from linear_cifar.data.files import Stored, reader, too_large
+from linear_cifar.data.labels import number_classes
 from linear_cifar.data.layout import Examples, find_examples
 from linear_cifar.data.on_disk import OnDisk
 from linear_cifar.data.types import STANDARDISE, Dataset, Split, fit_standardiser
@@ -132,11 +133,14 @@ def load_features(
     most_bytes = _machine_bytes() / 2 if memory_gb is None else memory_gb * 1e9
     given = {"inputs": inputs_name, "labels": labels_name}
     found = find_examples(path, given, most_bytes)
-    for examples in found.values():
-        _check_form(examples, found["train"].inputs)
-    codes, class_names = _classes(found)
-    rows = _divided(codes, how, seed)
-    _check_left(found["train"].labels.where, codes["train"][rows["train"]], class_names)
+    for split in SPLITS:  # the training examples first, which the others have to match
+        if split in found:
+            _check_form(found[split], found["train"].inputs)
+    codes, class_names = number_classes(
+        {split: examples.labels for split, examples in found.items()}
+    )
+    rows = divide(codes, {"test": test_fraction, "validation": validation_fraction}, seed)
+    check_left(found["train"].labels.where, codes["train"][rows["train"]], class_names)
     parts = _parts(found, codes, rows, how.normalise_rows, most_bytes)
     where = found["train"].inputs.where
     checks.check_varied(where, parts["train"].inputs)
@@ -184,104 +188,6 @@ def _check_form(examples: Examples, train: Stored) -> None:
 def _dtype(inputs: Stored) -> np.dtype:
     """The dtype that the inputs have as they are computed with."""
     return computable(inputs.where, np.zeros(0, inputs.dtype)).dtype
-
-
-def _classes(found: dict[str, Examples]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """Each split's labels as places among the training labels' distinct values, and their names."""
-    values = {split: _labels(examples.labels) for split, examples in found.items()}
-    classes = np.unique(values["train"])
-    if len(classes) < 2:
-        raise DataError(f"{found['train'].labels.where} labels have one class only, {classes[0]!s}")
-    codes = {
-        split: _codes(found[split].labels.where, of_split, classes)
-        for split, of_split in values.items()
-    }
-    return codes, tuple(map(str, classes.tolist()))
-
-
-def _labels(stored: Stored) -> np.ndarray:
-    """Labels as they are stored: int64, or text."""
-    values = stored.read(0, stored.shape[0])
-    if values.dtype.kind == "S":
-        try:
-            return np.char.decode(values, "utf-8")
-        except UnicodeDecodeError as error:
-            raise DataError(f"{stored.where} labels are bytes that are not UTF-8") from error
-    if values.dtype.kind == "U":
-        return values
-    if jnp.issubdtype(values.dtype, jnp.floating):
-        _check_whole(stored.where, values)
-    elif values.dtype.kind not in "biu":
-        raise DataError(
-            f"{stored.where} labels are {values.dtype}: they have to be integers or text"
-        )
-    return values.astype(np.int64)
-
-
-def _check_whole(where: str, values: np.ndarray) -> None:
-    numbers = values.astype(np.float64)
-    # Above 2⁵³, neighbouring integers are one number. NaN is not below it.
-    broken = np.flatnonzero(~(np.abs(numbers) < 2**53) | (numbers != np.round(numbers)))
-    if broken.size:
-        row = broken[0]
-        raise DataError(
-            f"{where} labels have to be integers or text: that of row {row} is {values[row]}"
-        )
-
-
-def _codes(where: str, labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """The places of labels among the classes, int32."""
-    if labels.dtype.kind != classes.dtype.kind:  # numbers against text
-        unknown = np.arange(len(labels))
-    else:
-        codes = np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
-        unknown = np.flatnonzero(classes[codes] != labels)
-    if unknown.size:
-        row = unknown[0]
-        raise DataError(
-            f"{where} labels have {labels[row]!s} in row {row}, a class without training examples"
-        )
-    return codes.astype(np.int32)
-
-
-def _divided(codes: dict[str, np.ndarray], how: Reading, seed: int) -> dict[str, np.ndarray]:
-    """The rows of the stored training examples that train, and those that each lacking split takes.
-
-    All ascending.
-    """
-    generator = np.random.default_rng(seed)
-    labels = codes["train"]
-    left = np.arange(len(labels))
-    rows = {}
-    for split, share in (("test", how.test_fraction), ("validation", how.validation_fraction)):
-        if split not in codes:
-            places = _stratified(generator, labels[left], share)
-            rows[split] = left[places]
-            left = np.delete(left, places)
-    return rows | {"train": left}
-
-
-def _stratified(generator: np.random.Generator, labels: np.ndarray, share: float) -> np.ndarray:
-    """Places of a share of the labels, ascending; of each class as large a share, to one."""
-    counts = np.bincount(labels)
-    exact = share * counts
-    n_taken = np.floor(exact).astype(int)
-    # As many as are lacking to the share of all, from the classes that were cut most.
-    n_lacking = round(exact.sum()) - n_taken.sum()
-    n_taken[np.argsort(n_taken - exact, kind="stable")[:n_lacking]] += 1
-    shuffled = generator.permutation(len(labels))
-    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    place_in_class = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return np.sort(by_class[place_in_class < np.repeat(n_taken, counts)])
-
-
-def _check_left(where: str, labels: np.ndarray, class_names: tuple[str, ...]) -> None:
-    without = np.flatnonzero(np.bincount(labels, minlength=len(class_names)) == 0)
-    if without.size:
-        raise DataError(
-            f"{where} class {class_names[without[0]]} has no example left to train: take smaller "
-            "fractions to validate and test"
-        )
 
 
 def _parts(
