@@ -276,5 +276,5 @@ def _notice(name: str, found: dict[str, Examples], parts: dict[str, Split], seed
         )
     on_disk = [split for split, part in parts.items() if isinstance(part.inputs, OnDisk)]
     if on_disk:
-        words.append(f"{' and '.join(on_disk)} inputs stay on disk")
+        words.append(f"{', '.join(on_disk)} inputs stay on disk")
     return "; ".join(words)
