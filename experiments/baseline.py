@@ -10,6 +10,7 @@ from experiments.common import command, flags, runs
 def define_flags() -> None:
     """Defines the command's flags."""
     flags.define(*flags.RUN)
+    flags.define_features()
 
 
 def main(argv: list[str]) -> int:

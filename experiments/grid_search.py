@@ -24,6 +24,7 @@ def define_flags() -> None:
     """Defines the command's flags."""
     others = [name for name in flags.RUN if name not in grids.COLUMNS]
     flags.define(*others, "split", n_epochs=20)
+    flags.define_features()
     axes.define(batch_size="10,50,500", learning_rate="0.001,0.01", lam="0,0.1,0.5")
 
 
@@ -35,7 +36,7 @@ def main(argv: list[str]) -> int:
     watch = Stopwatch()
     with output_folder("grid_search") as (folder, target):
         with watch.phase("load"):
-            dataset = load_data(fixed.split)
+            dataset = load_data(fixed.split, ("validation", "test"))
         result, results = grids.run("grid_search", values, fixed, dataset, folder, watch)
     _print(result, results, data_title(dataset), watch, target)
     if result["interrupted"]:

@@ -20,6 +20,7 @@ from linear_cifar.losses import LOSSES
 def define_flags() -> None:
     """Defines the command's flags."""
     flags.define(*(name for name in flags.RUN if name != "loss"))
+    flags.define_features()
 
 
 def main(argv: list[str]) -> int:
@@ -31,7 +32,7 @@ def main(argv: list[str]) -> int:
     results, interrupted = {}, False
     with output_folder("loss_comparison") as (folder, target):
         with watch.phase("load"):
-            dataset = load_data(settings[0].split)
+            dataset = load_data(settings[0].split, ["test"])
         for of_loss in settings:
             if interrupted:
                 break
@@ -45,7 +46,7 @@ def main(argv: list[str]) -> int:
         with watch.phase("plot"):
             summary = plot_histograms(params, dataset, settings[0].seed, folder)
         losses = {
-            name: {key: result[key] for key in (*runs.FIGURES, "diverged")}
+            name: {key: result[key] for key in (*outcomes[name].result.by_seed, "diverged")}
             | {"true_class_probability": summary[name]}
             for name, result in results.items()
         }

@@ -10,6 +10,7 @@ from experiments.common import command, flags, runs
 def define_flags() -> None:
     """Defines the command's flags."""
     flags.define(*flags.RUN, "split", lam=0.1, learning_rate=0.05, decay_factor=10.0)
+    flags.define_features()
 
 
 def main(argv: list[str]) -> int:

@@ -10,6 +10,7 @@ from linear_cifar.data import (
     dataset_from_arrays as dataset_from_arrays,
     fit_standardiser as fit_standardiser,
     load_dataset as load_dataset,
+    load_features as load_features,
     with_validation as with_validation,
 )
 from linear_cifar.engine.devices import device_mesh as device_mesh

@@ -172,13 +172,15 @@ def read_result(folder: Path) -> dict[str, Any]:
 
 
 def describe_dataset(dataset: Dataset) -> dict[str, Any]:
-    """What a record says of its data: name, sha256 of all arrays, split sizes, whether official."""
+    """What a record says of its data: what it is, how large, and what the user was told of it."""
     splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
     return {
         "name": dataset.name,
         "sha256": dataset.sha256,
         "sizes": {name: len(split.labels) for name, split in splits.items()},
         "official": dataset.official,
+        "standardise": dataset.standardise,
+        "notice": dataset.notice,
     }
 
 

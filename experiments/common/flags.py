@@ -7,6 +7,9 @@ from absl import flags
 
 from experiments.common.settings import Settings
 from linear_cifar.data import DATASET_NAMES, SPLITS
+from linear_cifar.data.features import DEFAULTS as READING, Reading
+from linear_cifar.data.layout import ENDINGS
+from linear_cifar.data.types import STANDARDISE
 from linear_cifar.engine.state import Training
 from linear_cifar.losses import LOSSES
 from linear_cifar.optimizers import OPTIMIZERS, Hyperparameters
@@ -18,6 +21,7 @@ SETTINGS: Mapping[str, Setting] = {
     **settings_of(Hyperparameters),
     **settings_of(Training),
     **settings_of(Solver),
+    **settings_of(Reading),
     "seed": Setting("seed of the initial parameters and of the order", low=0, high=2**32 - 1),
     "n_seeds": Setting(
         "seeds to train at once, from --seed on; more than one gives means with their spread",
@@ -28,6 +32,7 @@ CHOICES: Mapping[str, Collection[str]] = {
     "loss": LOSSES,
     "optimizer": OPTIMIZERS,
     "split": SPLITS,
+    "standardise": STANDARDISE,
     "select": ("accuracy", "loss"),
 }
 # Of a command that trains one configuration.
@@ -42,6 +47,7 @@ RUN = (
 )
 DEFAULTS: Mapping[str, Any] = {
     **SOLVER._asdict(),
+    **READING._asdict(),
     "select": "accuracy",
     **vars(Settings()),
     **Settings().hyperparameters._asdict(),
@@ -74,6 +80,22 @@ def define(*names: str, **defaults: Any) -> None:
         _define(name, defaults.get(name, DEFAULTS[name]))
 
 
+def define_features() -> None:
+    """Defines the flags of a command that takes features of one's own too."""
+    flags.DEFINE_string(
+        "features",
+        None,
+        "File or folder with features and labels of one's own, to use instead of --dataset: "
+        f"{', '.join(ENDINGS)}, or a folder of such. --seed takes out the examples that its "
+        "fractions say.",
+    )
+    for name in Reading._fields:
+        if name.endswith("_name"):
+            flags.DEFINE_string(name, None, explain(name))
+        else:
+            _define(name, DEFAULTS[name])
+
+
 def _define(name: str, default: Any) -> None:
     text = explain(name)
     if name in CHOICES:
@@ -87,7 +109,11 @@ def _define(name: str, default: Any) -> None:
         flags.DEFINE_integer(name, default, text, low, high)
     else:
         flags.DEFINE_float(name, default, text)
-        flags.register_validator(name, setting.admits, f"{text} It has to be finite.")
+        flags.register_validator(
+            name,
+            lambda value: value is None or setting.admits(value),
+            f"{text} It has to be finite.",
+        )
 
 
 def explain(name: str, settings: Mapping[str, Setting] = SETTINGS) -> str:

@@ -1,4 +1,4 @@
-"""Histograms of the probability that models give the true class of test images."""
+"""Histograms of the probability that models give the true class of test examples."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ def plot_histograms(
 
     Args:
       params: of a model by its loss's name.
-      dataset: whose test images count.
+      dataset: whose test examples count.
       seed: that the models are of, for the title.
       folder: of the run, to write into.
     """
@@ -33,7 +33,8 @@ def plot_histograms(
         [p for p, _ in figures.values()],
         [correct for _, correct in figures.values()],
         [LOSSES[name].title for name in figures],
-        f"Test images by the probability of their true class, seed {seed} · {data_title(dataset)}",
+        f"Test examples by the probability of their true class, seed {seed} · "
+        f"{data_title(dataset)}",
     )
     records.write_figures(folder, {"probabilities": figure})
     return {
@@ -50,7 +51,7 @@ def plot_histograms(
 def true_class_probabilities(
     params: Params, loss: str, dataset: Dataset
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Each test image's probability of its true class [n], and whether it is predicted [n]."""
+    """Each test example's probability of its true class [n], and whether it is predicted [n]."""
     on_device = jax.tree.map(jnp.asarray, (params, dataset.test))
     p, correct = ground_truth_probabilities(*on_device, dataset.standardiser, LOSSES[loss])
     return np.asarray(p), np.asarray(correct)

@@ -33,6 +33,8 @@ def write_result(
     folder: Path, experiment: str, dataset: Dataset, watch: Stopwatch, **content: Any
 ) -> dict[str, Any]:
     """Writes `result.json`: what a run is of, what it gave, and how long it took; returns that."""
+    if dataset.image_shape is None:
+        content.pop("split", None)  # of the named data sets, and the default where it isn't asked
     result = {
         "experiment": experiment,
         "dataset": records.describe_dataset(dataset),

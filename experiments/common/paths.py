@@ -111,7 +111,7 @@ def _curves(columns: dict[str, np.ndarray], name: str) -> dict[str, Any]:
     from linear_cifar import plots
 
     curves = {
-        f"{label} (95 % of images)": plots.Curve(
+        f"{label} (95 % of examples)": plots.Curve(
             *(columns[f"{split}_{name}{end}"] for end in ("", "_low", "_high"))
         )
         for label, split in (("training", "train"), ("validation", "validation"), ("test", "test"))

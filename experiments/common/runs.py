@@ -75,7 +75,9 @@ def train(together: Sequence[Settings], dataset: Dataset, watch: Stopwatch) -> l
         first = index * n_seeds
         own = jax.tree.map(lambda a, i=first: a[i : i + n_seeds], whole)
         figures = by_seed(own.metrics, ("cost", "accuracy"))
-        result = Result(index, settings, {name: figures[name] for name in FIGURES})
+        # Those of a split without examples are NaN, which is no divergence.
+        known = {n: figures[n] for n in FIGURES if len(getattr(dataset, n.split("_")[0]).labels)}
+        result = Result(index, settings, known)
         outcomes.append(Outcome(own.params, own.history, result, interrupted))
     return outcomes
 
@@ -108,16 +110,11 @@ def write(
 def _content(dataset: Dataset, outcome: Outcome) -> dict[str, Any]:
     """What a record says of the outcome."""
     result = outcome.result
-    test = jax.tree.map(jnp.asarray, dataset.test)
-    counts = [
-        jax.device_get(confusion_matrix(Params(*seed), test, dataset.standardiser))
-        for seed in zip(*outcome.params, strict=True)
-    ]
     content = {
         "seed": result.settings.seed,
         **result.settings.described,
-        **{name: result.mean(name) for name in FIGURES},
-        "test_accuracy_by_class": class_accuracy(np.stack(counts), dataset),
+        **{name: result.mean(name) for name in result.by_seed},
+        "test_accuracy_by_class": _by_class(dataset, outcome),
         "diverged": result.diverged,
         "interrupted": outcome.interrupted,
     }
@@ -127,6 +124,18 @@ def _content(dataset: Dataset, outcome: Outcome) -> dict[str, Any]:
             for name, values in result.by_seed.items()
         }
     return content
+
+
+def _by_class(dataset: Dataset, outcome: Outcome) -> dict[str, float] | None:
+    """Test accuracy by class, the mean over seeds; None without test examples."""
+    if not len(dataset.test.labels):
+        return None
+    test = jax.tree.map(jnp.asarray, dataset.test)
+    counts = [
+        jax.device_get(confusion_matrix(Params(*seed), test, dataset.standardiser))
+        for seed in zip(*outcome.params, strict=True)
+    ]
+    return class_accuracy(np.stack(counts), dataset)
 
 
 def _plot(experiment: str, dataset: Dataset, outcome: Outcome, folder: Path) -> None:
@@ -153,7 +162,7 @@ def print_outcome(outcome: Outcome, dataset: Dataset, result: dict[str, Any], ta
     """Prints the closing table of a run."""
     settings = outcome.result.settings
     rows: list[tuple[str, Any]] = [("run", settings.title), ("data", data_title(dataset))]
-    for name in FIGURES:
+    for name in outcome.result.by_seed:
         text: Any = outcome.result.mean(name)
         if settings.n_seeds > 1:
             over = result["over_seeds"][name]

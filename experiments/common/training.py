@@ -57,7 +57,8 @@ def train(
     steps = sweep_epochs(
         table, dataset, how._replace(measure=measure), mesh=device_mesh(), finished=finished
     )
-    shown = _Shown(configurations, len(table.keys), len(finished))
+    validates = bool(len(dataset.validation.labels))
+    shown = _Shown(configurations, len(table.keys), len(finished), validates)
     last: ChunkEpoch | None = None
     kept = False
     measured: list[EpochMetrics] = []
@@ -106,8 +107,10 @@ def _trained(step: ChunkEpoch, measured: Sequence[EpochMetrics], watch: Stopwatc
 class _Shown:
     """What the progress says: epochs of runs done, and the best that there is."""
 
-    def __init__(self, configurations: Sequence[Settings], n_rows: int, n_finished: int) -> None:
-        self._configurations = configurations
+    def __init__(
+        self, configurations: Sequence[Settings], n_rows: int, n_finished: int, validates: bool
+    ) -> None:
+        self._configurations, self._validates = configurations, validates
         self._n_rows, self._n_finished, self._n_kept = n_rows, n_finished, n_finished
         self._best = np.nan
         self.total = (n_rows - n_finished) * configurations[0].n_epochs
@@ -129,8 +132,10 @@ class _Shown:
         if self._n_rows > 1:
             words.append(f"{len(step.rows)} runs, batches of {first.batch_size}")
         if step.metrics is not None:
-            cost, accuracy = step.metrics.train.cost, step.metrics.validation.accuracy
-            words.append(f"cost {np.mean(cost):.4f}, validation accuracy {np.mean(accuracy):.4f}")
+            words.append(f"cost {np.mean(step.metrics.train.cost):.4f}")
+            if self._validates:
+                accuracy = np.mean(step.metrics.validation.accuracy)
+                words.append(f"validation accuracy {accuracy:.4f}")
         text = ", ".join(words)
         if self._n_rows > len(step.rows):
             text += f"; {self._n_finished} of {self._n_rows} finished"

@@ -6,7 +6,7 @@ python -m experiments.lambda_path --n_folds=5 --one_standard_error
 
 The cost is convex, so that it has a minimum, which no learning rate, batch size or number of epochs
 has a part in. path.csv has a row a λ: the cost, what it is above its minimum by at most (gap), and
-loss and accuracy with 95 % intervals of the images. The chosen λ is fitted again to training and
+loss and accuracy with 95 % intervals of the examples. The chosen λ is fitted again to training and
 validation data and tested. Then the report's runs of gradient descent on the same data are trained,
 to show where they stop. Each finished chunk is kept at once, and --resume goes on after an
 interruption.
@@ -35,6 +35,7 @@ FLAGS = absl_flags.FLAGS
 def define_flags() -> None:
     """Defines the command's flags."""
     flags.define("loss", "split", "tolerance", "max_passes", "select")
+    flags.define_features()
     axes.define(settings={**flags.SETTINGS, "lam": LAM}, lam="1e-4:10:41:log")
     absl_flags.DEFINE_integer(
         "n_folds",
@@ -46,7 +47,7 @@ def define_flags() -> None:
         "one_standard_error",
         False,
         "Choose the largest λ that is within one standard error of the best, over the folds or "
-        "over the validation images.",
+        "over the validation examples.",
     )
     resumable.define_flags()
 
@@ -62,9 +63,10 @@ def main(argv: list[str]) -> int:
     folder = default_folder("lambda_path")
     with resumable.open_folder(folder, "a λ path") as held:
         with watch.phase("load"):
-            dataset = load_data(FLAGS.split)
+            dataset = load_data(FLAGS.split, ("validation", "test"))
         held.begin(_asked(lam, dataset))
-        runs = stopping.runs(FLAGS.split, FLAGS.loss)
+        # The report has no runs on features of one's own.
+        runs = [] if FLAGS.features else stopping.runs(FLAGS.split, FLAGS.loss)
         others = [run.lam for run in runs]
         what = solving.problems(lam, others, dataset, _folds(dataset))
         print(f"{len(what.lam)} optima, in {folder}", file=sys.stderr)

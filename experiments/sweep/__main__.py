@@ -40,6 +40,7 @@ AXES = (
 def define_flags() -> None:
     """Defines the command's flags."""
     flags.define("n_seeds", "split", "shuffle", "select", n_epochs=20)
+    flags.define_features()
     others = [name for name in AXES if name not in ("learning_rate", "lam")]
     axes.define(*others, learning_rate="1e-4:1e-1:7:log", lam="1e-5:1:13:log")
     absl_flags.DEFINE_integer(
@@ -63,7 +64,7 @@ def main(argv: list[str]) -> int:
     folder = default_folder("sweep")
     with distributed.first_only(resumable.open_folder(folder, "a sweep")) as held:
         with watch.phase("load"):
-            dataset = load_data(fixed.split)
+            dataset = load_data(fixed.split, ("validation", "test"))
         if held:
             asked = {
                 "axes": columns,

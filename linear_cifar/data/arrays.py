@@ -62,8 +62,8 @@ def dataset_from_arrays(
     }
     if not len(splits["train"].labels):
         raise DataError("there have to be training examples")
-    standardiser = fit_standardiser(np.asarray(splits["train"].inputs))
-    checks.check_offsets(*map(np.asarray, standardiser))
+    standardiser = fit_standardiser(splits["train"].inputs)
+    checks.check_offsets("train", *map(np.asarray, standardiser))
     return Dataset(
         name=name,
         train=splits["train"],
@@ -106,8 +106,16 @@ def _as_inputs(where: str, arrays: Any) -> np.ndarray:
         inputs = np.asanyarray(arrays[0])
     except ValueError as error:
         raise DataError(f"{where} inputs are not an array: rows of different lengths?") from error
-    if not inputs.dtype.isnative:
-        return inputs.astype(inputs.dtype.newbyteorder("="))
+    return computable(where, inputs)
+
+
+def computable(where: str, inputs: np.ndarray) -> np.ndarray:
+    """Inputs in a type that is computed with: bool as uint8, wide integers as int32.
+
+    Raises:
+      DataError: an integer is beyond int32.
+    """
+    inputs = inputs.astype(inputs.dtype.newbyteorder("="), copy=False)
     if inputs.dtype == bool:
         return inputs.astype(np.uint8)
     if inputs.dtype.kind in "iu" and inputs.dtype.name not in checks.INPUT_DTYPES:

@@ -7,12 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from linear_cifar.data.errors import DataError
+from linear_cifar.data.on_disk import blocks
 
 INPUT_DTYPES = (
     "uint8", "int8", "uint16", "int16", "int32", "float16", "bfloat16", "float32", "float64",
 )  # fmt: skip
-# Rows whose entries are looked at at a time: some megabytes.
-_ROWS = 4096
 _MOST_OFFSET = 1e5  # mean over deviation at which float32 leaves two digits of the deviation
 _LARGEST = np.finfo(np.float32).max
 
@@ -30,11 +29,24 @@ def check_inputs(where: str, inputs: Any) -> None:
         )
 
 
-def check_labels(where: str, labels: Any, n: int, n_classes: int) -> None:
-    """Raises `DataError` unless `labels` are n integers from 0 to K − 1."""
+def check_width(where: str, inputs: Any, n_features: int) -> None:
+    """Raises `DataError` unless inputs have as many features as those that are trained on."""
+    if inputs.shape[1] != n_features:
+        raise DataError(
+            f"{where} inputs have {inputs.shape[1]} features, train inputs {n_features}"
+        )
+
+
+def check_one_label_each(where: str, labels: Any, n: int) -> None:
+    """Raises `DataError` unless `labels` are an array [n]."""
     if isinstance(labels, np.ma.MaskedArray) or getattr(labels, "shape", None) != (n,):
         shape = getattr(labels, "shape", type(labels).__name__)
         raise DataError(f"{where} labels have to be an array [{n}], as the inputs, not {shape}")
+
+
+def check_labels(where: str, labels: Any, n: int, n_classes: int) -> None:
+    """Raises `DataError` unless `labels` are n integers from 0 to K − 1."""
+    check_one_label_each(where, labels, n)
     if labels.dtype.kind not in "iu":
         raise DataError(
             f"{where} labels are {labels.dtype}: they have to be integers from 0 on "
@@ -51,28 +63,43 @@ def check_labels(where: str, labels: Any, n: int, n_classes: int) -> None:
         )
 
 
-def check_finite(where: str, inputs: np.ndarray) -> None:
+def check_finite(where: str, inputs: Any) -> None:
     """Raises `DataError` where an entry is NaN or infinite in float32, with its row and column."""
     if not jnp.issubdtype(inputs.dtype, jnp.floating):
         return
-    for start in range(0, len(inputs), _ROWS):
-        finite = np.abs(inputs[start : start + _ROWS]) <= _LARGEST  # NaN isn't
+    for start, block in blocks(inputs):
+        finite = np.abs(block) <= _LARGEST  # NaN isn't
         if not finite.all():
             row, column = np.argwhere(~finite)[0]
-            value = inputs[start + row, column]
+            value = block[row, column]
             raise DataError(
                 f"{where} inputs have to be finite, in float32 too: row {start + row}, column "
                 f"{column} is {value}"
             )
 
 
-def check_offsets(mean: np.ndarray, scale: np.ndarray) -> None:
+def check_norms(where: str, inputs: Any) -> None:
+    """Raises `DataError` where a row is all zeros, so that no norm can divide it."""
+    for start, block in blocks(inputs):
+        zero = np.flatnonzero(~(block != 0).any(axis=1))
+        if zero.size:
+            raise DataError(f"{where} inputs can't have norm 1: row {start + zero[0]} is all zeros")
+
+
+def check_varied(where: str, inputs: Any) -> None:
+    """Raises `DataError` where all rows are the same, from which nothing can be learnt."""
+    first = inputs[:1]
+    if not any((block != first).any() for _, block in blocks(inputs)):
+        raise DataError(f"{where} inputs are the same in all {len(inputs)} training examples")
+
+
+def check_offsets(where: str, mean: np.ndarray, scale: np.ndarray) -> None:
     """Raises `DataError` where a feature varies too little around its mean for float32."""
     lost = np.flatnonzero((np.abs(mean) > _MOST_OFFSET * scale) & (scale != 1))
     if lost.size:
         column = lost[0]
         raise DataError(
-            f"train inputs, column {column}: a deviation of {scale[column]:.3g} around "
+            f"{where} inputs, column {column}: a deviation of {scale[column]:.3g} around "
             f"{mean[column]:.3g} is lost in float32: subtract an offset first"
         )
 

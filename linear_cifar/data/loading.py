@@ -64,7 +64,7 @@ def _assemble(name, batches, split, official, notice) -> Dataset:
         train=train,
         validation=validation,
         test=test,
-        standardiser=fit_standardiser(np.asarray(train.inputs)),
+        standardiser=fit_standardiser(train.inputs),
         class_names=cifar10.CLASSES,
         image_shape=cifar10.IMAGE_SHAPE,
         official=official,

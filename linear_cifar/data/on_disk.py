@@ -1,9 +1,11 @@
 """Inputs that stay in their file: a slice reads the rows that it names, and keeps none."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+
+from linear_cifar.data.errors import DataError
 
 # Of a block of rows that is read at a time.
 BLOCK_BYTES = 2**25
@@ -54,19 +56,77 @@ class OnDisk:
             return np.zeros((0, self.shape[1]), self.dtype)
         if self._rows is None:
             return self._read(start, stop)
-        wanted = self._rows[start:stop]
-        first = wanted[0]
-        return self._read(first, wanted[-1] + 1)[wanted - first]
+        return self._gathered(self._rows[start:stop])
+
+    def _gathered(self, wanted: np.ndarray) -> np.ndarray:
+        """Rows by their numbers in the file; where they lie far apart, in several blocks of it."""
+        rows = np.empty((len(wanted), self.shape[1]), self.dtype)
+        done = 0
+        while done < len(wanted):
+            first = wanted[done]
+            end = int(np.searchsorted(wanted, first + block_rows(self)))
+            block = self._read(int(first), int(wanted[end - 1]) + 1)
+            rows[done:end] = block[wanted[done:end] - first]
+            done = end
+        return rows
 
     def __array__(self, *_: Any, **__: Any) -> np.ndarray:
-        raise TypeError(f"inputs {list(self.shape)} are on disk: take blocks of rows")
+        raise DataError(
+            f"inputs {list(self.shape)} are left on disk, where this takes them in memory only: "
+            "memory_gb allows them more"
+        )
 
     def take(self, rows: np.ndarray) -> "OnDisk":
         """Some of the rows, ascending, which stay on disk too."""
         of_file = rows if self._rows is None else self._rows[rows]
         return OnDisk(self._read, (len(of_file), self.shape[1]), self.dtype, of_file)
 
+    def in_memory(self) -> np.ndarray:
+        """All of the rows, read now."""
+        rows = np.empty(self.shape, self.dtype)
+        for start, block in blocks(self):
+            rows[start : start + len(block)] = block
+        return rows
+
 
 def block_rows(inputs: Any) -> int:
     """How many rows of `inputs` to take at a time."""
     return max(1, BLOCK_BYTES // max(1, inputs.shape[1] * inputs.dtype.itemsize))
+
+
+def blocks(inputs: Any, multiple: int = 1) -> Iterator[tuple[int, np.ndarray]]:
+    """The rows of inputs in memory or on disk, a block at a time.
+
+    Args:
+      inputs: [n, d].
+      multiple: of which the number of a block's rows is one, but for the last block's.
+
+    Yields:
+      The number of a block's first row, and the block [b, d].
+    """
+    rows = inputs if isinstance(inputs, OnDisk) else np.asarray(inputs)
+    size = -(-block_rows(rows) // multiple) * multiple
+    for start in range(0, len(rows), size):
+        yield start, rows[start : start + size]
+
+
+def concatenated(parts: Sequence[Any]) -> Any:
+    """Inputs one after the other: on disk where a part of them is, else an array.
+
+    Args:
+      parts: inputs [n, d], in memory or on disk.
+    """
+    if not any(isinstance(part, OnDisk) for part in parts):
+        return np.concatenate(parts)
+    ends = np.cumsum([len(part) for part in parts]).tolist()
+
+    def read(start: int, stop: int) -> np.ndarray:
+        pieces = []
+        for part, end in zip(parts, ends, strict=True):
+            first = end - len(part)
+            if start < end and stop > first:
+                pieces.append(np.asarray(part[max(start - first, 0) : stop - first]))
+        return np.concatenate(pieces, dtype=dtype)
+
+    dtype = np.result_type(*(part.dtype for part in parts))
+    return OnDisk(read, (ends[-1], parts[0].shape[1]), dtype)

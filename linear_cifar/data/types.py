@@ -1,6 +1,7 @@
 """Data as training uses it: inputs as they are stored, and what standardises them."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -11,7 +12,9 @@ import numpy as np
 
 from linear_cifar.data import checks
 from linear_cifar.data.errors import DataError
+from linear_cifar.data.on_disk import OnDisk, blocks, concatenated
 
+STANDARDISE = ("none", "centre", "scale")
 # A deviation of this share of the mean is what float64 makes of equal values, and no variation.
 _CONSTANT = 1e-12
 
@@ -19,7 +22,8 @@ _CONSTANT = 1e-12
 class Split(NamedTuple):
     """Examples with their labels."""
 
-    inputs: np.ndarray | jax.Array  # [n, d], as stored: uint8 pixels, or floating features
+    # [n, d], as stored: uint8 pixels, or floating features; maybe too many for memory
+    inputs: np.ndarray | jax.Array | OnDisk
     labels: np.ndarray | jax.Array  # [n], int32
 
 
@@ -34,6 +38,14 @@ class Standardiser(NamedTuple):
         lead = tuple(range(inputs.ndim - 1))
         mean, scale = (jnp.expand_dims(jnp.asarray(s, dtype), lead) for s in self)
         return (inputs.astype(dtype) - mean) / scale
+
+    def limited_to(self, standardise: str) -> "Standardiser":
+        """What it leaves of itself: "scale": all; "centre": the mean; "none": neither."""
+        mean, scale = map(np.asarray, self)
+        return Standardiser(
+            np.zeros_like(mean) if standardise == "none" else mean,
+            scale if standardise == "scale" else np.ones_like(scale),
+        )
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,7 @@ class Dataset:
     image_shape: tuple[int, int, int] | None = None  # (channels, rows, columns); None: not images
     official: bool = False  # the files have the published checksums
     notice: str = ""  # what the user has to be told about the data, one line; "" for nothing
+    standardise: str = "scale"  # of `STANDARDISE`: what the standardiser was limited to
 
     def __post_init__(self) -> None:
         checks.check_classes(self.class_names)
@@ -63,11 +76,7 @@ class Dataset:
             inputs, labels = getattr(self, where)
             checks.check_inputs(where, inputs)
             checks.check_labels(where, labels, len(inputs), self.n_classes)
-            if inputs.shape[1] != self.n_features:
-                raise DataError(
-                    f"{where} inputs have {inputs.shape[1]} features, train inputs "
-                    f"{self.n_features}"
-                )
+            checks.check_width(where, inputs, self.n_features)
         if not len(self.train.labels):
             raise DataError("there have to be training examples")
         if any(np.shape(statistic) != (self.n_features,) for statistic in self.standardiser):
@@ -87,23 +96,27 @@ class Dataset:
 
     @cached_property
     def sha256(self) -> str:
-        """The checksum of all inputs and labels, in hexadecimal; it tells data apart."""
-        digest = hashlib.sha256()
+        """The checksum of all inputs and labels, in hexadecimal; it tells data apart.
+
+        Of what is standardised in another way than usual it is another one.
+        """
+        digest = hashlib.sha256(b"" if self.standardise == "scale" else self.standardise.encode())
         for split in (self.train, self.validation, self.test):
-            for array in split:
+            for _, block in blocks(split.inputs):
                 # As bytes, for numpy's buffers don't know bfloat16.
-                digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+                digest.update(np.ascontiguousarray(block).view(np.uint8).data)
+            digest.update(np.ascontiguousarray(split.labels).view(np.uint8).data)
         return digest.hexdigest()
 
 
-def fit_standardiser(inputs: np.ndarray, chunk: int = 256) -> Standardiser:
+def fit_standardiser(inputs: np.ndarray | jax.Array | OnDisk, chunk: int = 256) -> Standardiser:
     """Mean and standard deviation (divisor n) of each feature, accumulated in float64.
 
     Chunks are merged by the update of Chan, Golub and LeVeque (1979), which keeps one float64 chunk
     in memory and does not cancel where the mean is large against the deviation.
 
     Args:
-      inputs: examples [n, d], of any real dtype.
+      inputs: examples [n, d], of any real dtype, in memory or on disk.
       chunk: rows at a time.
 
     Returns:
@@ -112,8 +125,8 @@ def fit_standardiser(inputs: np.ndarray, chunk: int = 256) -> Standardiser:
     """
     mean = np.zeros(inputs.shape[1])
     squares = np.zeros(inputs.shape[1])
-    for start in range(0, len(inputs), chunk):
-        block = inputs[start : start + chunk].astype(np.float64)
+    for start, rows in _chunks(inputs, chunk):
+        block = rows.astype(np.float64)
         block_mean = block.mean(axis=0)
         block -= block_mean
         done = start + len(block)
@@ -124,11 +137,22 @@ def fit_standardiser(inputs: np.ndarray, chunk: int = 256) -> Standardiser:
     return Standardiser(mean, np.where(scale > _CONSTANT * np.abs(mean), scale, 1.0))
 
 
+def _chunks(inputs: np.ndarray | jax.Array | OnDisk, size: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Rows by the chunk, the same chunks in memory and on disk."""
+    for first, block in blocks(inputs, size):
+        for start in range(0, len(block), size):
+            yield first + start, block[start : start + size]
+
+
 def with_validation(dataset: Dataset) -> Dataset:
     """The dataset with its validation examples among the training ones, to refit a chosen model.
 
     The standardiser is that of all of them. The validation split stays, but is no longer held out.
     """
     both = (dataset.train, dataset.validation)
-    train = Split(*(np.concatenate(arrays) for arrays in zip(*both, strict=True)))
-    return replace(dataset, train=train, standardiser=fit_standardiser(np.asarray(train.inputs)))
+    train = Split(
+        concatenated([split.inputs for split in both]),
+        np.concatenate([split.labels for split in both]),
+    )
+    standardiser = fit_standardiser(train.inputs).limited_to(dataset.standardise)
+    return replace(dataset, train=train, standardiser=standardiser)

@@ -130,4 +130,5 @@ def place(array: Any, mesh: Mesh | None, axes: tuple) -> jax.Array:
             return array
         host = np.asarray(array)
         return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
-    return jax.device_put(array, sharding)
+    # Not what is no array, for what is on disk says so when it is made one.
+    return jax.device_put(array if isinstance(array, jax.Array) else np.asarray(array), sharding)

@@ -19,7 +19,7 @@ def take_batch(
     Standardised here and not beforehand: as fast, a quarter of the memory, and no pass over the
     data at the start.
     """
-    stored, labels = (jax.lax.dynamic_slice_in_dim(a, start, size) for a in examples)
+    stored, labels = (jax.lax.dynamic_slice_in_dim(jnp.asarray(a), start, size) for a in examples)
     return standardiser(stored, dtype), labels
 
 

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from linear_cifar.data.types import Split, Standardiser
@@ -135,4 +136,4 @@ def _shuffled(
     """The examples in the order of an epoch, from 1 on; 0 is the initial parameters' key."""
     key = jax.random.fold_in(jax.random.wrap_key_data(key_data, impl=key_impl), epoch)
     order = jax.random.permutation(key, len(examples.labels))
-    return Split(examples.inputs[order], examples.labels[order])
+    return Split(*(jnp.asarray(array)[order] for array in examples))

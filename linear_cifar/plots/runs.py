@@ -28,6 +28,8 @@ def plot_history(history: History, title: str, learning_rates: np.ndarray | None
     for axes, name in zip(figure.subplots(1, 3), ("loss", "cost", "accuracy"), strict=True):
         for part, colour in (("train", _TRAIN), ("validation", _VALIDATION)):
             values = np.atleast_2d(np.asarray(getattr(history, f"{part}_{name}"), float))
+            if part == "validation" and not np.isfinite(values).any():
+                continue  # no validation examples
             mean, sd = values.mean(axis=0), values.std(axis=0)
             axes.plot(mean, color=colour, label={"train": "training"}.get(part, part))
             if len(values) > 1:
@@ -118,6 +120,6 @@ def plot_probabilities(
         axes.set(xlabel="probability of the true class", title=name)
         axes.grid(alpha=0.3)
         axes.legend()
-    panels[0].set_ylabel("test images")
+    panels[0].set_ylabel("test examples")
     figure.suptitle(title)
     return figure
