@@ -12,6 +12,7 @@ from conftest import assert_close
 from scipy import optimize, special, stats
 from sklearn import metrics
 
+from linear_cifar import plots
 from linear_cifar.calibration import fit_temperature, reliability, scaled_probabilities
 from linear_cifar.data.errors import DataError
 from linear_cifar.data.on_disk import OnDisk
@@ -570,3 +571,78 @@ def test_multiple_binary_probabilities_are_measured_too():
     found = reliability(scaled_probabilities(logits, MULTIPLE_BINARY_CROSS_ENTROPY), labels)
     assert 0 <= found.error <= 1
     assert found.n.sum() == len(labels)
+
+
+# Figures.
+
+
+def texts(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+def test_a_confusion_matrix_has_numbers_and_names_where_there_is_room():
+    counts = np.array([[6, 2, 0], [0, 5, 0], [0, 0, 0]])
+    axes = plots.plot_confusion(counts, ("cat", "$x$ and $", "a" * 40), "title").axes[0]
+    assert texts(axes) == ["75.0", "25.0", "100.0"]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == ["cat", "$x$ and $", "a" * 23 + "…"]
+    assert axes.images[0].get_array().mask[2].all()  # no examples
+    large = plots.plot_confusion(np.eye(1000), [str(k) for k in range(1000)], "title")
+    assert not large.axes[0].texts
+    assert len(large.axes[0].get_yticklabels()) < 20
+    assert max(large.get_size_inches()) <= 12
+
+
+def test_a_reliability_diagram_has_both_errors_and_the_bins_with_examples():
+    logits, labels = examples(10)
+    before, after = (reliability(scaled_probabilities(s * logits), labels) for s in (3, 1))
+    above, below = plots.plot_reliability(before, after, "title").axes
+    legend = [text.get_text() for text in above.get_legend().get_texts()]
+    assert legend[1:] == [
+        f"{name} scaling: ECE {measured.error:.4f}"
+        for name, measured in (("before", before), ("after", after))
+    ]
+    for line, measured in zip(above.lines[1:], (before, after), strict=True):
+        assert len(line.get_xdata()) == np.sum(measured.n > 0)
+    for patch in below.patches:
+        assert_close(patch.get_data().values.sum(), 1)
+    nothing = reliability(np.zeros((0, 2)), np.zeros(0, int))
+    assert plots.plot_reliability(nothing, nothing, "title").axes
+
+
+def test_a_learning_curve_has_every_draw_on_a_logarithmic_axis():
+    draws = np.array([[0.1, 0.2], [0.3, np.nan]])
+    mean = np.array([0.15, 0.3])
+    half = np.array([0.1, np.nan])
+    curve = plots.Curve(mean, mean - half, mean + half)
+    axes = plots.plot_learning_curve(np.array([10, 1000]), curve, draws, "title").axes[0]
+    assert axes.get_xscale() == "log"
+    assert axes.lines[1].get_xdata().tolist() == [10, 10, 1000, 1000]
+    assert np.array_equal(axes.lines[1].get_ydata(), draws.ravel(), equal_nan=True)
+
+
+@pytest.mark.parametrize("n_classes", [2, 30, 31, 1000])
+def test_classes_are_drawn_in_order_of_accuracy_the_ends_of_many(n_classes):
+    rng = np.random.default_rng(0)
+    right = rng.permutation(n_classes)
+    counts = np.diag(right + 1.0)
+    counts[:, 0] += n_classes - right
+    quality = class_quality(counts)
+    names = [f"class {k}" for k in range(n_classes)]
+    axes = plots.plot_per_class(quality, names, "title").axes[0]
+    drawn = [label.get_text() for label in axes.get_yticklabels()]
+    order = [names[k] for k in np.argsort(quality.accuracy, kind="stable")]
+    if n_classes <= 30:
+        assert drawn == order
+        assert not axes.texts
+    else:
+        assert drawn == order[:15] + order[-15:]
+        assert texts(axes) == [f"… {n_classes - 30} classes between …"]
+    assert len(axes.patches) == len(drawn)
+
+
+def test_classes_without_examples_are_not_drawn():
+    axes = plots.plot_per_class(class_quality([[1, 1], [0, 0]]), ["a", "b"], "title").axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a"]
+    nothing = class_quality(np.full((2, 2), np.nan))
+    assert not plots.plot_per_class(nothing, ["a", "b"], "title").axes[0].patches
