@@ -16,6 +16,7 @@ TEMPERATURE = Setting("temperature that divides logits", above=0)
 _BATCH = 1000  # rows at a time: some megabytes
 # 1/T times the largest |logit|, beyond which a minimum is not looked for: then all is 0 or 1.
 _FARTHEST, _STEP = 1e9, 4.0
+_ROUNDING = 1e-13  # a slope over the largest |logit| that may be float64's sum of 0
 
 
 class Reliability(NamedTuple):
@@ -122,14 +123,15 @@ def fit_temperature(logits: Any, labels: Any, loss: Loss = SOFTMAX_CROSS_ENTROPY
 
 def _bracket(slope: Any, largest: float) -> tuple[float, float]:
     """Values of 1/T between which the slope changes its sign from below 0 to above 0."""
-    if slope(0.0) >= 0:
+    zero = _ROUNDING * largest
+    if slope(0.0) >= -zero:
         raise SettingsError(
             "no temperature is best: the loss falls as it goes to infinity, for the logits are no "
             "better than equal ones"
         )
     low, high = 0.0, 1 / largest
-    while slope(high) <= 0:
-        low, high = high, _STEP * high
+    while (there := slope(high)) <= zero:
+        low, high = high if there < 0 else low, _STEP * high
         if high * largest > _FARTHEST:
             raise SettingsError(
                 "no temperature is best: the loss falls as it goes to 0, for the logits separate "
