@@ -32,6 +32,12 @@ class Model:
 
     Raises:
       SettingsError: a field is not of the form that it should have; one line says which.
+
+    Examples:
+      >>> params, standardiser = Params(np.eye(2), np.zeros(2)), Standardiser(*np.ones((2, 2)))
+      >>> model = Model(params, standardiser, ("cat", "dog"), LOSSES["softmax"], lam=0.1)
+      >>> model.logits(np.array([[1.0, 4.0]])).tolist()
+      [[0.0, 3.0]]
     """
 
     params: Params  # numpy, [K, d] and [K], float32 or float64

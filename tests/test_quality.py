@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 import warnings
 
 import jax
@@ -278,6 +279,21 @@ def test_where_no_temperature_is_best_that_is_said(loss):
 
 
 @each_loss
+@pytest.mark.parametrize("n_classes", [2, 10, 100])
+def test_separable_or_equal_logits_of_many_classes_have_none_either(loss, n_classes):
+    rng = np.random.default_rng(n_classes)
+    labels = rng.integers(0, n_classes, 300)
+    logits = rng.normal(size=(300, n_classes)) - 10
+    logits[np.arange(300), labels] += 20
+    for scale in (1e-4, 1, 1e4):
+        with pytest.raises(SettingsError, match="the logits separate"):
+            fit_temperature(scale * logits, labels, loss)
+    if loss.name == "softmax":
+        with pytest.raises(SettingsError, match="no better than equal ones"):
+            fit_temperature(np.full((300, n_classes), math.pi), labels, loss)
+
+
+@each_loss
 def test_probabilities_are_float64_and_nan_where_a_logit_is_not_finite(loss):
     logits = np.array([[1, 2, 3], [np.inf, 0, 0], [1e4, -1e4, 0]], np.float32)
     found = scaled_probabilities(logits, loss, 2.0)
@@ -500,6 +516,16 @@ def test_safetensors_of_other_kinds_are_a_line(tmp_path):
     path.write_bytes(len(header).to_bytes(8, "little") + header.encode() + b"\0\0")
     with pytest.raises(RecordError):
         read_model(path)
+
+
+def test_without_the_package_safetensors_npz_still_does(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    write_model(tmp_path / "m.npz", model())
+    assert read_model(tmp_path / "m.npz").class_names == model().class_names
+    with pytest.raises(RecordError, match="need the package safetensors"):
+        write_model(tmp_path / "m.safetensors", model())
+    with pytest.raises(RecordError, match="need the package safetensors"):
+        read_model(tmp_path / "m.safetensors")
 
 
 # Subsets for learning curves.
