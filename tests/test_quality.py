@@ -18,8 +18,9 @@ from linear_cifar.calibration import fit_temperature, reliability, scaled_probab
 from linear_cifar.data.errors import DataError
 from linear_cifar.data.on_disk import OnDisk
 from linear_cifar.data.types import Standardiser
+from linear_cifar.evaluation import confusion_matrix, evaluate, ground_truth_probabilities
 from linear_cifar.losses import LOSSES, MULTIPLE_BINARY_CROSS_ENTROPY, SOFTMAX_CROSS_ENTROPY
-from linear_cifar.model import Params
+from linear_cifar.model import Params, init_params
 from linear_cifar.models import Model, normalised_rows, read_model, write_model
 from linear_cifar.quality import (
     balanced_accuracy,
@@ -393,6 +394,21 @@ def test_a_model_takes_inputs_as_they_are_stored(loss, normalise, dtype):
     assert fitted.probabilities(stored[:0]).shape == (0, 3)
     with pytest.raises(SettingsError, match=r"inputs have to be an array \[n, 5\], not \(9, 4\)"):
         fitted.logits(stored[:, :4])
+
+
+@each_loss
+def test_a_model_on_the_host_is_what_evaluation_measures(small, loss):
+    params = init_params(jax.random.key(0), small.n_features, 10, dtype=np.float64)
+    of_host = Params(*map(np.asarray, params))
+    standardiser = Standardiser(*map(np.asarray, small.standardiser))
+    logits = Model(of_host, standardiser, small.class_names, loss, 0.1).logits(small.test.inputs)
+    labels = small.test.labels
+    measured = evaluate(params, small.test, small.standardiser, 0.1, loss)
+    assert_close(top_k_accuracy(logits, labels).estimate, measured.accuracy)
+    counts = confusion_matrix(params, small.test, small.standardiser)
+    assert np.array_equal(confusion_counts(logits, labels), counts)
+    p, _ = ground_truth_probabilities(params, small.test, small.standardiser, loss)
+    assert_close(scaled_probabilities(logits, loss)[np.arange(len(labels)), labels], p)
 
 
 def test_long_and_short_rows_are_normalised_too():
