@@ -2,6 +2,12 @@
 
 from importlib import metadata as _metadata
 
+from linear_cifar.calibration import (
+    Reliability as Reliability,
+    fit_temperature as fit_temperature,
+    reliability as reliability,
+    scaled_probabilities as scaled_probabilities,
+)
 from linear_cifar.data import (
     DataError as DataError,
     Dataset as Dataset,
@@ -54,6 +60,12 @@ from linear_cifar.model import (
     logits as logits,
     predict as predict,
 )
+from linear_cifar.models import (
+    Model as Model,
+    normalised_rows as normalised_rows,
+    read_model as read_model,
+    write_model as write_model,
+)
 from linear_cifar.objective import (
     cost as cost,
     cost_gradient as cost_gradient,
@@ -77,6 +89,14 @@ from linear_cifar.penalties import (
     elsewhere as elsewhere,
     lam_of as lam_of,
 )
+from linear_cifar.quality import (
+    ClassQuality as ClassQuality,
+    balanced_accuracy as balanced_accuracy,
+    class_quality as class_quality,
+    confusion_counts as confusion_counts,
+    row_shares as row_shares,
+    top_k_accuracy as top_k_accuracy,
+)
 from linear_cifar.search import (
     best as best,
     draw as draw,
@@ -85,6 +105,10 @@ from linear_cifar.search import (
     ranking as ranking,
 )
 from linear_cifar.settings import SettingsError as SettingsError
+from linear_cifar.subsets import (
+    few_shot as few_shot,
+    stratified_subset as stratified_subset,
+)
 
 try:
     __version__ = _metadata.version("linear_cifar")

@@ -8,6 +8,12 @@ from linear_cifar.plots.paths import (
     plot_path as plot_path,
     plot_weights_over_lam as plot_weights_over_lam,
 )
+from linear_cifar.plots.quality import (
+    plot_confusion as plot_confusion,
+    plot_learning_curve as plot_learning_curve,
+    plot_per_class as plot_per_class,
+    plot_reliability as plot_reliability,
+)
 from linear_cifar.plots.runs import (
     plot_history as plot_history,
     plot_probabilities as plot_probabilities,

@@ -1,0 +1,269 @@
+"""A fitted classifier with all that it takes to use it, as one file."""
+
+import contextlib
+import io
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from linear_cifar.calibration import TEMPERATURE, scaled_probabilities
+from linear_cifar.data.on_disk import block_rows
+from linear_cifar.data.types import Standardiser
+from linear_cifar.losses import LOSSES, Loss
+from linear_cifar.model import Params
+from linear_cifar.records import RecordError
+from linear_cifar.settings import Setting, SettingsError
+
+_LAM = Setting("λ of the cost", low=0)
+_ARRAYS = ("weights", "bias", "mean", "scale")
+_DETAILS = ("class_names", "normalise_rows", "loss", "lam", "temperature")
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A linear classifier of examples as they are stored.
+
+    Raises:
+      SettingsError: a field is not of the form that it should have; one line says which.
+
+    Examples:
+      >>> params, standardiser = Params(np.eye(2), np.zeros(2)), Standardiser(*np.ones((2, 2)))
+      >>> model = Model(params, standardiser, ("cat", "dog"), LOSSES["softmax"], lam=0.1)
+      >>> model.logits(np.array([[1.0, 4.0]])).tolist()
+      [[0.0, 3.0]]
+    """
+
+    params: Params  # numpy, [K, d] and [K], float32 or float64
+    standardiser: Standardiser  # numpy, [d] each: of the training inputs, normalised if they are
+    class_names: tuple[str, ...]  # K of them
+    loss: Loss  # one of `LOSSES`; its link makes probabilities of logits
+    lam: float  # λ that the parameters were fitted with
+    normalise_rows: bool = False  # examples have length 1 before they are standardised
+    temperature: float = 1.0  # T: probabilities are those of logits / T
+
+    def __post_init__(self) -> None:
+        _check_arrays(dict(zip(_ARRAYS, (*self.params, *self.standardiser), strict=True)))
+        names = self.class_names
+        if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
+            raise SettingsError("class_names have to be a tuple of strings")
+        if len(names) != len(self.params.bias):
+            raise SettingsError(
+                f"there are {len(names)} class_names for weights of {len(self.params.bias)} classes"
+            )
+        if self.loss not in LOSSES.values():
+            raise SettingsError(f"loss has to be one of {', '.join(LOSSES)}")
+        if not isinstance(self.normalise_rows, bool):
+            raise SettingsError("normalise_rows has to be True or False")
+        for name, setting in (("lam", _LAM), ("temperature", TEMPERATURE)):
+            value = getattr(self, name)
+            if not isinstance(value, float):
+                raise SettingsError(f"{name} has to be a float")
+            setting.check(name, value)
+
+    def logits(self, inputs: Any, dtype: Any = np.float64) -> np.ndarray:
+        """Scores of every class, s = Wx + b, not divided by the temperature.
+
+        Args:
+          inputs: examples as they are stored, [n, d]: an array, or one `OnDisk`.
+          dtype: float64 or float32, of the arithmetic.
+
+        Returns:
+          Logits [n, K] in `dtype`.
+
+        Raises:
+          SettingsError: inputs of another shape.
+        """
+        weights, bias = (np.asarray(a, dtype) for a in self.params)
+        found = np.empty((len(inputs), len(bias)), dtype)
+        start = 0
+        for rows in self._prepared(inputs, dtype):
+            found[start : start + len(rows)] = rows @ weights.T + bias
+            start += len(rows)
+        return found
+
+    def predict(self, inputs: Any, dtype: Any = np.float64) -> np.ndarray:
+        """The class with the largest logit, the first of equal ones, [n] int32."""
+        return self.logits(inputs, dtype).argmax(axis=1).astype(np.int32)
+
+    def probabilities(self, inputs: Any, dtype: Any = np.float64) -> np.ndarray:
+        """Those of logits / T, [n, K] float64, of logits computed in `dtype`."""
+        return scaled_probabilities(self.logits(inputs, dtype), self.loss, self.temperature)
+
+    def _prepared(self, inputs: Any, dtype: Any) -> Iterator[np.ndarray]:
+        """Blocks of rows as the weights take them."""
+        mean, scale = (np.asarray(a, dtype) for a in self.standardiser)
+        if getattr(inputs, "ndim", 0) != 2 or inputs.shape[1] != len(mean):
+            shape = getattr(inputs, "shape", type(inputs).__name__)
+            raise SettingsError(f"inputs have to be an array [n, {len(mean)}], not {shape}")
+        size = block_rows(inputs)
+        for start in range(0, len(inputs), size):
+            rows = np.asarray(inputs[start : start + size]).astype(dtype)
+            yield ((normalised_rows(rows) if self.normalise_rows else rows) - mean) / scale
+
+
+def normalised_rows(inputs: np.ndarray) -> np.ndarray:
+    """Floating rows [n, d] over their lengths ‖x‖; a row of zeros stays.
+
+    Examples:
+      >>> normalised_rows(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
+      [[0.6, 0.8], [0.0, 0.0]]
+    """
+    # Divided by the largest entry first, lest squares of large or small ones leave the range.
+    largest = np.abs(inputs).max(axis=1, keepdims=True)
+    rows = inputs / np.where(largest == 0, 1, largest)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(lengths == 0, 1, lengths)
+
+
+def _check_arrays(arrays: Mapping[str, Any]) -> None:
+    if np.ndim(arrays["weights"]) != 2:
+        raise SettingsError(f"weights have to be [K, d], not {list(np.shape(arrays['weights']))}")
+    n_classes, n_features = np.shape(arrays["weights"])
+    if n_classes < 2 or n_features < 1:
+        raise SettingsError(f"weights [{n_classes}, {n_features}] have to be [K, d], K ≥ 2, d ≥ 1")
+    for name, array in arrays.items():
+        if name != "weights" and np.shape(array) != (n_classes if name == "bias" else n_features,):
+            raise SettingsError(
+                f"{name} {list(np.shape(array))} doesn't fit weights [{n_classes}, {n_features}]"
+            )
+        if not isinstance(array, np.ndarray) or array.dtype.name not in ("float32", "float64"):
+            kind = getattr(array, "dtype", type(array).__name__)
+            raise SettingsError(f"{name} has to be a numpy array of float32 or float64, not {kind}")
+        if not np.isfinite(array).all():
+            raise SettingsError(f"{name} has to be finite")
+    if not (arrays["scale"] > 0).all():
+        raise SettingsError("scale has to be above 0")
+
+
+def write_model(path: str | Path, model: Model) -> None:
+    """Writes a model as `.npz` or `.safetensors`, by the name's ending.
+
+    Either has the arrays `weights`, `bias`, `mean` and `scale`. The rest is arrays too in the
+    first, and JSON in the metadata of the second. The file appears whole or not at all.
+
+    Args:
+      path: a file there is replaced.
+      model: is read back bit for bit.
+
+    Raises:
+      RecordError: another ending, `.safetensors` without that package, or a disk that can't be
+        written to.
+    """
+    path = Path(path)
+    arrays = dict(zip(_ARRAYS, (*model.params, *model.standardiser), strict=True))
+    details = {name: getattr(model, name) for name in _DETAILS} | {"loss": model.loss.name}
+    content = _format(path)[0](arrays, details)
+    staged = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        staged.write_bytes(content)
+        staged.replace(path)
+    except OSError as error:
+        raise RecordError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            staged.unlink(missing_ok=True)
+
+
+def read_model(path: str | Path) -> Model:
+    """Reads what `write_model` wrote, bit for bit; nothing in the file is ever executed.
+
+    Raises:
+      RecordError: no file, a damaged one, or one that holds no model; one line says what is wrong.
+    """
+    path = Path(path)
+    read = _format(path)[1]
+    try:
+        arrays, details = read(path)
+        missing = [name for name in (*_ARRAYS, *_DETAILS) if name not in {*arrays, *details}]
+        if missing:
+            raise SettingsError(f"it has no {missing[0]}")
+        return _model(arrays, details)
+    except SettingsError as error:
+        raise RecordError(f"{path} holds no model: {error}") from error
+    except FileNotFoundError as error:
+        raise RecordError(f"there is no {path}") from error
+    except _damage() as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise RecordError(f"{path} cannot be read: {reason}") from error
+
+
+def _model(arrays: Mapping[str, np.ndarray], details: Mapping[str, Any]) -> Model:
+    names, loss = details["class_names"], details["loss"]
+    if not isinstance(loss, str) or loss not in LOSSES:
+        raise SettingsError(f"loss is {str(loss)[:40]!r}: it has to be one of {', '.join(LOSSES)}")
+    return Model(
+        params=Params(arrays["weights"], arrays["bias"]),
+        standardiser=Standardiser(arrays["mean"], arrays["scale"]),
+        class_names=tuple(names) if isinstance(names, list) else names,
+        loss=LOSSES[loss],
+        lam=details["lam"],
+        normalise_rows=details["normalise_rows"],
+        temperature=details["temperature"],
+    )
+
+
+def _format(path: Path) -> Any:
+    """The functions that write and read a file with this ending."""
+    if path.suffix not in _FORMATS:
+        raise RecordError(f"{path} is no model's name: it has to end in {' or '.join(_FORMATS)}")
+    return _FORMATS[path.suffix]
+
+
+def _npz_bytes(arrays: Mapping[str, Any], details: Mapping[str, Any]) -> bytes:
+    file = io.BytesIO()
+    members: dict[str, Any] = {name: np.array(value) for name, value in details.items()}
+    np.savez(file, **arrays, **members)
+    return file.getvalue()
+
+
+def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    with path.open("rb") as opened:  # np.load leaves a damaged file open that it opened itself
+        file = np.load(opened, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise SettingsError("it is a single array")
+        arrays = {name: file[name] for name in _ARRAYS if name in file}
+        return arrays, {name: file[name].tolist() for name in _DETAILS if name in file}
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.numpy
+    except ImportError as error:
+        raise RecordError("models as .safetensors need the package safetensors") from error
+    return safetensors
+
+
+def _safetensors_bytes(arrays: Mapping[str, np.ndarray], details: Mapping[str, Any]) -> bytes:
+    # It writes the memory as it lies there, whatever the strides.
+    tensors = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    metadata = {name: json.dumps(value) for name, value in details.items()}
+    return _safetensors().numpy.save(tensors, metadata)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    with _safetensors().safe_open(path, "numpy") as file:
+        found, metadata = set(file.keys()), file.metadata() or {}
+        arrays = {name: file.get_tensor(name) for name in _ARRAYS if name in found}
+    return arrays, {name: json.loads(metadata[name]) for name in _DETAILS if name in metadata}
+
+
+def _damage() -> tuple[type[Exception], ...]:
+    """What readers raise at a damaged file."""
+    of_npz = (OSError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile)
+    try:
+        return (*of_npz, zlib.error, _safetensors().SafetensorError)
+    except RecordError:
+        return (*of_npz, zlib.error)
+
+
+_FORMATS = {
+    ".npz": (_npz_bytes, _read_npz),
+    ".safetensors": (_safetensors_bytes, _read_safetensors),
+}
