@@ -1,13 +1,15 @@
 """What a trained model is worth: figures over a whole split, in one batched pass."""
 
-from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial, wraps
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
+from linear_cifar.data.on_disk import OnDisk, blocks
 from linear_cifar.data.types import Split, Standardiser
 from linear_cifar.losses import SOFTMAX_CROSS_ENTROPY, Loss
 from linear_cifar.model import Params, logits
@@ -35,6 +37,52 @@ class PerExample(NamedTuple):
     correct: jax.Array  # 1 or 0
 
 
+def in_blocks(split: Split) -> Iterator[tuple[slice, Split]]:
+    """A split as it is, if its inputs are in memory; else in blocks, each with its place."""
+    if not isinstance(split.inputs, OnDisk):
+        yield slice(0, len(split.labels)), split
+        return
+    for start, rows in blocks(split.inputs):
+        where = slice(start, start + len(rows))
+        yield where, Split(rows, split.labels[where])
+
+
+def _taking_blocks(join: Callable) -> Callable[[Callable], Any]:
+    """Makes a function of a split take one whose inputs are on a disk, a block at a time.
+
+    Args:
+      join: makes one array of the blocks' arrays and of the blocks' numbers of examples.
+    """
+
+    def decorate(function: Callable) -> Any:
+        @wraps(function)
+        def whole(params: Params, split: Split, *args: Any, **settings: Any) -> Any:
+            if not isinstance(split.inputs, OnDisk):
+                return function(params, split, *args, **settings)
+            parts, sizes = [], []
+            for _, block in in_blocks(split):
+                parts.append(jax.device_get(function(params, block, *args, **settings)))
+                sizes.append(len(block.labels))
+            return jax.tree.map(lambda *arrays: join(arrays, sizes), *parts)
+
+        return whole
+
+    return decorate
+
+
+def _mean(arrays: Sequence[np.ndarray], sizes: Sequence[int]) -> np.ndarray:
+    return np.average(np.stack(arrays), axis=0, weights=sizes).astype(arrays[0].dtype)
+
+
+def _side_by_side(arrays: Sequence[np.ndarray], _: Sequence[int]) -> np.ndarray:
+    return np.concatenate(arrays, axis=-1)
+
+
+def _sum(arrays: Sequence[np.ndarray], _: Sequence[int]) -> np.ndarray:
+    return np.sum(arrays, axis=0, dtype=arrays[0].dtype)
+
+
+@_taking_blocks(_mean)
 @partial(jax.jit, static_argnames="loss")
 def evaluate(
     params: Params,
@@ -69,6 +117,7 @@ def evaluate(
     )
 
 
+@_taking_blocks(_mean)
 @partial(jax.jit, static_argnames="loss")
 def evaluate_runs(
     params: Params,
@@ -96,6 +145,7 @@ def evaluate_runs(
     return jax.vmap(one)(params, jnp.asarray(lam))
 
 
+@_taking_blocks(_side_by_side)
 @partial(jax.jit, static_argnames="loss")
 def evaluate_examples(
     params: Params,
@@ -125,6 +175,7 @@ def evaluate_examples(
     return jax.vmap(one)(params)
 
 
+@_taking_blocks(_side_by_side)
 @partial(jax.jit, static_argnames="loss")
 def ground_truth_probabilities(
     params: Params,
@@ -150,6 +201,7 @@ def ground_truth_probabilities(
     return _map_examples(example, params, split, standardiser)
 
 
+@_taking_blocks(_sum)
 @jax.jit
 def confusion_matrix(params: Params, split: Split, standardiser: Standardiser) -> jax.Array:
     """Counts [K, K] int32 of examples by true class (rows) and predicted class (columns).

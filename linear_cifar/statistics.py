@@ -1,6 +1,6 @@
 """Numbers with their uncertainty: over seeds, or over test images."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,24 +24,54 @@ class Summary(NamedTuple):
     n: int
 
 
+class Moments(NamedTuple):
+    """What is known of n values, of one sample [] or of many [...]; `merged` with further ones."""
+
+    n: int
+    mean: Any  # [...], float64
+    squares: Any  # [...], Σ (value − mean)²
+
+
+def moments(values: np.ndarray) -> Moments:
+    """The moments of values [..., n], in float64; NaN where there are none."""
+    values = np.asarray(values, float)
+    if not values.shape[-1]:
+        return Moments(0, np.full(values.shape[:-1], np.nan), np.zeros(values.shape[:-1]))
+    mean = values.mean(axis=-1)
+    return Moments(values.shape[-1], mean, ((values - mean[..., None]) ** 2).sum(axis=-1))
+
+
+def merged(a: Moments, b: Moments) -> Moments:
+    """Those of the values of both (Chan, Golub and LeVeque, 1979)."""
+    if not a.n or not b.n:
+        return a if a.n else b
+    n, apart = a.n + b.n, b.mean - a.mean
+    squares = a.squares + b.squares + apart**2 * (a.n * b.n / n)
+    return Moments(n, a.mean + apart * (b.n / n), squares)
+
+
 def summarise(values: np.ndarray) -> Summary:
     """Mean, standard deviation and 95 % interval of the mean, by Student's t.
 
     Args:
-      values: [n], n ≥ 1, independent repetitions.
+      values: [n], n ≥ 1, independent repetitions; or [..., n], for fields [...].
 
     Returns:
       The `Summary`; NaN among the values makes it NaN.
     """
-    values = np.asarray(values, float)
-    n, mean = len(values), float(np.mean(values))
-    if n == 1:
-        return Summary(mean, np.nan, np.nan, np.nan, 1)
+    return summary_of(moments(values))
+
+
+def summary_of(of: Moments) -> Summary:
+    """The `Summary` of values by their moments."""
     from scipy import stats
 
-    sd = float(np.std(values, ddof=1))
-    half = float(stats.t.ppf(0.975, n - 1)) * sd / np.sqrt(n)
-    return Summary(mean, sd, mean - half, mean + half, n)
+    if of.n <= 1:
+        unknown: Any = np.full_like(of.mean, np.nan)[()]
+        return Summary(of.mean[()], unknown, unknown, unknown, of.n)
+    mean, sd = of.mean[()], np.sqrt(of.squares / (of.n - 1))[()]
+    half = float(stats.t.ppf(0.975, of.n - 1)) * sd / np.sqrt(of.n)
+    return Summary(mean, sd, mean - half, mean + half, of.n)
 
 
 def paired_difference(a: np.ndarray, b: np.ndarray) -> Interval:

@@ -52,6 +52,8 @@ def true_class_probabilities(
     params: Params, loss: str, dataset: Dataset
 ) -> tuple[np.ndarray, np.ndarray]:
     """Each test example's probability of its true class [n], and whether it is predicted [n]."""
-    on_device = jax.tree.map(jnp.asarray, (params, dataset.test))
-    p, correct = ground_truth_probabilities(*on_device, dataset.standardiser, LOSSES[loss])
+    params = jax.tree.map(jnp.asarray, params)
+    p, correct = ground_truth_probabilities(
+        params, dataset.test, dataset.standardiser, LOSSES[loss]
+    )
     return np.asarray(p), np.asarray(correct)

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.common import training
@@ -130,9 +129,8 @@ def _by_class(dataset: Dataset, outcome: Outcome) -> dict[str, float] | None:
     """Test accuracy by class, the mean over seeds; None without test examples."""
     if not len(dataset.test.labels):
         return None
-    test = jax.tree.map(jnp.asarray, dataset.test)
     counts = [
-        jax.device_get(confusion_matrix(Params(*seed), test, dataset.standardiser))
+        jax.device_get(confusion_matrix(Params(*seed), dataset.test, dataset.standardiser))
         for seed in zip(*outcome.params, strict=True)
     ]
     return class_accuracy(np.stack(counts), dataset)

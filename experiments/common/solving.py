@@ -2,10 +2,8 @@
 
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.common import store
@@ -14,12 +12,12 @@ from experiments.common.progress import Stopwatch, progress
 from experiments.common.results import SPLITS
 from linear_cifar.data import Dataset, with_validation
 from linear_cifar.engine.devices import device_mesh
-from linear_cifar.evaluation import evaluate_examples
+from linear_cifar.evaluation import evaluate_examples, in_blocks
 from linear_cifar.model import Params
 from linear_cifar.optimum.folds import fitted_to, held_out
 from linear_cifar.optimum.prediction import certain
 from linear_cifar.optimum.solver import Optimum, Solver, Solving, solve, solve_chunks
-from linear_cifar.statistics import summarise
+from linear_cifar.statistics import merged, moments, summary_of
 
 OPTIMUM = ("cost", "gap", "distance", "passes", "converged")
 NAMES = ("loss", "accuracy")
@@ -151,14 +149,19 @@ def _measured(
 
 def figures(split: str, params: Params, dataset: Dataset, how: Solver) -> dict[str, np.ndarray]:
     """`FIGURES` of a split, each [C], of parameters [C, K, d] and [C, K]."""
-    examples: Any = jax.tree.map(jnp.asarray, getattr(dataset, split))
-    measured = evaluate_examples(params, examples, dataset.standardiser, how.loss)
-    found = {}
-    for name, values in zip(NAMES, (measured.loss, measured.correct), strict=True):
-        over = [summarise(of_run) for of_run in np.asarray(values, float)]
-        ends = [(s.mean, s.sd / np.sqrt(s.n), s.low, s.high) for s in over]
-        for end, column in zip(ENDS, np.transpose(ends), strict=True):
-            found[f"{split}_{name}{end}"] = column
+    of = {name: moments(np.zeros((len(params.bias), 0))) for name in NAMES}
+    for _, block in in_blocks(getattr(dataset, split)):
+        measured = evaluate_examples(params, block, dataset.standardiser, how.loss)
+        for name, values in zip(NAMES, (measured.loss, measured.correct), strict=True):
+            of[name] = merged(of[name], moments(values))
+    found: dict[str, np.ndarray] = {}
+    for name in NAMES:
+        s = summary_of(of[name])
+        ends = (s.mean, s.sd / np.sqrt(max(s.n, 1)), s.low, s.high)
+        found |= {
+            f"{split}_{name}{end}": np.asarray(values)
+            for end, values in zip(ENDS, ends, strict=True)
+        }
     return found
 
 

@@ -1,7 +1,8 @@
 """Inputs that stay in their file: a slice reads the rows that it names, and keeps none."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -9,6 +10,8 @@ from linear_cifar.data.errors import DataError
 
 # Of a block of rows that is read at a time.
 BLOCK_BYTES = 2**25
+
+T = TypeVar("T")
 
 
 class OnDisk:
@@ -106,8 +109,24 @@ def blocks(inputs: Any, multiple: int = 1) -> Iterator[tuple[int, np.ndarray]]:
     """
     rows = inputs if isinstance(inputs, OnDisk) else np.asarray(inputs)
     size = -(-block_rows(rows) // multiple) * multiple
-    for start in range(0, len(rows), size):
-        yield start, rows[start : start + size]
+    starts = range(0, len(rows), size)
+
+    def read(start: int) -> np.ndarray:
+        return rows[start : start + size]
+
+    yield from zip(starts, read_ahead(read, starts), strict=True)
+
+
+def read_ahead(read: Callable[[int], T], starts: Sequence[int]) -> Iterator[T]:
+    """What `read` gives of each start, read while the one before it is used."""
+    with ThreadPoolExecutor(1) as reader:
+        ahead = [reader.submit(read, start) for start in starts[:1]]
+        for start in starts[1:]:
+            result = ahead.pop().result()
+            ahead.append(reader.submit(read, start))
+            yield result
+        for last in ahead:
+            yield last.result()
 
 
 def concatenated(parts: Sequence[Any]) -> Any:

@@ -5,7 +5,7 @@ and many. Many runs are split over the devices, each of which has all the data; 
 split by features, so that each device has its share of the data.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from linear_cifar.data.on_disk import OnDisk, blocks
 from linear_cifar.data.types import Dataset, Split, Standardiser
 from linear_cifar.settings import SettingsError
 
@@ -85,22 +86,31 @@ class Data:
     @cached_property
     def train(self) -> Split:
         """The training examples, as they are stored."""
-        return self.where.data(self.dataset.train)
+        return self._placed(self.dataset.train)
 
     @cached_property
     def validation(self) -> Split:
         """The validation examples."""
-        return self.where.data(self.dataset.validation)
+        return self._placed(self.dataset.validation)
 
     @cached_property
     def test(self) -> Split:
         """The test examples."""
-        return self.where.data(self.dataset.test)
+        return self._placed(self.dataset.test)
 
     @cached_property
     def standardiser(self) -> Standardiser:
         """The training set's."""
         return self.where.data(self.dataset.standardiser)
+
+    def blocks(self, multiple: int) -> Iterator[Split]:
+        """Training examples on a disk, placed in blocks of a multiple of rows, but the last one."""
+        inputs, labels = self.dataset.train
+        for start, rows in blocks(inputs, multiple):
+            yield self.where.data(Split(rows, labels[start : start + len(rows)]))
+
+    def _placed(self, split: Split) -> Split:
+        return split if isinstance(split.inputs, OnDisk) else self.where.data(split)
 
 
 def fetch(tree: Any) -> Any:

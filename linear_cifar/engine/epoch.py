@@ -29,8 +29,9 @@ def run_epoch(
     examples: Split,
     standardiser: Standardiser,
     how: Training,
+    n_of_epoch: int | None = None,
 ) -> TrainState:
-    """Trains one run for one epoch, a batch at a time.
+    """Trains one run for one epoch, or with a block of its examples, a batch at a time.
 
     Args:
       state: of one run.
@@ -38,12 +39,13 @@ def run_epoch(
       examples: inputs [n, d] as they are stored, and labels, in the order to take them.
       standardiser: makes standardised inputs of them, where a batch is used.
       how: loss, batch size, optimiser and gradient.
+      n_of_epoch: examples of the whole epoch; None: these are all.
 
     Returns:
       The state after ⌈n / batch_size⌉ steps; the last one takes the mean over what is left.
     """
     n, size = len(examples.labels), how.batch_size
-    transformation = how.optimizer(hyperparameters, -(-n // size))
+    transformation = how.optimizer(hyperparameters, -(-(n_of_epoch or n) // size))
 
     def step(state: TrainState, start: jax.Array | int, size: int) -> TrainState:
         dtype = state.params.weights.dtype

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from linear_cifar.data.on_disk import OnDisk
 from linear_cifar.data.types import Split, Standardiser
 from linear_cifar.engine.blocks import (
     InnerProducts,
@@ -57,29 +58,34 @@ def run_epochs(
         how=_static(how),
     )
     state = data.where.runs(state)  # as the epochs leave it, for one program to do for all
-    n_batches = batches_per_block(how, n_classes, len(keys))
-    examples, products = data.train, None
+    on_disk = isinstance(data.dataset.train.inputs, OnDisk)
+    n_batches = 1 if on_disk else batches_per_block(how, n_classes, len(keys))
+    shuffled, products = data.train, None
     for epoch in range(how.n_epochs + 1):
         if epoch:
             if how.shuffle:
-                examples = _shuffled(order_key, epoch, data.train, key_impl=key_impl)
+                shuffled = _shuffled(order_key, epoch, data.train, key_impl=key_impl)
             if n_batches > 1 and (how.shuffle or products is None):
                 products = inner_products(
-                    examples,
+                    shuffled,
                     data.standardiser,
                     batch_size=how.batch_size,
                     n_batches=n_batches,
                     dtype=how.dtype,
                 )
-            state = _advance(
-                state,
-                hyperparameters,
-                examples,
-                data.standardiser,
-                products,
-                n_batches=n_batches,
-                how=_static(how),
-            )
+            for examples in data.blocks(how.batch_size) if on_disk else (shuffled,):
+                state = _advance(
+                    state,
+                    hyperparameters,
+                    examples,
+                    data.standardiser,
+                    products,
+                    n_of_epoch=len(data.dataset.train.labels),
+                    n_batches=n_batches,
+                    how=_static(how),
+                )
+                if on_disk:  # else it is read faster than it is used
+                    jax.block_until_ready(state)
         yield state, _measure(state, hyperparameters.lam, data, how.loss) if how.measure else None
 
 
@@ -96,7 +102,7 @@ def _measure(state: TrainState, lam: ArrayLike, data: Data, loss: Loss) -> Epoch
     return EpochMetrics(*of_splits)
 
 
-@partial(jax.jit, static_argnames=("n_batches", "how"))
+@partial(jax.jit, static_argnames=("n_of_epoch", "n_batches", "how"))
 def _advance(
     state: TrainState,
     hyperparameters: Hyperparameters,
@@ -104,15 +110,16 @@ def _advance(
     standardiser: Standardiser,
     products: tuple[InnerProducts, InnerProducts] | None,
     *,
+    n_of_epoch: int,
     n_batches: int,
     how: Training,
 ) -> TrainState:
-    """One epoch of C runs."""
+    """One epoch of C runs, or a block of its examples."""
 
     def advance(state, hyperparameters):
         run = (state, hyperparameters, examples, standardiser)
         if products is None:
-            return run_epoch(*run, how)
+            return run_epoch(*run, how, n_of_epoch)
         return run_epoch_in_blocks(*run, products, n_batches, how)
 
     return jax.vmap(advance)(state, hyperparameters)

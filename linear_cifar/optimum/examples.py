@@ -1,7 +1,6 @@
 """The training examples as passes take them: in blocks, on devices, read ahead from a disk."""
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from linear_cifar.data.on_disk import OnDisk, block_rows
+from linear_cifar.data.on_disk import OnDisk, block_rows, read_ahead
 from linear_cifar.data.types import Dataset, Standardiser
 from linear_cifar.optimum import shards
 
@@ -92,13 +91,7 @@ class _Stream:
         self._examples, self._shares = examples, shares
 
     def __iter__(self) -> Iterator[Block]:
-        starts = range(0, self._examples.n, self._examples.n_block)
-        with ThreadPoolExecutor(1) as reader:
-            ahead = reader.submit(self._read, starts[0])
-            for start in starts[1:]:
-                block, ahead = ahead.result(), reader.submit(self._read, start)
-                yield block
-            yield ahead.result()
+        return read_ahead(self._read, range(0, self._examples.n, self._examples.n_block))
 
     def _read(self, start: int) -> Block:
         inputs, labels = self._examples.dataset.train

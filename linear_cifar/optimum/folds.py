@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from linear_cifar.data.types import Dataset
 from linear_cifar.engine.training import as_key
-from linear_cifar.evaluation import evaluate_examples
+from linear_cifar.evaluation import evaluate_examples, in_blocks
 from linear_cifar.losses import Loss
 from linear_cifar.model import Params
 from linear_cifar.optimum.solver import DEFAULTS, Optimum, Weights, check_lam, solve
@@ -76,11 +76,13 @@ def held_out(
       dataset: whose training examples these are.
       loss: the loss per example.
     """
-    measured: Any = evaluate_examples(params, dataset.train, dataset.standardiser, loss)
-    left_out = folds[None] == of_row[:, None]
-    count = np.where(left_out.any(axis=1), left_out.sum(axis=1), np.nan)
-    of_rows = (np.sum(np.asarray(a, float), axis=1, where=left_out) / count for a in measured)
-    loss_of_rows, accuracy = of_rows
+    total = np.zeros((3, len(of_row)))
+    for where, block in in_blocks(dataset.train):
+        left_out = folds[where] == of_row[:, None]
+        measured: Any = evaluate_examples(params, block, dataset.standardiser, loss)
+        sums = [np.sum(np.asarray(a, float), axis=1, where=left_out) for a in measured]
+        total += [*sums, left_out.sum(axis=1)]
+    loss_of_rows, accuracy = total[:2] / np.where(total[2], total[2], np.nan)
     return loss_of_rows, accuracy
 
 
