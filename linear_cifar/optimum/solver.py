@@ -77,6 +77,7 @@ def solve(
     max_passes: int = DEFAULTS.max_passes,
     dtype: Any = DEFAULTS.dtype,
     mesh: Mesh | None = None,
+    start: Params | None = None,
 ) -> Optimum:
     """Minimises the cost over the training examples for every λ, and certifies how well.
 
@@ -95,6 +96,7 @@ def solve(
         then is not `converged`.
       dtype: floating type of the descent; float32 gets to a gap of about 1e-12 of the cost.
       mesh: devices that share the examples; None for the first one.
+      start: parameters [C, K, d] and [C, K] to descend from; zero stands in for what is worse.
 
     Raises:
       SettingsError: a setting out of its range, λ = 0 among them, where the minimum may not exist;
@@ -109,7 +111,7 @@ def solve(
       ([True, True], (2, 2, 4))
     """
     how = Solver(loss, tolerance, max_passes, dtype)
-    solving = solve_chunks(lam, dataset, how, weights=weights, mesh=mesh)
+    solving = solve_chunks(lam, dataset, how, weights=weights, mesh=mesh, start=start)
     found = [(step.rows, step.optimum) for step in solving if step.optimum]
     order = np.argsort([row for rows, _ in found for row in rows])
     optima = [optimum for _, optimum in found]
@@ -124,6 +126,7 @@ def solve_chunks(
     weights: ArrayLike | None = None,
     mesh: Mesh | None = None,
     finished: Mapping[int, Params] | None = None,
+    start: Params | None = None,
 ) -> Iterator[Solving]:
     """The loop of `solve`, for progress and checkpoints: some λ from end to end, then the others.
 
@@ -135,6 +138,7 @@ def solve_chunks(
       mesh: as for `solve`.
       finished: rows of λ to leave out, with their parameters [K, d] and [K], float64; the others
         give the same bits with and without them.
+      start: as for `solve`.
 
     Yields:
       How far a chunk is, every few passes, and at last with its optimum.
@@ -159,6 +163,8 @@ def solve_chunks(
             continue
         rows = np.array(chunk.padded)
         guess = None if chunk in firsts else _between(lam, known, lam[rows])
+        if start is not None:
+            guess = Params(*(np.asarray(array)[rows] for array in start))
         for step in _solve_chunk(placed, chunk, lam[rows], _shares(weights[rows]), guess, how):
             if step.optimum and chunk in firsts:
                 params = zip(*step.optimum.params, strict=True)
