@@ -5,8 +5,8 @@ a certificate of what was reached. The cost is that of the rest of the library,
 
     J = Σᵢ wᵢ l(sᵢ, yᵢ) / Σᵢ wᵢ + λ‖W‖²,
 
-with the weights w of examples, 1 unless given: without ½ and without the bias, and with the features
-as they come. `StandardScaler` in a pipeline standardises them.
+with the weights w of examples, 1 unless given: without ½ and without the bias, and with the
+features as they come. `StandardScaler` in a pipeline standardises them.
 
 λ is per example, and scikit-learn's C is of a sum. With n = Σᵢ wᵢ the same problem has
 
@@ -14,7 +14,8 @@ as they come. `StandardScaler` in a pipeline standardises them.
     C = 1/(λn)       softmax of two classes, of which scikit-learn has one vector
     C = 1/(2λnK)     multi_bce, in OneVsRestClassifier; K is 2 for two classes too
 
-which `linear_cifar.lam_of` and `elsewhere` compute. Where n isn't a whole number, C scales with 1/n.
+which `linear_cifar.lam_of` and `elsewhere` compute. The weights of classes are in n too; with
+"balanced", where scikit-learn's have a mean of 1, n is as without them.
 """
 
 import warnings
@@ -40,10 +41,12 @@ from linear_cifar.optimum.solver import DEFAULTS, Optimum, check_lam, solve
 from linear_cifar.search import best, one_standard_error
 from linear_cifar.settings import SettingsError
 
-# Gap over cost at which a fit ends. Weights are off by the root of it, and scikit-learn wants
-# predictions to 1e-7 where weights stand for repetitions: 1e-15 fails there, and 1e-18 takes a sixth
-# more passes than 1e-14. float32 gets no further than 1e-6 on features of very different scales.
-_TOLERANCE = {np.dtype(np.float64): 1e-18, np.dtype(np.float32): 1e-6}
+# Gap over cost that a fit aims at, and above which it warns, where no tolerance is given: what
+# rounding leaves is no reason to warn. Coefficients are off by about the root of it, and
+# scikit-learn wants predictions to 1e-7 where weights stand for repetitions: 1e-16 may fail there,
+# and 1e-18 takes a fifth more passes than 1e-14. float32 gets no further than 1e-6 on features of
+# unequal scales.
+_PRECISION = {np.dtype(np.float64): (1e-18, 1e-12), np.dtype(np.float32): (1e-6, 1e-6)}
 # A program is compiled for each shape, which takes seconds, and small fits take milliseconds. Up to
 # this many numbers the examples are filled up to one of few shapes, powers of two from these on.
 _SMALL, _LEAST_SHAPE = 2**16, (512, 32)
@@ -80,7 +83,7 @@ class _LinearClassifier(ClassifierMixin, BaseEstimator):
           X: features [n, d].
         """
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=list(_TOLERANCE))
+        X = validate_data(self, X, reset=False, dtype=list(_PRECISION))
         scores = X @ self.coef_.T + self.intercept_
         return scores[:, 0] if len(self.classes_) == 2 else scores
 
@@ -120,17 +123,19 @@ class _LinearClassifier(ClassifierMixin, BaseEstimator):
         return LOSSES[self.loss]
 
     def _checked(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None) -> _Examples:
-        X, y = validate_data(self, X, y, dtype=list(_TOLERANCE))
+        inputs, y = validate_data(self, X, y, dtype=list(_PRECISION))
         check_classification_targets(y)
-        weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        weights = _check_sample_weight(
+            sample_weight, inputs, dtype=np.float64, ensure_non_negative=True
+        )
         self.classes_, labels = np.unique(y, return_inverse=True)
         found = np.unique(labels[weights > 0])
         if len(found) == 1:
             raise ValueError(
-                f"{type(self).__name__} needs examples of at least 2 classes, but the data contains "
-                f"only one class: {self.classes_[found[0]]!r}"
+                f"{type(self).__name__} needs examples of at least 2 classes, but the data "
+                f"contains only one class: {self.classes_[found[0]]}"
             )
-        return _filled(_Examples(X, labels.astype(np.int32), weights, len(X)))
+        return _filled(_Examples(inputs, labels.astype(np.int32), weights, len(inputs)))
 
     def _with_classes(self, weights: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """The weights of examples, [n], times those of their classes."""
@@ -144,27 +149,36 @@ class _LinearClassifier(ClassifierMixin, BaseEstimator):
             )
         return weights * of_classes[labels]
 
-    def _solved(self, lam: np.ndarray, dataset: Dataset, weights: np.ndarray) -> Optimum:
+    def _solved(
+        self,
+        lam: np.ndarray,
+        dataset: Dataset,
+        weights: np.ndarray,
+        start: Params | None = None,
+    ) -> Optimum:
         """The optimum for λ [C] with the weights [C, n]; a warning where it isn't reached."""
         dtype = dataset.train.inputs.dtype
-        tolerance = _TOLERANCE[dtype] if self.tolerance is None else self.tolerance
+        given = self.tolerance
+        aim, enough = _PRECISION[dtype] if given is None else (given, given)
         with jax.enable_x64(True):  # whatever the user's mode, and for the fit alone
             optimum = solve(
                 lam,
                 dataset,
                 loss=self._loss,
                 weights=weights,
-                tolerance=tolerance,
+                tolerance=aim,
                 max_passes=self.max_passes,
                 dtype=dtype,
+                start=start,
             )
-        if not optimum.converged.all():
+        with np.errstate(divide="ignore", invalid="ignore"):  # a cost may vanish
             relative = np.where(optimum.converged, 0, optimum.gap / optimum.cost)
-            worst = int(relative.argmax())
+        worst = int(relative.argmax())
+        if not relative[worst] <= enough:  # NaN isn't
             warnings.warn(
                 f"lam {lam[worst]:g}: the cost is certified to be within {relative[worst]:.1e} of "
                 f"itself above its minimum after {optimum.passes[worst]} passes, and not within "
-                f"{tolerance:g}: raise max_passes, scale the features, or raise the tolerance",
+                f"{enough:g}: raise max_passes, scale the features, or raise the tolerance",
                 ConvergenceWarning,
                 stacklevel=3,
             )
@@ -191,10 +205,13 @@ class LinearProbe(_LinearClassifier):
     Args:
       lam: λ > 0, per example; the module's docstring has C as a function of it.
       loss: "softmax", or "multi_bce" for each class against the rest.
-      tolerance: gap over cost at which the fit ends; None for 1e-18 in float64 and 1e-6 in float32.
+      tolerance: gap over cost at which the fit ends. None: 1e-6 in float32; in float64 1e-18, or
+        what rounding leaves below 1e-12.
       max_passes: over the data; what isn't within the tolerance then gives a `ConvergenceWarning`.
       class_weight: what an example of each class counts, a dict; "balanced" for the reciprocal of
         the weight of its examples; None for 1.
+      warm_start: descend from the coefficients of the last fit, where classes and features are as
+        many as then: the same data take hardly a pass. The optimum is the same.
 
     Attributes:
       classes_: the labels that occur, sorted, [K].
@@ -211,7 +228,7 @@ class LinearProbe(_LinearClassifier):
       >>> X, y = load_iris(return_X_y=True)
       >>> probe = LinearProbe(lam=0.001).fit(X, y)
       >>> round(probe.score(X, y), 3), probe.gap_ <= 1e-18 * probe.cost_
-      (0.973, True)
+      (0.987, True)
     """
 
     def __init__(
@@ -222,12 +239,14 @@ class LinearProbe(_LinearClassifier):
         tolerance: float | None = None,
         max_passes: int = DEFAULTS.max_passes,
         class_weight: Mapping | str | None = None,
+        warm_start: bool = False,
     ):
         self.lam = lam
         self.loss = loss
         self.tolerance = tolerance
         self.max_passes = max_passes
         self.class_weight = class_weight
+        self.warm_start = warm_start
 
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Finds the optimum.
@@ -241,12 +260,24 @@ class LinearProbe(_LinearClassifier):
         Raises:
           ValueError: a setting out of its range, λ = 0 among them, or data that can't be fitted.
         """
+        present = self._present() if self.warm_start and hasattr(self, "coef_") else None
         examples = self._checked(X, y, sample_weight)
         weights = self._with_classes(examples.weights, examples.labels)
         dataset = _centred(examples, weights, len(self.classes_))
-        optimum = self._solved(np.array([self.lam]), dataset, weights[None])
+        start = None
+        if present and present.weights.shape == (len(self.classes_), self.n_features_in_):
+            start = _centred_params(present, dataset)
+        optimum = self._solved(np.array([self.lam]), dataset, weights[None], start)
         self._keep(optimum, 0, dataset)
         return self
+
+    def _present(self) -> Params:
+        """What was fitted last, [K, d] and [K], for features as they came."""
+        weights, bias = self.coef_, self.intercept_
+        if len(self.classes_) == 2:
+            sides = np.array([-0.5, 0.5]) / _SHARE[self.loss]
+            weights, bias = np.outer(sides, weights), sides * bias
+        return Params(weights.astype(np.float64), bias.astype(np.float64))
 
 
 class LinearProbeCV(_LinearClassifier):
@@ -279,9 +310,9 @@ class LinearProbeCV(_LinearClassifier):
     Examples:
       >>> from sklearn.datasets import load_iris
       >>> X, y = load_iris(return_X_y=True)
-      >>> probe = LinearProbeCV(lams=[0.001, 0.1, 10.0]).fit(X, y)
+      >>> probe = LinearProbeCV([0.001, 0.1, 10.0], cv=3).fit(X, y)
       >>> probe.lam_, probe.fold_accuracy_.shape
-      (0.001, (5, 3))
+      (0.001, (3, 3))
     """
 
     def __init__(
@@ -337,7 +368,10 @@ class LinearProbeCV(_LinearClassifier):
         return self
 
     def _folds(self, examples: _Examples) -> tuple[np.ndarray, np.ndarray]:
-        """Weights of examples: all and then those of folds, [1 + folds, n]; left out, [folds, n]."""
+        """The weights of examples: fitted to, [1 + folds, n], first to all; left out, [folds, n].
+
+        Classes have a part in the former alone.
+        """
         inputs, labels, weights, n = examples
         cv = self.cv
         if isinstance(cv, int) and self.random_state is not None:
@@ -354,7 +388,8 @@ class LinearProbeCV(_LinearClassifier):
         """The index of the chosen λ."""
         figures = {"accuracy": self.fold_accuracy_, "loss": self.fold_loss_}
         if not self.one_standard_error:
-            return best(*(a.mean(axis=0) for a in figures.values()), by=self.select)
+            accuracy, loss = (a.mean(axis=0) for a in figures.values())
+            return best(accuracy, loss, by=self.select)
         by_fold = figures[self.select]
         error = by_fold.std(axis=0, ddof=1) / np.sqrt(len(by_fold))
         return one_standard_error(self.lams_, by_fold.mean(axis=0), error, by=self.select)
@@ -399,6 +434,13 @@ def _centred(examples: _Examples, weights: np.ndarray, n_classes: int) -> Datase
         standardiser=Standardiser(mean, np.ones_like(mean)),
         class_names=tuple(map(str, range(n_classes))),
     )
+
+
+def _centred_params(params: Params, dataset: Dataset) -> Params:
+    """Parameters [K, d] and [K] as those of one run, [1, K, d] and [1, K], of the data set."""
+    mean, (weights, bias) = dataset.standardiser.mean, params
+    weights = np.pad(weights, ((0, 0), (0, len(mean) - weights.shape[1])))
+    return Params(weights[None], (bias + weights @ mean)[None])
 
 
 def _held_out(
