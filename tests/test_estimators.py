@@ -33,6 +33,7 @@ LOADERS = {
     "breast_cancer": load_breast_cancer,
     "digits": partial(load_digits, n_class=4),
 }
+PANDAS = importlib.util.find_spec("pandas")
 # What scikit-learn itself leaves out, for want of another library or of a variable.
 NEED_PANDAS = {"check_sample_weights_pandas_series", "check_classifier_data_not_an_array"}
 NEED_ARRAY_API = {"check_array_api_input"}
@@ -95,7 +96,7 @@ def test_scikit_learn_s_checks_pass():
 )
 def test_all_of_scikit_learn_s_checks_pass_and_none_is_left_out_unsaid(estimator):
     done = check_estimator(estimator, on_skip=None)
-    expected = set() if importlib.util.find_spec("pandas") else NEED_PANDAS
+    expected = set() if PANDAS else NEED_PANDAS
     if not os.environ.get("SCIPY_ARRAY_API"):
         expected = expected | NEED_ARRAY_API
     assert {check["check_name"] for check in done if check["status"] == "skipped"} == expected
@@ -203,7 +204,7 @@ def test_a_warm_start_is_there_at_once_and_ends_at_the_same_optimum(iris):
 
 
 def test_it_is_pickled_cloned_and_searched_in_a_pipeline(iris):
-    model = make_pipeline(StandardScaler(), LinearProbe()).set_output(transform="default")
+    model = make_pipeline(StandardScaler(), LinearProbe())
     grid = {"linearprobe__lam": [1e-4, 10.0], "linearprobe__loss": ["softmax"]}
     search = GridSearchCV(model, grid, cv=3).fit(*iris)
     assert search.best_params_["linearprobe__lam"] == 1e-4
@@ -214,11 +215,14 @@ def test_it_is_pickled_cloned_and_searched_in_a_pipeline(iris):
     assert search.score(*iris) == other.score(*iris)
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("pandas"), reason="needs pandas")
-def test_names_of_features_are_kept(iris):
-    frame = load_iris(as_frame=True).data
-    model = make_pipeline(StandardScaler(), LinearProbe()).set_output(transform="pandas")
-    assert model.fit(frame, iris[1])[-1].feature_names_in_.tolist() == list(frame.columns)
+# With scikit-learn's own containers where pandas isn't installed.
+@pytest.mark.parametrize("output", ["default", *(["pandas"] if PANDAS else [])])
+def test_a_pipeline_s_containers_keep_the_names_of_features(iris, output):
+    inputs = load_iris(as_frame=True).data if output == "pandas" else iris[0]
+    model = make_pipeline(StandardScaler(), LinearProbe()).set_output(transform=output)
+    probe = model.fit(inputs, iris[1])[-1]
+    assert hasattr(probe, "feature_names_in_") == (output == "pandas")
+    assert list(getattr(probe, "feature_names_in_", [])) == list(getattr(inputs, "columns", []))
 
 
 def test_what_is_not_reached_is_warned_of(iris):
