@@ -49,7 +49,7 @@ def test_a_table_comes_back_in_its_order_each_row_as_alone(small):
 def test_programs_are_compiled_once_a_group_and_never_for_new_values(small):
     hyperparameters, columns = mixed_table(3)
     columns["batch_size"] = [size + 1 for size in columns["batch_size"]]  # as in no other test
-    programs = (loop._advance, loop._start, evaluate_runs)
+    programs = (loop._advance, loop._start, evaluate_runs.__wrapped__)
     before = loop._advance._cache_size()
     sweep(KEY, hyperparameters, small, **columns, n_epochs=2)
     assert loop._advance._cache_size() - before == 2  # groups, of two runs and of one

@@ -122,7 +122,7 @@ def test_an_old_style_key_is_one_key(small):
     assert np.array_equal(new.weights, old.weights)
 
 
-PROGRAMS = (loop._advance, loop._start, inner_products, evaluate_runs)
+PROGRAMS = (loop._advance, loop._start, inner_products, evaluate_runs.__wrapped__)
 
 
 def test_new_values_and_another_number_of_epochs_compile_nothing(small):

@@ -88,6 +88,7 @@ def solve(
     dtype: Any = DEFAULTS.dtype,
     memory_bytes: int = DEFAULTS.memory_bytes,
     mesh: Mesh | None = None,
+    start: Params | None = None,
 ) -> Optimum:
     """Minimises the cost over the training examples for every λ, and certifies how well.
 
@@ -108,6 +109,7 @@ def solve(
       memory_bytes: that descents may keep, which bounds how many λ go at once; the examples aren't
         among them.
       mesh: devices that share the examples; None for the first one.
+      start: parameters [C, K, d] and [C, K] to descend from; zero stands in for what is worse.
 
     Raises:
       SettingsError: a setting out of its range, λ = 0 among them, where the minimum may not exist;
@@ -122,7 +124,7 @@ def solve(
       ([True, True], (2, 2, 4))
     """
     how = Solver(loss, tolerance, max_passes, dtype, memory_bytes)
-    solving = solve_chunks(lam, dataset, how, weights=weights, mesh=mesh)
+    solving = solve_chunks(lam, dataset, how, weights=weights, mesh=mesh, start=start)
     found = [(step.rows, step.optimum) for step in solving if step.optimum]
     order = np.argsort([row for rows, _ in found for row in rows])
     optima = [optimum for _, optimum in found]
@@ -137,6 +139,7 @@ def solve_chunks(
     weights: ArrayLike | Weights | None = None,
     mesh: Mesh | None = None,
     finished: Mapping[int, Params] | None = None,
+    start: Params | None = None,
 ) -> Iterator[Solving]:
     """The loop of `solve`, for progress and checkpoints: some λ from end to end, then the others.
 
@@ -148,6 +151,7 @@ def solve_chunks(
       mesh: as for `solve`.
       finished: rows of λ to leave out, with their parameters [K, d] and [K], float64; the others
         give the same bits with and without them.
+      start: as for `solve`.
 
     Yields:
       How far a chunk is, every few passes, and at last with its optimum.
@@ -160,6 +164,7 @@ def solve_chunks(
         raise SettingsError(f"dataset is a {type(dataset).__name__}: dataset_from_arrays makes one")
     lam, weights = _checked(lam, weights, len(dataset.train.labels))
     _check_fits(lam, how.dtype)
+    start = None if start is None else _checked_start(start, len(lam), dataset)
     finished = finished or {}
     totals = weights.distinct.sum(axis=1, dtype=np.float64)
     firsts, others = _chunks(lam, totals[weights.of_row], *_at_once(dataset, how.memory_bytes))
@@ -173,6 +178,8 @@ def solve_chunks(
             continue
         rows = np.array(chunk.padded)
         guess = None if chunk in firsts else _between(lam, known, lam[rows])
+        if start is not None:
+            guess = Params(*(array[rows] for array in start))
         for step in _solve_chunk(problem, chunk, lam[rows], _shares(weights, rows), guess, how):
             if step.optimum and chunk in firsts:
                 params = zip(*step.optimum.params, strict=True)
@@ -322,6 +329,15 @@ def _checked(
         if not of.any():
             raise SettingsError("weights have to be above 0 for an example at least")
     return lam, weights
+
+
+def _checked_start(start: Params, c: int, dataset: Dataset) -> Params:
+    """Parameters to descend from, as numpy arrays."""
+    k, d = dataset.n_classes, dataset.n_features
+    arrays = Params(*map(np.asarray, start))
+    if (arrays.weights.shape, arrays.bias.shape) != ((c, k, d), (c, k)):
+        raise SettingsError(f"start has to be weights [{c}, {k}, {d}] and biases [{c}, {k}]")
+    return arrays
 
 
 def _shares(weights: Weights, rows: np.ndarray) -> Weights:
