@@ -5,6 +5,8 @@ python -m experiments.loss_comparison
 The folder holds a whole run for each loss, and the histograms of all beside each other.
 """
 
+from typing import Any
+
 import jax
 
 from experiments.common import command, flags, runs
@@ -50,7 +52,7 @@ def main(argv: list[str]) -> int:
             | {"true_class_probability": summary[name]}
             for name, result in results.items()
         }
-        content = {"losses": losses, "interrupted": interrupted}
+        content: dict[str, Any] = {"losses": losses, "interrupted": interrupted}
         write_result(folder, "loss_comparison", dataset, watch, **content)
     for name, outcome in outcomes.items():
         runs.print_outcome(outcome, dataset, results[name], target / name)

@@ -17,6 +17,7 @@ from linear_cifar.data import (
     fit_standardiser as fit_standardiser,
     load_dataset as load_dataset,
     load_features as load_features,
+    load_inputs as load_inputs,
     with_validation as with_validation,
 )
 from linear_cifar.engine.devices import device_mesh as device_mesh

@@ -1,6 +1,7 @@
 """The optimum for many λ at once: against scikit-learn, and its certificate against the truth."""
 
 import dataclasses
+import itertools
 import json
 import re
 
@@ -314,3 +315,19 @@ def test_reports_stay_what_they_were_when_they_came(digits):
     passes = [int(step.passes[0]) for step in steps]
     assert passes == sorted(passes)
     assert passes[0] < passes[-1]
+
+
+def test_a_descent_ends_where_what_is_watched_stays_the_same(digits):
+    """At 1e-12 the smallest λ takes far more than 100 passes."""
+    how = {"tolerance": 1e-12, "dtype": jnp.float64}
+    found = solve([1e-5, 10.0], digits, **how, watched=lambda params: np.zeros(len(params.bias)))
+    assert found.settled.tolist() == [True, False]
+    assert found.converged.tolist() == [False, True]
+    assert 100 <= found.passes[0] <= 102
+
+    looks = itertools.count()
+
+    def changing(params):
+        return np.full(len(params.bias), next(looks))
+
+    assert not solve([1e-5], digits, **how, max_passes=260, watched=changing).settled.any()

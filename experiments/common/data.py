@@ -39,6 +39,8 @@ def load_data(split: str = "assignment", needed: Sequence[str] = ()) -> Dataset:
 def _features() -> Dataset:
     _refuse(("dataset", "data_dir", "split"), "can't go with --features, which is all the data")
     settings: dict[str, Any] = {name: FLAGS[name].value for name in Reading._fields}
+    if "n_folds" in FLAGS and FLAGS.n_folds and not FLAGS["validation_fraction"].present:
+        settings["validation_fraction"] = 0.0  # the folds validate
     return load_features(FLAGS.features, **settings, seed=FLAGS.seed)
 
 

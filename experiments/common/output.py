@@ -30,9 +30,18 @@ def output_folder(experiment: str) -> Iterator[tuple[Path, Path]]:
 
 
 def write_result(
-    folder: Path, experiment: str, dataset: Dataset, watch: Stopwatch, **content: Any
+    folder: Path,
+    experiment: str,
+    dataset: Dataset,
+    watch: Stopwatch,
+    *,
+    file: str = records.RESULT,
+    **content: Any,
 ) -> dict[str, Any]:
-    """Writes `result.json`: what a run is of, what it gave, and how long it took; returns that."""
+    """Writes `result.json`, or another file, and returns what stands in it.
+
+    That is what a run is of, what it gave, and how long it took.
+    """
     if dataset.image_shape is None:
         content.pop("split", None)  # of the named data sets, and the default where it isn't asked
     result = {
@@ -42,5 +51,5 @@ def write_result(
         **content,
         "seconds": watch.seconds,
     }
-    records.write_json(folder / records.RESULT, result)
+    records.write_json(folder / file, result)
     return result

@@ -38,6 +38,7 @@ def as_path(what: Problems, columns: dict[str, np.ndarray]) -> Path:
     every = {
         "n": len(what.lam),
         "n_converged": int(columns["converged"].sum()),
+        "n_settled": int(columns["settled"].sum()),
         "worst_relative_gap": np.max(columns["gap"] / columns["cost"]),
         "mean_passes": columns["passes"].mean(),
     }
@@ -58,7 +59,7 @@ def write_table(folder: pathlib.Path, path: Path) -> None:
 
 
 def _plain(name: str, values: np.ndarray) -> list[Any]:
-    kinds: dict[str, Any] = {"passes": int, "converged": bool}
+    kinds: dict[str, Any] = {"passes": int, "converged": bool, "settled": bool}
     return [kinds.get(name, float)(value) for value in values]
 
 
@@ -89,6 +90,14 @@ def choose(path: Path, select: str, within_error: bool) -> Choice:
     return Choice(first, second, chosen, source, select)
 
 
+def note_an_end(path: Path, choice: Choice) -> None:
+    """Says so where the best λ is at an end of the path."""
+    last = len(path.lam) - 1
+    if last and choice.best in (0, last):
+        end = "largest" if choice.best else "smallest"
+        print(f"note: the best λ is the {end} one: look beyond it")
+
+
 def plot(path: Path, choice: Choice, title: str) -> Any:
     """The figure of accuracy and loss over λ.
 
@@ -115,6 +124,7 @@ def _curves(columns: dict[str, np.ndarray], name: str) -> dict[str, Any]:
             *(columns[f"{split}_{name}{end}"] for end in ("", "_low", "_high"))
         )
         for label, split in (("training", "train"), ("validation", "validation"), ("test", "test"))
+        if np.isfinite(columns[f"{split}_{name}"]).any()  # else it has no examples
     }
     if f"folds_{name}" in columns:
         mean, error = columns[f"folds_{name}"], columns[f"folds_{name}_error"]

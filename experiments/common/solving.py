@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -10,16 +11,16 @@ from experiments.common import store
 from experiments.common.histograms import true_class_probabilities
 from experiments.common.progress import Stopwatch, progress
 from experiments.common.results import SPLITS
-from linear_cifar.data import Dataset, with_validation
+from linear_cifar.data import Dataset, Standardiser, with_validation
 from linear_cifar.engine.devices import device_mesh
-from linear_cifar.evaluation import evaluate_examples, in_blocks
+from linear_cifar.evaluation import evaluate_examples, in_blocks, predictions
 from linear_cifar.model import Params
 from linear_cifar.optimum.folds import fitted_to, held_out
 from linear_cifar.optimum.prediction import certain
 from linear_cifar.optimum.solver import Optimum, Solver, Solving, solve, solve_chunks
 from linear_cifar.statistics import merged, moments, summary_of
 
-OPTIMUM = ("cost", "gap", "distance", "passes", "converged")
+OPTIMUM = ("cost", "gap", "distance", "passes", "converged", "settled")
 NAMES = ("loss", "accuracy")
 # Of a split's examples: the mean, its standard error, and the ends of its 95 % interval.
 ENDS = ("", "_error", "_low", "_high")
@@ -59,7 +60,12 @@ def problems(
 
 
 def solve_all(
-    what: Problems, dataset: Dataset, how: Solver, folder: pathlib.Path, watch: Stopwatch
+    what: Problems,
+    dataset: Dataset,
+    how: Solver,
+    folder: pathlib.Path,
+    watch: Stopwatch,
+    for_predictions: bool = False,
 ) -> tuple[dict[str, np.ndarray], bool]:
     """Solves every row that the folder doesn't hold yet, and measures it.
 
@@ -69,6 +75,8 @@ def solve_all(
       how: loss, tolerance and the most passes.
       folder: of the finished chunks.
       watch: takes the times.
+      for_predictions: end a descent where its predictions of validation examples (of training ones,
+        where there are none) no longer change.
 
     Returns:
       `COLUMNS`, each [R], NaN where not finished; and whether an interrupt came before the end.
@@ -85,6 +93,7 @@ def solve_all(
         weights=fitted_to(what.folds, what.fold),
         mesh=device_mesh(),
         finished=finished,
+        watched=partial(predictions_of, dataset) if for_predictions else None,
     )
     shown = _Shown(len(what.lam), len(finished), how.tolerance)
     try:
@@ -101,6 +110,13 @@ def solve_all(
     except KeyboardInterrupt:
         return columns, True
     return columns, False
+
+
+def predictions_of(dataset: Dataset, params: Params) -> np.ndarray:
+    """The classes [C, n] that validation examples, or training ones without any, are given."""
+    split = dataset.validation if len(dataset.validation.labels) else dataset.train
+    in_float32 = Params(*(np.asarray(a, np.float32) for a in params))
+    return np.asarray(predictions(in_float32, split, dataset.standardiser))
 
 
 class _Finished(Mapping[int, Params]):
@@ -170,6 +186,7 @@ class Refit(NamedTuple):
 
     lam: float
     optimum: Optimum  # [1]
+    standardiser: Standardiser  # of what it was fitted to
     columns: dict[str, np.ndarray]  # `FIGURES` of the test examples, each [1]
     at_optimum: tuple[float, float]  # between which the exact optimum's test accuracy is
 
@@ -186,7 +203,7 @@ def refit(lam: float, dataset: Dataset, how: Solver, watch: Stopwatch) -> Refit:
         sure = certain(params, float(optimum.distance[0]), lam, both, both.test, how.loss)
         _, right = true_class_probabilities(params, how.loss.name, both)
         low = float(np.mean(sure & right))
-        return Refit(lam, optimum, found, (low, low + float(np.mean(~sure))))
+        return Refit(lam, optimum, both.standardiser, found, (low, low + float(np.mean(~sure))))
 
 
 class _Shown:

@@ -14,89 +14,47 @@ interruption.
 
 import sys
 
-import jax
-import numpy as np
 from absl import flags as absl_flags
 
-from experiments.common import axes, command, flags, resumable, solving
+from experiments.common import command, path_flags, resumable, solving
 from experiments.common.data import load_data
 from experiments.common.output import default_folder
 from experiments.common.paths import as_path, choose
 from experiments.common.progress import Stopwatch
 from experiments.lambda_path import record, stopping
-from linear_cifar.data import Dataset
-from linear_cifar.losses import LOSSES
-from linear_cifar.optimum.folds import N_FOLDS, stratified_folds
-from linear_cifar.optimum.solver import DEFAULTS, LAM
 
 FLAGS = absl_flags.FLAGS
 
 
 def define_flags() -> None:
     """Defines the command's flags."""
-    flags.define("loss", "split", "tolerance", "max_passes", "select")
-    flags.define_features()
-    axes.define(settings={**flags.SETTINGS, "lam": LAM}, lam="1e-4:10:41:log")
-    absl_flags.DEFINE_integer(
-        "n_folds",
-        None,
-        f"Choose λ by {N_FOLDS.help}, and not on validation data; --seed deals them out.",
-        2,
-    )
-    absl_flags.DEFINE_bool(
-        "one_standard_error",
-        False,
-        "Choose the largest λ that is within one standard error of the best, over the folds or "
-        "over the validation examples.",
-    )
-    resumable.define_flags()
+    path_flags.define(lam="1e-4:10:41:log")
 
 
 def main(argv: list[str]) -> int:
     """Solves the path that the flags describe and writes the record."""
     del argv
-    lam = np.unique(axes.columns(["lam"])["lam"])
-    how = DEFAULTS._replace(
-        loss=LOSSES[FLAGS.loss], tolerance=FLAGS.tolerance, max_passes=FLAGS.max_passes
-    )
+    lam, how = path_flags.lam(), path_flags.solver()
     watch = Stopwatch()
     folder = default_folder("lambda_path")
     with resumable.open_folder(folder, "a λ path") as held:
         with watch.phase("load"):
-            dataset = load_data(FLAGS.split, ("validation", "test"))
-        held.begin(_asked(lam, dataset))
+            dataset = load_data(FLAGS.split, path_flags.needed())
         # The report has no runs on features of one's own.
         runs = [] if FLAGS.features else stopping.runs(FLAGS.split, FLAGS.loss)
         others = [run.lam for run in runs]
-        what = solving.problems(lam, others, dataset, _folds(dataset))
+        what = solving.problems(lam, others, dataset, path_flags.folds(dataset))
+        held.begin(path_flags.asked(lam, dataset))
         print(f"{len(what.lam)} optima, in {folder}", file=sys.stderr)
         columns, interrupted = solving.solve_all(what, dataset, how, folder / "chunks", watch)
         if interrupted:
-            n_finished = int(np.isfinite(columns["cost"]).sum())
-            done = f"{n_finished} of {len(what.lam)} optima are finished"
-            print(f"interrupted: {done}; {resumable.goes_on(folder)}", file=sys.stderr)
-            return 130
+            return path_flags.say_interrupted(columns, what, folder)
         path = as_path(what, columns)
         choice = choose(path, FLAGS.select, FLAGS.one_standard_error)
         refit = solving.refit(float(lam[choice.chosen]), dataset, how, watch)
         stopped = stopping.train(runs, dataset, watch)
         record.write(path, choice, refit, stopped, dataset, folder, watch)
     return 0
-
-
-def _folds(dataset: Dataset) -> np.ndarray | None:
-    if FLAGS.n_folds is None:
-        return None
-    return stratified_folds(jax.random.key(FLAGS.seed), dataset.train.labels, FLAGS.n_folds)
-
-
-def _asked(lam: np.ndarray, dataset: Dataset) -> dict:
-    names = ("loss", "tolerance", "max_passes", "n_folds", "select", "one_standard_error", "seed")
-    return {
-        "lam": lam.tolist(),
-        **{name: FLAGS[name].value for name in names},
-        "data": dataset.sha256,
-    }
 
 
 if __name__ == "__main__":

@@ -115,9 +115,7 @@ def _print(path, choice: Choice, content: dict, title: str, folder: Path, watch)
             (f"gradient descent, {run['title']}", f"{away}, test {run['test_accuracy']:.4f}")
         )
     print_table([*rows, ("seconds", watch), ("written to", folder)])
-    if n > 1 and choice.best in (0, n - 1):
-        end = "smallest" if choice.best == 0 else "largest"
-        print(f"note: the best λ is the {end} one: look beyond it")
+    paths.note_an_end(path, choice)
 
 
 def _figures(row: dict[str, Any], choice: Choice) -> str:

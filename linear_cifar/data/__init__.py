@@ -5,7 +5,10 @@ from linear_cifar.data.errors import (
     DataError as DataError,
     UnavailableError as UnavailableError,
 )
-from linear_cifar.data.features import load_features as load_features
+from linear_cifar.data.features import (
+    load_features as load_features,
+    load_inputs as load_inputs,
+)
 from linear_cifar.data.loading import (
     DATASET_NAMES as DATASET_NAMES,
     SPLITS as SPLITS,

@@ -12,7 +12,7 @@ from linear_cifar.data.division import check_left, divide
 from linear_cifar.data.errors import DataError
 from linear_cifar.data.files import Stored, reader, too_large
 from linear_cifar.data.labels import number_classes
-from linear_cifar.data.layout import Examples, find_examples
+from linear_cifar.data.layout import Examples, find_examples, find_inputs
 from linear_cifar.data.on_disk import OnDisk
 from linear_cifar.data.types import STANDARDISE, Dataset, Split, fit_standardiser
 from linear_cifar.settings import Setting, SettingsError, settings_of
@@ -156,7 +156,26 @@ def load_features(
         class_names=class_names,
         notice=_notice(name, found, parts, seed),
         standardise=standardise,
+        normalise_rows=normalise_rows,
     )
+
+
+def load_inputs(path: str | Path, inputs_name: str | None = None) -> OnDisk:
+    """The inputs of a file, with or without labels, to predict; each is read where it is used.
+
+    Args:
+      path: a file of a format that `load_features` reads.
+      inputs_name: name of the array of inputs; None for a usual one, or for the only one.
+
+    Returns:
+      [n, d], as stored.
+
+    Raises:
+      DataError: the file is missing or damaged, or holds no array [n, d] that could be meant.
+    """
+    stored = find_inputs(Path(path), inputs_name, _machine_bytes() / 2)
+    checks.check_inputs(stored.where, stored._replace(dtype=_dtype(stored)))
+    return _rows(stored, normalise=False)
 
 
 def _check_settings(how: Reading) -> None:

@@ -75,6 +75,36 @@ def find_examples(
         return _of_files([(path, None)], path, given, most_bytes)
 
 
+def find_inputs(path: Path, given: str | None, most_bytes: float) -> Stored:
+    """Finds and opens the inputs of a file, which need not have labels.
+
+    Args:
+      path: a file.
+      given: the name of their array; None for a usual one, or for the only one.
+      most_bytes: that a table may have.
+
+    Raises:
+      DataError: as `find_examples`.
+    """
+    with refusing(path):
+        _check_file(path)
+        ending = path.suffix.lower()
+        if ending == ".npy":
+            return npy(path)
+        if ending in TABLES:
+            table = tables.open_table(path, most_bytes)
+            labels = [n for n in table.column_names if n.lower() in USUAL["labels"]]
+            return tables.features(path, table, labels[0] if labels else None)
+        named = [_Named(name, None, o) for name, o in ARCHIVES[ending](path).items()]
+        meant = dict(_of_role(named, "inputs", given, path))
+        if len(named) == 1 and given is None:
+            meant = {"train": named[0]}
+        if len(meant) != 1:
+            names = _list([array.name for array in named])
+            raise DataError(f"{path}: inputs could be any of {names}: give inputs_name")
+        return next(iter(meant.values())).open()
+
+
 def _check_file(path: Path) -> None:
     if not path.exists():
         raise DataError(f"{path} does not exist")

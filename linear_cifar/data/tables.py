@@ -45,8 +45,8 @@ def open_table(path: Path, most_bytes: float) -> Any:
         return file.read()
 
 
-def features(path: Path, table: Any, label: str) -> Stored:
-    """All columns but one as an array [n, d], of the narrowest dtype that holds them.
+def features(path: Path, table: Any, label: str | None) -> Stored:
+    """All columns but that of labels as an array [n, d], of the narrowest dtype that holds them.
 
     Raises:
       DataError: a column is not of numbers, is an index, or has a gap.

@@ -69,6 +69,7 @@ class Dataset:
     official: bool = False  # the files have the published checksums
     notice: str = ""  # what the user has to be told about the data, one line; "" for nothing
     standardise: str = "scale"  # of `STANDARDISE`: what the standardiser was limited to
+    normalise_rows: bool = False  # whether every row was divided by its L2 norm when it was read
 
     def __post_init__(self) -> None:
         checks.check_classes(self.class_names)

@@ -1,10 +1,11 @@
 """Runs that descend together; those that are finished leave, and the batch gets smaller."""
 
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple, TypeAlias
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 from linear_cifar.engine.devices import fetch
 from linear_cifar.model import Params
@@ -13,9 +14,16 @@ from linear_cifar.optimum.examples import Block
 from linear_cifar.optimum.problem import Problem
 
 _STALLED = 50  # passes without progress after which rounding is in the way
+# Passes from one look at what is watched to the next; the first comes after two of that.
+_BETWEEN_LOOKS = 50
 # A batch is halved once half of it is finished, which compiles its program anew, down to this many
-# columns of a product: thinner ones take hardly less time.
-_COLUMNS = 40
+# columns of a product, for thinner ones take hardly less time, and not for so few numbers in the
+# inputs that the passes take less time than compiling.
+_COLUMNS, _NUMBERS = 40, 2**22
+
+
+# Of parameters [C, K, d] and [C, K], an array [C, …]: what the descent is for.
+Watched: TypeAlias = Callable[[Params], ArrayLike]
 
 
 class Descended(NamedTuple):
@@ -23,6 +31,7 @@ class Descended(NamedTuple):
 
     passes: np.ndarray  # [C], since the start
     relative_gap: np.ndarray  # [C], if only the biases were optimal
+    settled: np.ndarray  # [C], whether it was ended because what is watched stayed the same
     params: Params | None  # [C, K, r] and [C, K], at the end
 
 
@@ -33,8 +42,9 @@ def descend(
     start: Params | None,
     goal: np.ndarray,
     limit: int,
+    watched: Watched | None = None,
 ) -> Iterator[Descended]:
-    """Descends until every run has met its goal, or can't.
+    """Descends until every run has met its goal, or can't, or does not matter any more.
 
     Args:
       problem: which is solved.
@@ -43,29 +53,34 @@ def descend(
       start: parameters [C, K, d] and [C, K]; None for 0, which stands in for worse ones too.
       goal: gap over cost at which a run is finished, [C]; one of infinity doesn't move.
       limit: passes.
+      watched: of parameters; a run ends where two looks at it, some passes apart, are the same.
 
     Yields:
       How far they are, after every pass, and at last with their parameters.
     """
+    goal = goal.copy()
+    looks = _Looks(problem, watched, len(goal))
     state = _begin(problem, runs, blocks, start, goal)
     passes, relative = (goal < np.inf).astype(int), np.zeros(len(goal))
     last: Params = jax.tree.map(np.array, fetch(state.params))
     rows, best, n_stalled = np.arange(len(goal)), np.inf, 0
+    pays = problem.examples.n * problem.examples.dataset.n_features >= _NUMBERS
     while True:
+        goal[looks.settled(state, passes, rows)] = np.inf
         gaps, costs = fetch((state.gap, state.cost))
         with np.errstate(divide="ignore", invalid="ignore"):  # a cost may vanish
             relative[rows] = gaps / costs
-            left = ~(gaps <= goal[rows] * costs)
+            left = ~(gaps <= goal[rows] * costs) & (goal[rows] < np.inf)
             worst = np.max(relative[rows] / goal[rows], where=left, initial=0)
         n_stalled = 0 if worst <= 0.8 * best else n_stalled + 1  # NaN stalls
         best = np.fmin(best, worst) if n_stalled == 0 else best
         ended = not left.any() or passes.max() >= limit or n_stalled == _STALLED
         half = len(rows) // 2
-        halves = left.sum() <= half and half * problem.n_classes >= _COLUMNS
+        halves = pays and left.sum() <= half and half * problem.n_classes >= _COLUMNS
         if ended or halves:
             for whole, part in zip(last, fetch(state.params), strict=True):
                 whole[rows] = part
-        yield Descended(passes.copy(), relative.copy(), last if ended else None)
+        yield Descended(passes.copy(), relative.copy(), looks.found.copy(), last if ended else None)
         if ended:
             return
         if halves:
@@ -74,6 +89,30 @@ def descend(
             rows, left = rows[stay], left[stay]
         state = problem.step(state, runs, blocks, goal[rows])
         passes[rows] += left
+
+
+class _Looks:
+    """What was seen of the watched, and which runs have settled."""
+
+    def __init__(self, problem: Problem, watched: Watched | None, c: int) -> None:
+        self._problem, self._watched = problem, watched
+        self._seen: dict[int, np.ndarray] = {}
+        self.found = np.zeros(c, bool)
+
+    def settled(self, state: descent.State, passes: np.ndarray, rows: np.ndarray) -> list[int]:
+        """The rows that have settled now, of those [C'] that the state has."""
+        most = int(passes.max())
+        if self._watched is None or most < 2 * _BETWEEN_LOOKS or most % _BETWEEN_LOOKS:
+            return []
+        seen = np.asarray(self._watched(self._problem.back(fetch(state.params))))
+        before, self._seen = self._seen, dict(zip(rows.tolist(), seen, strict=True))
+        same = [
+            row
+            for row, now in self._seen.items()
+            if passes[row] == most and row in before and np.array_equal(now, before[row])
+        ]
+        self.found[same] = True
+        return same
 
 
 def _begin(

@@ -18,7 +18,7 @@ from linear_cifar.losses import SOFTMAX_CROSS_ENTROPY, Loss
 from linear_cifar.model import Params
 from linear_cifar.optimizers import Hyperparameters
 from linear_cifar.optimum import descent
-from linear_cifar.optimum.batch import descend
+from linear_cifar.optimum.batch import Watched, descend
 from linear_cifar.optimum.certificate import Certified, certify
 from linear_cifar.optimum.problem import Problem
 from linear_cifar.settings import Setting, SettingsError, settings_of
@@ -66,6 +66,7 @@ class Optimum(NamedTuple):
     distance: np.ndarray  # [C], what ‖W − W*‖ is at most, float64
     passes: np.ndarray  # [C], products with all inputs and back, int
     converged: np.ndarray  # [C], whether gap ≤ tolerance · cost
+    settled: np.ndarray  # [C], whether it was ended because what was watched stayed the same
 
 
 class Solving(NamedTuple):
@@ -89,6 +90,7 @@ def solve(
     memory_bytes: int = DEFAULTS.memory_bytes,
     mesh: Mesh | None = None,
     start: Params | None = None,
+    watched: Watched | None = None,
 ) -> Optimum:
     """Minimises the cost over the training examples for every λ, and certifies how well.
 
@@ -110,6 +112,9 @@ def solve(
         among them.
       mesh: devices that share the examples; None for the first one.
       start: parameters [C, K, d] and [C, K] to descend from; zero stands in for what is worse.
+      watched: what the descent is for, as predictions of validation examples: a function of
+        parameters [C, K, d] and [C, K] that gives an array [C, …]. After 100 passes a run ends
+        where that has stayed the same for 50, converged or not.
 
     Raises:
       SettingsError: a setting out of its range, λ = 0 among them, where the minimum may not exist;
@@ -124,7 +129,9 @@ def solve(
       ([True, True], (2, 2, 4))
     """
     how = Solver(loss, tolerance, max_passes, dtype, memory_bytes)
-    solving = solve_chunks(lam, dataset, how, weights=weights, mesh=mesh, start=start)
+    solving = solve_chunks(
+        lam, dataset, how, weights=weights, mesh=mesh, start=start, watched=watched
+    )
     found = [(step.rows, step.optimum) for step in solving if step.optimum]
     order = np.argsort([row for rows, _ in found for row in rows])
     optima = [optimum for _, optimum in found]
@@ -140,6 +147,7 @@ def solve_chunks(
     mesh: Mesh | None = None,
     finished: Mapping[int, Params] | None = None,
     start: Params | None = None,
+    watched: Watched | None = None,
 ) -> Iterator[Solving]:
     """The loop of `solve`, for progress and checkpoints: some λ from end to end, then the others.
 
@@ -152,6 +160,7 @@ def solve_chunks(
       finished: rows of λ to leave out, with their parameters [K, d] and [K], float64; the others
         give the same bits with and without them.
       start: as for `solve`.
+      watched: as for `solve`.
 
     Yields:
       How far a chunk is, every few passes, and at last with its optimum.
@@ -180,7 +189,9 @@ def solve_chunks(
         guess = None if chunk in firsts else _between(lam, known, lam[rows])
         if start is not None:
             guess = Params(*(array[rows] for array in start))
-        for step in _solve_chunk(problem, chunk, lam[rows], _shares(weights, rows), guess, how):
+        for step in _solve_chunk(
+            problem, chunk, lam[rows], _shares(weights, rows), guess, how, watched
+        ):
             if step.optimum and chunk in firsts:
                 params = zip(*step.optimum.params, strict=True)
                 known |= zip(chunk.rows, itertools.starmap(Params, params), strict=True)
@@ -248,27 +259,30 @@ def _solve_chunk(
     shares: Weights,
     guess: Params | None,
     how: Solver,
+    watched: Watched | None,
 ) -> Iterator[Solving]:
     """Descends until the estimates are good, certifies, and goes on where that was too early."""
     n, passes = len(chunk.rows), np.zeros(len(lam), int)
     runs, blocks = problem.of_runs(lam, *shares), problem.blocks(shares.distinct)
     goal = np.full(len(lam), _SAFETY * how.tolerance)
-    found, start = None, guess
+    found, start, settled = None, guess, np.zeros(len(lam), bool)
     while True:
         limit = how.max_passes - passes.max()
-        for step in descend(problem, runs, blocks, start, goal, limit):
+        for step in descend(problem, runs, blocks, start, goal, limit, watched):
             yield Solving(chunk.rows, (passes + step.passes)[:n], step.relative_gap[:n], None)
         assert step.params is not None
         latest = certify(problem.back(step.params), problem.examples, *shares, lam, how.loss)
         passes = passes + step.passes + (goal < np.inf)
         better = latest.gap < (np.inf if found is None else 0.9 * found.gap)
         found = latest if found is None else _where(better, latest, found)
-        converged = found.gap <= how.tolerance * found.cost
-        if (converged | ~better).all() or passes.max() >= how.max_passes:
+        converged, settled = found.gap <= how.tolerance * found.cost, settled | step.settled
+        ended = converged | settled | ~better
+        if ended.all() or passes.max() >= how.max_passes:
             break
-        goal = np.where(converged | ~better, np.inf, goal / 4)
+        goal = np.where(ended, np.inf, goal / 4)
         start = found.params
-    optimum = Optimum(*jax.tree.map(lambda a: a[:n], (*found, passes, converged)))
+    states = (passes, converged, settled & ~converged)
+    optimum = Optimum(*jax.tree.map(lambda a: a[:n], (*found, *states)))
     yield Solving(chunk.rows, optimum.passes, optimum.gap / optimum.cost, optimum)
 
 

@@ -1,0 +1,88 @@
+"""What commands that solve a path of λ are asked alike."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags as absl_flags
+
+from experiments.common import axes, flags, resumable
+from experiments.common.solving import Problems
+from linear_cifar.data import Dataset
+from linear_cifar.losses import LOSSES
+from linear_cifar.optimum.folds import N_FOLDS, stratified_folds
+from linear_cifar.optimum.solver import DEFAULTS, LAM, Solver
+
+FLAGS = absl_flags.FLAGS
+_ASKED = ("loss", "tolerance", "max_passes", "n_folds", "select", "one_standard_error", "seed")
+_STATE_SHARE = 0.25  # of --memory_gb, for what descents keep
+
+
+def define(lam: str) -> None:
+    """Defines the flags of data, of the path and of the choice of λ.
+
+    Args:
+      lam: the axis of λ, if none is given.
+    """
+    flags.define("loss", "split", "tolerance", "max_passes", "select")
+    flags.define_features()
+    axes.define(settings={**flags.SETTINGS, "lam": LAM}, lam=lam)
+    absl_flags.DEFINE_integer(
+        "n_folds",
+        None,
+        f"Choose λ by {N_FOLDS.help}, and not on validation data; --seed deals them out.",
+        2,
+    )
+    absl_flags.DEFINE_bool(
+        "one_standard_error",
+        False,
+        "Choose the largest λ that is within one standard error of the best, over the folds or "
+        "over the validation examples.",
+    )
+    resumable.define_flags()
+
+
+def lam() -> np.ndarray:
+    """λ, [C], ascending."""
+    return np.unique(axes.columns(["lam"])["lam"])
+
+
+def solver() -> Solver:
+    """How to solve."""
+    memory = DEFAULTS.memory_bytes
+    if FLAGS.memory_gb is not None:
+        memory = int(_STATE_SHARE * 1e9 * FLAGS.memory_gb)
+    return DEFAULTS._replace(
+        loss=LOSSES[FLAGS.loss],
+        tolerance=FLAGS.tolerance,
+        max_passes=FLAGS.max_passes,
+        memory_bytes=memory,
+    )
+
+
+def needed() -> tuple[str, ...]:
+    """The splits that have to have examples."""
+    return ("test",) if FLAGS.n_folds else ("validation", "test")
+
+
+def folds(dataset: Dataset) -> np.ndarray | None:
+    """The folds of the training examples, [n], if λ is chosen by folds."""
+    if FLAGS.n_folds is None:
+        return None
+    return stratified_folds(jax.random.key(FLAGS.seed), dataset.train.labels, FLAGS.n_folds)
+
+
+def asked(lam: np.ndarray, dataset: Dataset) -> dict[str, Any]:
+    """What determines the path."""
+    values = {name: FLAGS[name].value for name in _ASKED}
+    return {"lam": lam.tolist(), **values, "data": dataset.sha256}
+
+
+def say_interrupted(columns: dict[str, np.ndarray], what: Problems, folder: Path) -> int:
+    """Says how far it came and how to go on; returns the exit code."""
+    n_finished = int(np.isfinite(columns["cost"]).sum())
+    done = f"{n_finished} of {len(what.lam)} optima are finished"
+    print(f"interrupted: {done}; {resumable.goes_on(folder)}", file=sys.stderr)
+    return 130

@@ -1,0 +1,1 @@
+"""A linear probe: from features to the answer, and to a model that can be used."""

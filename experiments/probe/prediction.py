@@ -1,0 +1,80 @@
+"""A model applied to further features."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from experiments.common.output import output_folder
+from experiments.common.progress import print_table
+from linear_cifar import records
+from linear_cifar.data import load_inputs
+from linear_cifar.data.on_disk import OnDisk, blocks
+from linear_cifar.models import Model, read_model
+from linear_cifar.settings import SettingsError
+
+FLAGS = flags.FLAGS
+TABLE = "predictions.csv"
+
+
+def define_flags() -> None:
+    """Defines the flags of predictions."""
+    flags.DEFINE_string(
+        "predict",
+        None,
+        f"File of further features, with or without labels, to predict: {TABLE} has a row each.",
+    )
+    flags.DEFINE_string(
+        "model",
+        None,
+        "Model that a probe left (.npz or .safetensors), to --predict with; nothing is fitted.",
+    )
+
+
+def further(n_features: int) -> OnDisk | None:
+    """The features that --predict names, [n, d]; None where it isn't given.
+
+    Raises:
+      SettingsError: they have another number of features.
+      DataError: they can't be read.
+    """
+    if FLAGS.predict is None:
+        return None
+    inputs = load_inputs(FLAGS.predict, FLAGS.inputs_name)
+    if inputs.shape[1] != n_features:
+        raise SettingsError(
+            f"--predict={FLAGS.predict} has {inputs.shape[1]} features, and the model {n_features}"
+        )
+    return inputs
+
+
+def with_model() -> int:
+    """Predicts with the model of an earlier run."""
+    if FLAGS.predict is None or FLAGS.features is not None:
+        raise SettingsError("--model goes with --predict, and without --features")
+    model = read_model(FLAGS.model)
+    inputs = further(model.params.weights.shape[1])
+    assert inputs is not None
+    with output_folder("predictions") as (folder, target):
+        write(folder, model, inputs)
+        records.write_json(
+            folder / records.RESULT,
+            {"model": FLAGS.model, "features": FLAGS.predict, "n": len(inputs)},
+        )
+    print_table([("predicted", f"{len(inputs)} examples"), ("written to", target / TABLE)])
+    return 0
+
+
+def write(folder: Path, model: Model, inputs: OnDisk) -> None:
+    """Writes a row an example: its number, its class, and the probability of each class."""
+    names = model.class_names
+
+    def rows() -> Any:
+        for start, block in blocks(inputs):
+            p = model.probabilities(block)
+            for i, (of_row, best) in enumerate(zip(p, model.predict(block), strict=True), start):
+                yield (i, names[best], *np.round(of_row, 7))
+
+    header = ("row", "class", *(f"p_{name}" for name in names))
+    records.write_csv(folder / TABLE, header, rows())
