@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.numpy
 
 from linear_cifar.calibration import TEMPERATURE, scaled_probabilities
 from linear_cifar.data.on_disk import block_rows
@@ -23,6 +24,7 @@ from linear_cifar.settings import Setting, SettingsError
 
 _LAM = Setting("λ of the cost", low=0)
 _ARRAYS = ("weights", "bias", "mean", "scale")
+_METADATA = "linear_cifar"  # of .safetensors: the rest, as JSON
 _DETAILS = ("class_names", "normalise_rows", "loss", "lam", "temperature")
 
 
@@ -153,8 +155,7 @@ def write_model(path: str | Path, model: Model) -> None:
       model: is read back bit for bit.
 
     Raises:
-      RecordError: another ending, `.safetensors` without that package, or a disk that can't be
-        written to.
+      RecordError: another ending, or a disk that can't be written to.
     """
     path = Path(path)
     arrays = dict(zip(_ARRAYS, (*model.params, *model.standardiser), strict=True))
@@ -189,7 +190,7 @@ def read_model(path: str | Path) -> Model:
         raise RecordError(f"{path} holds no model: {error}") from error
     except FileNotFoundError as error:
         raise RecordError(f"there is no {path}") from error
-    except _damage() as error:
+    except _DAMAGE as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise RecordError(f"{path} cannot be read: {reason}") from error
 
@@ -232,37 +233,34 @@ def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         return arrays, {name: file[name].tolist() for name in _DETAILS if name in file}
 
 
-def _safetensors() -> Any:
-    try:
-        import safetensors.numpy
-    except ImportError as error:
-        raise RecordError("models as .safetensors need the package safetensors") from error
-    return safetensors
-
-
 def _safetensors_bytes(arrays: Mapping[str, np.ndarray], details: Mapping[str, Any]) -> bytes:
     # It writes the memory as it lies there, whatever the strides.
     tensors = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    metadata = {name: json.dumps(value) for name, value in details.items()}
-    return _safetensors().numpy.save(tensors, metadata)
+    # As one string: of several the package writes in any order, and the same model is other bytes.
+    return safetensors.numpy.save(tensors, {_METADATA: json.dumps(details)})
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    with _safetensors().safe_open(path, "numpy") as file:
+    with safetensors.safe_open(path, "numpy") as file:
         found, metadata = set(file.keys()), file.metadata() or {}
         arrays = {name: file.get_tensor(name) for name in _ARRAYS if name in found}
-    return arrays, {name: json.loads(metadata[name]) for name in _DETAILS if name in metadata}
+    details = json.loads(metadata.get(_METADATA, "{}"))
+    if not isinstance(details, dict):
+        raise SettingsError(f"its metadata {_METADATA} is no JSON object")
+    return arrays, {name: details[name] for name in _DETAILS if name in details}
 
 
-def _damage() -> tuple[type[Exception], ...]:
-    """What readers raise at a damaged file."""
-    of_npz = (OSError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile)
-    try:
-        return (*of_npz, zlib.error, _safetensors().SafetensorError)
-    except RecordError:
-        return (*of_npz, zlib.error)
-
-
+# What readers raise at a damaged file.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+    safetensors.SafetensorError,
+)
 _FORMATS = {
     ".npz": (_npz_bytes, _read_npz),
     ".safetensors": (_safetensors_bytes, _read_safetensors),

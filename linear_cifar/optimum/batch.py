@@ -14,7 +14,7 @@ from linear_cifar.optimum.examples import Block
 from linear_cifar.optimum.problem import Problem
 
 _STALLED = 50  # passes without progress after which rounding is in the way
-# Passes from one look at what is watched to the next; the first comes after two of that.
+# Passes from one look at what is watched to the next; two have to be the same.
 _BETWEEN_LOOKS = 50
 # A batch is halved once half of it is finished, which compiles its program anew, down to this many
 # columns of a product, for thinner ones take hardly less time, and not for so few numbers in the
@@ -102,7 +102,7 @@ class _Looks:
     def settled(self, state: descent.State, passes: np.ndarray, rows: np.ndarray) -> list[int]:
         """The rows that have settled now, of those [C'] that the state has."""
         most = int(passes.max())
-        if self._watched is None or most < 2 * _BETWEEN_LOOKS or most % _BETWEEN_LOOKS:
+        if self._watched is None or not most or most % _BETWEEN_LOOKS:
             return []
         seen = np.asarray(self._watched(self._problem.back(fetch(state.params))))
         before, self._seen = self._seen, dict(zip(rows.tolist(), seen, strict=True))
