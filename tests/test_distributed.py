@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 from commands import only_line, run_process, start
+from sklearn.datasets import load_digits
 from test_sweep_command import CHUNKS, SMALL_SWEEP, read, sweep
 
 
@@ -30,7 +31,7 @@ def two_processes(tmp_path):
     """Starts them on `tmp_path / "two"`; none of them outlives the test."""
     started = []
 
-    def start_both(*words, lost=None, ends_with=""):
+    def start_both(*words, program=(SMALL_SWEEP, *CHUNKS), lost=None, ends_with=""):
         """One of them gets a signal after a chunk."""
         join = (
             "--distributed",
@@ -41,9 +42,8 @@ def two_processes(tmp_path):
         )
         ends = {"END_AFTER_CHUNKS": "1", "END_WITH": ends_with}
         for i in range(2):
-            words_of_it = (*CHUNKS, *words, *join, f"--process_id={i}")
             changes = ends if i == lost else {}
-            started.append(start(SMALL_SWEEP, *words_of_it, **changes))
+            started.append(start(*program, *words, *join, f"--process_id={i}", **changes))
         return started[-2:]
 
     yield start_both
@@ -110,6 +110,30 @@ def test_a_process_that_no_longer_answers_ends_the_other_and_one_goes_on_alone(
     assert done.returncode == 0, done.stderr
     assert "n_devices 4, now 2" in done.stderr
     assert_same_results(out, alone)
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_examples_of_a_path(two_processes, tmp_path):
+    """Each has half of the rows; where one is lost, both go on with what is finished."""
+    inputs, labels = load_digits(return_X_y=True)
+    np.savez(tmp_path / "digits.npz", features=inputs.astype(np.float32), labels=labels)
+    words = (f"--features={tmp_path / 'digits.npz'}", "--lam=1e-3:1:20:log", "--memory_gb=0.0001")
+    program = ("tests.programs.small_probe", *words)
+    left, lost = two_processes(program=program, lost=1, ends_with="SIGKILL")
+    await_loss(lost, left)
+    assert len(list((tmp_path / "two").glob("chunks/[0-9]*"))) >= 1
+    processes = two_processes("--resume", program=program)
+    first, second = (process.communicate(timeout=90) for process in processes)
+    assert [process.returncode for process in processes] == [0, 0], (first, second)
+    assert "inputs stay on disk" in first[1]
+    assert "written to" not in second[0]
+    done = run_process(*program, f"--output_dir={tmp_path / 'alone'}")
+    assert done.returncode == 0, done.stderr
+    alone, both = (read(tmp_path / name, "path.csv") for name in ("alone", "two"))
+    assert len(alone) == len(both) == 20
+    for one, two in zip(alone, both, strict=True):
+        assert float(two["cost"]) == pytest.approx(float(one["cost"]), rel=1e-6)
+        assert two["converged"] == one["converged"] == "True"
 
 
 def test_processes_that_are_not_told_of_each_other_are_refused(tmp_path):

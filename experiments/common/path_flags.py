@@ -2,15 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 from absl import flags as absl_flags
 
-from experiments.common import axes, flags, resumable
+from experiments.common import axes, distributed, flags, resumable
 from experiments.common.solving import Problems
 from linear_cifar.data import Dataset
+from linear_cifar.engine.devices import await_others
 from linear_cifar.losses import LOSSES
 from linear_cifar.optimum.folds import N_FOLDS, stratified_folds
 from linear_cifar.optimum.solver import DEFAULTS, LAM, Solver
@@ -42,6 +42,7 @@ def define(lam: str) -> None:
         "over the validation examples.",
     )
     resumable.define_flags()
+    distributed.define_flags()
 
 
 def lam() -> np.ndarray:
@@ -74,10 +75,20 @@ def folds(dataset: Dataset) -> np.ndarray | None:
     return stratified_folds(jax.random.key(FLAGS.seed), dataset.train.labels, FLAGS.n_folds)
 
 
-def asked(lam: np.ndarray, dataset: Dataset) -> dict[str, Any]:
-    """What determines the path."""
-    values = {name: FLAGS[name].value for name in _ASKED}
-    return {"lam": lam.tolist(), **values, "data": dataset.sha256}
+def begin(held: resumable.Held | None, lam: np.ndarray, what: Problems, dataset: Dataset) -> None:
+    """Begins in the folder, or goes on there, if this process holds it; the others wait for that.
+
+    Args:
+      held: the folder; None in a process that isn't the first one.
+      lam: of the path, [C].
+      what: is solved.
+      dataset: of the examples.
+    """
+    if held:
+        asked = {name: FLAGS[name].value for name in _ASKED}
+        held.begin({"lam": lam.tolist(), **asked, "data": dataset.sha256})
+        print(f"{len(what.lam)} optima, in {held.folder}", file=sys.stderr)
+    await_others()
 
 
 def say_interrupted(columns: dict[str, np.ndarray], what: Problems, folder: Path) -> int:

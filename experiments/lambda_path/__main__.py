@@ -12,11 +12,9 @@ to show where they stop. Each finished chunk is kept at once, and --resume goes 
 interruption.
 """
 
-import sys
-
 from absl import flags as absl_flags
 
-from experiments.common import command, path_flags, resumable, solving
+from experiments.common import command, distributed, path_flags, resumable, solving
 from experiments.common.data import load_data
 from experiments.common.output import default_folder
 from experiments.common.paths import as_path, choose
@@ -35,17 +33,17 @@ def main(argv: list[str]) -> int:
     """Solves the path that the flags describe and writes the record."""
     del argv
     lam, how = path_flags.lam(), path_flags.solver()
+    distributed.start()
     watch = Stopwatch()
     folder = default_folder("lambda_path")
-    with resumable.open_folder(folder, "a λ path") as held:
+    with distributed.first_only(resumable.open_folder(folder, "a λ path")) as held:
         with watch.phase("load"):
             dataset = load_data(FLAGS.split, path_flags.needed())
         # The report has no runs on features of one's own.
         runs = [] if FLAGS.features else stopping.runs(FLAGS.split, FLAGS.loss)
         others = [run.lam for run in runs]
         what = solving.problems(lam, others, dataset, path_flags.folds(dataset))
-        held.begin(path_flags.asked(lam, dataset))
-        print(f"{len(what.lam)} optima, in {folder}", file=sys.stderr)
+        path_flags.begin(held, lam, what, dataset)
         columns, interrupted = solving.solve_all(what, dataset, how, folder / "chunks", watch)
         if interrupted:
             return path_flags.say_interrupted(columns, what, folder)
@@ -53,7 +51,8 @@ def main(argv: list[str]) -> int:
         choice = choose(path, FLAGS.select, FLAGS.one_standard_error)
         refit = solving.refit(float(lam[choice.chosen]), dataset, how, watch)
         stopped = stopping.train(runs, dataset, watch)
-        record.write(path, choice, refit, stopped, dataset, folder, watch)
+        if held:
+            record.write(path, choice, refit, stopped, dataset, folder, watch)
     return 0
 
 

@@ -16,11 +16,9 @@ applies it to a file of further features. Each finished chunk of λ is kept at o
 goes on after an interruption.
 """
 
-import sys
-
 from absl import flags as absl_flags
 
-from experiments.common import command, path_flags, resumable, solving
+from experiments.common import command, distributed, path_flags, resumable, solving
 from experiments.common.data import load_data
 from experiments.common.output import default_folder
 from experiments.common.paths import as_path, choose
@@ -43,27 +41,28 @@ def main(argv: list[str]) -> int:
     if FLAGS.model is not None:
         return prediction.with_model()
     lam, how = path_flags.lam(), path_flags.solver()
+    distributed.start()
     watch = Stopwatch()
     folder = default_folder("probe")
-    with resumable.open_folder(folder, "a probe") as held:
+    with distributed.first_only(resumable.open_folder(folder, "a probe")) as held:
         with watch.phase("load"):
             dataset = load_data(FLAGS.split, path_flags.needed())
         further = prediction.further(dataset.n_features)
         sizes = learning.sizes(dataset)
         what = solving.problems(lam, (), dataset, path_flags.folds(dataset))
-        held.begin(path_flags.asked(lam, dataset))
-        print(f"{len(what.lam)} optima, in {folder}", file=sys.stderr)
+        path_flags.begin(held, lam, what, dataset)
         columns, interrupted = solving.solve_all(what, dataset, how, folder / "chunks", watch, True)
         if interrupted:
             return path_flags.say_interrupted(columns, what, folder)
         path = as_path(what, columns)
         choice = choose(path, FLAGS.select, FLAGS.one_standard_error)
         refit = solving.refit(float(lam[choice.chosen]), dataset, how, watch)
-        chosen = measures.Chosen(path, choice, what, dataset, folder / "chunks")
-        with watch.phase("evaluate"):
-            tested = measures.test(refit, chosen, how.loss)
         curve = learning.measure(sizes, lam, dataset, how, watch)
-        record.write(chosen, refit, tested, curve, further, folder, watch)
+        if held:
+            chosen = measures.Chosen(path, choice, what, dataset, folder / "chunks")
+            with watch.phase("evaluate"):
+                tested = measures.test(refit, chosen, how.loss)
+            record.write(chosen, refit, tested, curve, further, folder, watch)
     return 0
 
 

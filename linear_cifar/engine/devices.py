@@ -115,11 +115,25 @@ class Data:
 
 def fetch(tree: Any) -> Any:
     """The arrays of a tree as numpy arrays, whole, from the devices of every host."""
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+    from jax.experimental import multihost_utils
 
-        return multihost_utils.process_allgather(tree, tiled=True)
-    return jax.device_get(tree)
+    def whole(array: Any) -> np.ndarray:
+        if isinstance(array, jax.Array) and array.is_fully_replicated:
+            return np.asarray(array.addressable_data(0))
+        return multihost_utils.process_allgather(array, tiled=True)
+
+    return jax.tree.map(whole, tree)
+
+
+def agreed(tree: Any) -> Any:
+    """Numpy arrays as the first process has them, where processes may round differently."""
+    if jax.process_count() == 1:
+        return tree
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.broadcast_one_to_all(tree)
 
 
 def await_others() -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from linear_cifar.data.types import Standardiser
+from linear_cifar.engine.devices import agreed
 from linear_cifar.losses import Loss
 from linear_cifar.optimum import passes, shards
 from linear_cifar.optimum.examples import Block, Examples
@@ -79,7 +80,7 @@ def find_basis(examples: Examples, loss: Loss, dtype: Any) -> Basis:
     rotation = None
     if d <= MOST:  # all are kept: a feature without variance has its weight, which is 0
         gram = _mean(passes.add_gram, (d, d), examples, how)
-        eigenvalues, rotation = np.linalg.eigh(gram)
+        eigenvalues, rotation = agreed(tuple(np.linalg.eigh(gram)))
         eigenvalues = np.maximum(eigenvalues, _FLOOR * eigenvalues[-1])
     else:
         eigenvalues = _mean(passes.add_squares, (d,), examples, how)
@@ -96,7 +97,8 @@ def _of_few(examples: Examples, dtype: Any) -> Basis:
     n, mesh = examples.n, examples.mesh
     stored = np.asarray(examples.dataset.train.inputs).astype(np.float64)
     inputs = (stored - examples.standardiser.mean) / examples.standardiser.scale
-    eigenvalues, vectors = np.linalg.eigh(inputs @ inputs.T / n)
+    with jax.enable_x64(True):
+        eigenvalues, vectors = agreed(tuple(np.linalg.eigh(inputs @ inputs.T / n)))
     kept = max(1, int(np.sum(eigenvalues > _FLOOR * eigenvalues[-1])))  # one, of equal examples
     eigenvalues, vectors = np.maximum(eigenvalues[-kept:], 0), vectors[:, -kept:]
     lengths = np.sqrt(n * eigenvalues)
