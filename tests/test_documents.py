@@ -42,6 +42,7 @@ COMMANDS = sorted(
 def _offline(monkeypatch, tmp_path):
     monkeypatch.setattr(download, "MIRRORS", ("https://127.0.0.1:1/cifar-10-python.tar.gz",))
     monkeypatch.setenv("LINEAR_CIFAR_DATA", str(tmp_path))
+    monkeypatch.chdir(tmp_path)  # where examples write their files
 
 
 @pytest.mark.usefixtures("_offline")
