@@ -46,6 +46,21 @@ def softmax_cross_entropy_gradient(logits: jax.Array, labels: jax.Array) -> jax.
     return softmax_probabilities(logits) - _one_hot(logits, labels)
 
 
+def softmax_cross_entropy_hessian(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Second derivatives of `softmax_cross_entropy` by the logits, diag(p) − p pᵀ.
+
+    For ∂p_k / ∂s_j = p_k (1 where k = j, else 0) − p_k p_j; the label has no part in them.
+
+    Args:
+      logits: scores s [..., K], floating.
+
+    Returns:
+      The vectors a and r of diag(a) − r rᵀ, [..., K] each.
+    """
+    p = softmax_probabilities(logits)
+    return p, p
+
+
 def softmax_probabilities(logits: jax.Array) -> jax.Array:
     """The softmax over classes, p_k = e^{s_k} / Σⱼ e^{s_j}; shape and dtype of the logits."""
     return jax.nn.softmax(logits, axis=-1)
@@ -98,6 +113,19 @@ def multiple_binary_cross_entropy_gradient(logits: jax.Array, labels: jax.Array)
     return (sigmoid_probabilities(logits) - _one_hot(logits, labels)) / logits.shape[-1]
 
 
+def multiple_binary_cross_entropy_hessian(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Second derivatives of `multiple_binary_cross_entropy` by the logits, diag(σ(1 − σ)) / K.
+
+    Args:
+      logits: scores s [..., K], floating.
+
+    Returns:
+      The vectors a and r of diag(a) − r rᵀ, [..., K] each; r is 0.
+    """
+    p = sigmoid_probabilities(logits)
+    return p * sigmoid_probabilities(-logits) / logits.shape[-1], jnp.zeros_like(p)
+
+
 def sigmoid_probabilities(logits: jax.Array) -> jax.Array:
     """The probability of each class against the rest, p_k = σ(s_k); shape and dtype of `logits`."""
     return jax.nn.sigmoid(logits)
@@ -118,6 +146,9 @@ class Loss(NamedTuple):
     value: Callable[[jax.Array, jax.Array], jax.Array]  # logits [..., K], labels [...] -> [...]
     logit_gradient: Callable[[jax.Array, jax.Array], jax.Array]  # the same -> [..., K]
     probabilities: Callable[[jax.Array], jax.Array]  # logits [..., K] -> [..., K]
+    # logits [..., K] -> a and r [..., K], the second derivatives being diag(a) − r rᵀ; None: they
+    # are differentiated, a column at a time, which takes long for many classes.
+    logit_hessian: Callable[[jax.Array], tuple[jax.Array, jax.Array]] | None = None
 
 
 SOFTMAX_CROSS_ENTROPY = Loss(
@@ -126,6 +157,7 @@ SOFTMAX_CROSS_ENTROPY = Loss(
     softmax_cross_entropy,
     softmax_cross_entropy_gradient,
     softmax_probabilities,
+    softmax_cross_entropy_hessian,
 )
 MULTIPLE_BINARY_CROSS_ENTROPY = Loss(
     "multi_bce",
@@ -133,5 +165,6 @@ MULTIPLE_BINARY_CROSS_ENTROPY = Loss(
     multiple_binary_cross_entropy,
     multiple_binary_cross_entropy_gradient,
     sigmoid_probabilities,
+    multiple_binary_cross_entropy_hessian,
 )
 LOSSES = {loss.name: loss for loss in (SOFTMAX_CROSS_ENTROPY, MULTIPLE_BINARY_CROSS_ENTROPY)}

@@ -111,3 +111,12 @@ def test_softmax_probabilities_sum_to_one_and_sigmoid_ones_need_not():
 
 def test_binary_loss_is_a_mean_over_classes():
     assert_close(VALUE(LOSSES["multi_bce"], jnp.zeros(10), jnp.array(3)), np.log(2))
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_second_derivatives_are_those_of_autodiff(loss):
+    logits = jnp.array([[0.3, -1.0, 2.0], [30.0, -30.0, 0.0], [0.0, 0.0, 0.0]])
+    for scores, label in zip(logits, (2, 1, 0), strict=True):
+        diagonal, root = loss.logit_hessian(scores)
+        expected = jax.hessian(loss.value)(scores, jnp.asarray(label))
+        assert_close(jnp.diag(diagonal) - jnp.outer(root, root), expected)

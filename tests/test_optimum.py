@@ -331,3 +331,12 @@ def test_a_descent_ends_where_what_is_watched_stays_the_same(digits):
         return np.full(len(params.bias), next(looks))
 
     assert not solve([1e-5], digits, **how, max_passes=260, watched=changing).settled.any()
+
+
+def test_a_loss_without_second_derivatives_of_its_own_has_them_differentiated(digits):
+    own = SOFTMAX_CROSS_ENTROPY._replace(name="own", logit_hessian=None)
+    found, expected = (
+        solve([0.1, 1.0], digits, loss=loss) for loss in (own, SOFTMAX_CROSS_ENTROPY)
+    )
+    np.testing.assert_allclose(found.cost, expected.cost, rtol=1e-9)
+    np.testing.assert_allclose(found.params.bias, expected.params.bias, atol=1e-9)

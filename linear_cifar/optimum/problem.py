@@ -57,7 +57,7 @@ class Problem:
           of_row: which of these belong to each λ, [C].
         """
         dtype = self.how.dtype
-        by_class, bend, free = _at_zero(n_classes=self.n_classes, loss=self.how.loss, dtype=dtype)
+        by_class, bend, free = _at_zero(np.arange(self.n_classes), loss=self.how.loss, dtype=dtype)
         labels = np.asarray(self.examples.dataset.train.labels)
         costs = np.array([np.asarray(by_class, float)[labels] @ of for of in shares])[of_row]
         weights = float(bend) * self.basis.eigenvalues + 2 * lam[:, None, None]
@@ -93,23 +93,22 @@ class Problem:
         return descent.advance(state, sums, runs, self.turn, goal.astype(dtype), mesh=mesh)
 
 
-@partial(jax.jit, static_argnames=("n_classes", "loss", "dtype"))
-def _at_zero(*, n_classes: int, loss: Loss, dtype: Any) -> tuple[jax.Array, ...]:
+@partial(jax.jit, static_argnames=("loss", "dtype"))
+def _at_zero(classes: jax.Array, *, loss: Loss, dtype: Any) -> tuple[jax.Array, ...]:
     """What is known at equal logits, where all classes are alike.
 
     The loss by label, [K]; its mean curvature; and 1 if a constant in all logits changes nothing,
     which is where the logit gradient has a sum of 0, else 0.
     """
-    labels = jnp.arange(n_classes)
-    by_class = loss.value(jnp.zeros((n_classes, n_classes), dtype), labels)
+    equal = jnp.zeros(len(classes), dtype)
 
-    def curvature(k: jax.Array) -> jax.Array:
+    def of_class(k: jax.Array) -> tuple[jax.Array, jax.Array]:
         def along(length):
-            scores = jnp.where(labels == k, length, 0).astype(dtype)
-            return loss.logit_gradient(scores, jnp.asarray(0))[k]
+            return loss.logit_gradient(jnp.where(classes == k, length, equal), classes[0])[k]
 
-        return jax.grad(along)(jnp.zeros((), dtype))
+        return loss.value(equal, k), jax.grad(along)(jnp.zeros((), dtype))
 
-    gradient = loss.logit_gradient(jnp.zeros(n_classes, dtype), jnp.asarray(0))
+    by_class, curvatures = jax.lax.map(of_class, classes)
+    gradient = loss.logit_gradient(equal, classes[0])
     free = jnp.abs(jnp.sum(gradient)) < 1e-4 * jnp.max(jnp.abs(gradient))
-    return by_class, jnp.mean(jax.lax.map(curvature, labels)), free.astype(dtype)
+    return by_class, jnp.mean(curvatures), free.astype(dtype)

@@ -24,8 +24,19 @@ def logit_gradient(
 
 
 def hessian(scores: jax.Array, labels: jax.Array, shares: jax.Array, loss: Loss) -> jax.Array:
-    """Its Hessian in a bias that is added to all logits, [C, K, K], a column at a time."""
+    """Its Hessian in a bias that is added to all logits, [C, K, K]."""
+    if loss.logit_hessian is None:
+        return _hessian_by_columns(scores, labels, shares, loss)
+    of_examples = loss.logit_hessian(jnp.moveaxis(scores, 1, -1))  # [C, n, K]
+    diagonal, root = (jnp.moveaxis(a, -1, 1) for a in of_examples)
+    summed = jnp.sum(diagonal * shares[:, None], axis=-1)
+    products = (root * shares[:, None]) @ jnp.moveaxis(root, 1, -1)
+    return summed[:, :, None] * jnp.eye(scores.shape[1], dtype=scores.dtype)[None] - products
 
+
+def _hessian_by_columns(
+    scores: jax.Array, labels: jax.Array, shares: jax.Array, loss: Loss
+) -> jax.Array:
     def column(k: jax.Array) -> jax.Array:
         along = jnp.zeros_like(scores).at[:, k].set(1)
         of = (labels, shares, loss)
