@@ -27,6 +27,11 @@ class RecordError(Exception):
     """A record that cannot be written or read; one line says which and what to do."""
 
 
+def reason(error: Exception) -> str:
+    """An error in a few words: an operating system's without number and path."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
 @contextmanager
 def new_run(output_dir: str | Path, overwrite: bool = False) -> Iterator[Path]:
     """A folder to write a run into, which appears as `output_dir` when the block ends well.
@@ -83,23 +88,24 @@ def _move_into_place(staged: Path, target: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes `value` as JSON; arrays become lists, and numbers that are not finite become null."""
-    path.write_text(json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+    """Writes a value, made `plain`, as JSON."""
+    path.write_text(json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value as JSON has it; arrays become lists, and numbers that are not finite become null."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (jax.Array, np.ndarray, np.generic)):
         array = np.asarray(value)
         # A float32 goes by its own shortest decimal form: 0.3908, and not 0.3907999992370605.
         return (
-            _plain(float(str(array[()])) if array.dtype.kind == "f" else array.item())
+            plain(float(str(array[()])) if array.dtype.kind == "f" else array.item())
             if array.ndim == 0
-            else [_plain(item) for item in array]
+            else [plain(item) for item in array]
         )
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

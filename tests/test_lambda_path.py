@@ -150,14 +150,16 @@ def test_what_cannot_be_solved_is_refused_before_anything_is_loaded(tmp_path, wo
     assert not (tmp_path / "out").exists()
 
 
-def test_a_damaged_chunk_is_named(whole, tmp_path):
+def test_a_damaged_chunk_is_solved_again(whole, tmp_path):
     out = tmp_path / "copy"
     shutil.copytree(whole, out)
     part = min((out / "chunks").iterdir())
     part.write_bytes(part.read_bytes()[:5000])
-    line = only_line(path(out, *PATH, "--resume"))
-    assert f"cannot read {part} (" in line
-    assert "without it, --resume does its rows again" in line
+    done = path(out, *PATH, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert f"{part} is damaged: kept as unfit-{part.name}, and made again" in done.stderr
+    for name in ("path.csv", "params.npz", f"chunks/{part.name}"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
 
 
 def test_another_path_does_not_go_on(whole, tmp_path):
