@@ -36,8 +36,9 @@ def reason(error: Exception) -> str:
 def new_run(output_dir: str | Path, overwrite: bool = False) -> Iterator[Path]:
     """A folder to write a run into, which appears as `output_dir` when the block ends well.
 
-    Until then it stands beside `output_dir` under a hidden name, and is removed if the block fails.
-    That the place can be written to is known before the block begins.
+    Until then it stands under a hidden name beside `output_dir`, or within it where that is there,
+    and is removed if the block fails; a run that has its parameters and then can't be written
+    is left where it is. That the place can be written to is known before the block begins.
 
     Args:
       output_dir: the run's folder, which must not exist or be empty.
@@ -49,20 +50,27 @@ def new_run(output_dir: str | Path, overwrite: bool = False) -> Iterator[Path]:
     Raises:
       RecordError: the place is in use or cannot be written to, or the disk is full.
     """
-    target = Path(output_dir)
-    staged = target.parent / f".{target.name}.partial-{os.getpid()}"
+    target = Path(os.path.realpath(output_dir))  # where a link leads, there or not
     try:
         _check_free(target, overwrite)
+        # What is there stays: it may be a mount point, or the folder that the user stands in.
+        beside = target if target.exists() else target.parent
+        staged = beside / f".{target.name}.partial-{os.getpid()}"
         staged.mkdir(parents=True)
     except OSError as error:
-        raise RecordError(f"cannot write to {target}: {error.strerror}") from error
+        raise RecordError(f"cannot write to {output_dir}: {error.strerror}") from error
     try:
         yield staged
         _move_into_place(staged, target)
-    except OSError as error:
-        raise RecordError(f"cannot write {target}: {error.strerror or error}") from error
-    finally:
+    except (OSError, RecordError) as error:
+        line = f"cannot write {output_dir}: {reason(error)}"
+        if any(staged.rglob("*.npz")):  # parameters, which took their time
+            raise RecordError(f"{line}; what is written of it is left in {staged}") from error
         shutil.rmtree(staged, ignore_errors=True)
+        raise RecordError(line) from error
+    except BaseException:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise
 
 
 def _check_free(target: Path, overwrite: bool) -> None:
@@ -78,13 +86,19 @@ def _check_free(target: Path, overwrite: bool) -> None:
 
 
 def _move_into_place(staged: Path, target: Path) -> None:
-    if target.exists() and any(target.iterdir()):
-        replaced = staged.with_name(staged.name.replace(".partial-", ".replaced-"))
-        target.replace(replaced)
+    if staged.parent != target:
         staged.replace(target)
-        shutil.rmtree(replaced)
-    else:
-        staged.replace(target)
+        return
+    replaced = staged.with_name(staged.name.replace(".partial-", ".replaced-"))
+    replaced.mkdir()
+    # `RESULT` says that a run is whole: it goes first and comes last.
+    for path in sorted(target.iterdir(), key=lambda path: path.name != RESULT):
+        if path not in (staged, replaced):
+            path.replace(replaced / path.name)
+    for path in sorted(staged.iterdir(), key=lambda path: path.name == RESULT):
+        path.replace(target / path.name)
+    staged.rmdir()
+    shutil.rmtree(replaced)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -142,7 +156,11 @@ def read_history(path: Path) -> History:
 
 def write_params(path: Path, params: Params) -> None:
     """Writes the arrays `weights` [K, d] and `bias` [K] as an uncompressed .npz."""
-    np.savez(path, weights=np.asarray(params.weights), bias=np.asarray(params.bias))
+    try:
+        np.savez(path, weights=np.asarray(params.weights), bias=np.asarray(params.bias))
+    except OSError:
+        path.unlink(missing_ok=True)  # half of it is nothing
+        raise
 
 
 def read_history_by_seed(path: Path) -> History:

@@ -232,3 +232,17 @@ def test_a_part_with_other_files_is_damaged(tmp_path, change):
     else:
         (tmp_path / "grid_by_seed.csv").write_text("")
     assert seals.unfit(tmp_path, "this") == "is damaged"
+
+
+@pytest.mark.parametrize("link_to", ["there", "not/there"])
+def test_a_sweep_can_stand_where_a_link_leads(tmp_path, link_to):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(link_to)
+    done = sweep(tmp_path / "link")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / link_to / "sweep.csv").exists()
+    assert sweep(tmp_path / "link", "--resume").returncode == 0
+
+
+def test_a_name_that_is_too_long_is_one_line(tmp_path):
+    assert "File name too long" in only_line(sweep(tmp_path / ("x" * 300)))
