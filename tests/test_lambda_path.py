@@ -141,9 +141,11 @@ def test_an_interrupt_keeps_the_chunks_that_are_finished(tmp_path):
         (("--lam=0,0.1",), "without which it may have no minimum; above 0."),
         (("--tolerance=0",), "tolerance"),
         (("--n_folds=1",), "n_folds"),
+        (("--n_folds=401",), "n_folds is 401: it has to be from 2 to 400"),
+        (("--lam=1e-60,0.1",), "1e-60"),
     ],
 )
-def test_what_cannot_be_solved_is_refused_before_anything_is_loaded(tmp_path, words, message):
+def test_what_cannot_be_solved_is_refused_before_anything_is_begun(tmp_path, words, message):
     done = path(tmp_path / "out", "--dataset=synthetic", *words)
     assert done.returncode == 1
     assert message in done.stderr

@@ -27,7 +27,7 @@ from experiments.lambda_path import record, stopping
 from linear_cifar.data import Dataset
 from linear_cifar.losses import LOSSES
 from linear_cifar.optimum.folds import N_FOLDS, stratified_folds
-from linear_cifar.optimum.solver import DEFAULTS, LAM
+from linear_cifar.optimum.solver import DEFAULTS, LAM, check_fits
 
 FLAGS = absl_flags.FLAGS
 
@@ -59,16 +59,17 @@ def main(argv: list[str]) -> int:
     how = DEFAULTS._replace(
         loss=LOSSES[FLAGS.loss], tolerance=FLAGS.tolerance, max_passes=FLAGS.max_passes
     )
+    check_fits(lam, how.dtype)
     watch = Stopwatch()
     folder = default_folder("lambda_path")
     with resumable.open_folder(folder, "a λ path") as held:
         with watch.phase("load"):
             dataset = load_data(FLAGS.split, ("validation", "test"))
-        held.begin(_asked(lam, dataset))
         # The report has no runs on features of one's own.
         runs = [] if FLAGS.features else stopping.runs(FLAGS.split, FLAGS.loss)
         others = [run.lam for run in runs]
         what = solving.problems(lam, others, dataset, _folds(dataset))
+        held.begin(_asked(lam, dataset))
         print(f"{len(what.lam)} optima, in {folder}", file=sys.stderr)
         columns, interrupted = solving.solve_all(what, dataset, how, folder / "chunks", watch)
         if interrupted:

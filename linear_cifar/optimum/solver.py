@@ -163,7 +163,7 @@ def solve_chunks(
     if not isinstance(dataset, Dataset):
         raise SettingsError(f"dataset is a {type(dataset).__name__}: dataset_from_arrays makes one")
     lam, weights = _checked(lam, weights, len(dataset.train.labels))
-    _check_fits(lam, how.dtype)
+    check_fits(lam, how.dtype)
     start = None if start is None else _checked_start(start, len(lam), dataset)
     finished = finished or {}
     totals = weights.distinct.sum(axis=1, dtype=np.float64)
@@ -285,7 +285,7 @@ def _check(how: Solver) -> None:
         raise SettingsError("dtype float64 needs JAX's x64 mode")
 
 
-def _check_fits(lam: np.ndarray, dtype: Any) -> None:
+def check_fits(lam: np.ndarray, dtype: Any) -> None:
     """That there is room for λ, and for squares over it, within the dtype."""
     limits = jnp.finfo(dtype)
     low, high = _ROOM * float(limits.tiny), float(limits.max) / _ROOM
