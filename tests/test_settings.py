@@ -73,7 +73,7 @@ def test_a_batch_size_out_of_its_range_is_refused_in_any_row_before_anything_is_
 @pytest.mark.parametrize(
     ("n_epochs", "message"),
     [
-        (0, "n_epochs is 0: it has to be at least 1"),
+        (0, "n_epochs is 0: it has to be from 1 to 2147483647"),
         ("2", "n_epochs is '2': it has to be an integer"),
     ],
 )

@@ -56,6 +56,9 @@ def main(argv: list[str]) -> int:
     """Solves the path that the flags describe and writes the record."""
     del argv
     lam = np.unique(axes.columns(["lam"])["lam"])
+    flags.check_runs(
+        f"{len(lam)} λ, {FLAGS.n_folds or 0} folds", len(lam) * (1 + (FLAGS.n_folds or 0))
+    )
     how = DEFAULTS._replace(
         loss=LOSSES[FLAGS.loss], tolerance=FLAGS.tolerance, max_passes=FLAGS.max_passes
     )

@@ -37,7 +37,9 @@ class Solver(NamedTuple):
     tolerance: Annotated[
         float, Setting("certified gap over cost at which a λ is finished", above=0, below=1)
     ] = 1e-6
-    max_passes: Annotated[int, Setting("passes over the data for a λ", low=1)] = 1000
+    max_passes: Annotated[int, Setting("passes over the data for a λ", low=1, high=2**31 - 1)] = (
+        1000
+    )
     dtype: Any = jnp.float32  # of the descent
     memory_bytes: Annotated[
         int, Setting("bytes that descents may keep, which bounds how many λ go at once", low=1)
