@@ -192,11 +192,14 @@ def ground_truth_probabilities(
       loss: its link makes probabilities of logits, softmax or σ.
 
     Returns:
-      Probabilities [n], in the dtype of the parameters, and correctness [n], bool.
+      Probabilities [n], in the dtype of the parameters and NaN for a label out of range, and
+      correctness [n], bool.
     """
 
     def example(scores, label):
-        return loss.probabilities(scores)[label], jnp.argmax(scores) == label
+        known = (label >= 0) & (label < len(scores))
+        probability = jnp.where(known, loss.probabilities(scores)[label], jnp.nan)
+        return probability, jnp.argmax(scores) == label
 
     return _map_examples(example, params, split, standardiser)
 

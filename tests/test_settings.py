@@ -132,7 +132,7 @@ def test_what_is_of_another_kind_is_refused_by_name(small):
             function(0, one, small)
         with pytest.raises(SettingsError, match="have to be Hyperparameters, not a dict"):
             function(KEY, {"lam": 0.1}, small)
-        with pytest.raises(SettingsError, match="lam is 'much': it has to be a number"):
+        with pytest.raises(SettingsError, match="lam is str: it has to be real numbers"):
             function(KEY, Hyperparameters("much"), small)
 
 
