@@ -22,7 +22,8 @@ _BATCH = 1000
 class Metrics(NamedTuple):
     """Means over a split, of one run [] or of many [C].
 
-    All are NaN where a logit is not finite, as after a divergence, and where there are no examples.
+    All are NaN where a logit is not finite, as after a divergence, and where there are no examples;
+    the accuracy also where the cost is not finite.
     """
 
     loss: jax.Array  # nats
@@ -110,11 +111,10 @@ def evaluate(
     # 0.44169998 of 4417/10000.
     n = jax.lax.optimization_barrier(jnp.asarray(len(correct), dtype))
     mean_loss = jnp.mean(losses) * all_finite
-    return Metrics(
-        loss=mean_loss,
-        cost=mean_loss + penalty(params, lam),
-        accuracy=jnp.sum(correct) / n * all_finite,
-    )
+    cost = mean_loss + penalty(params, lam)
+    # Logits may be finite where ‖W‖² no longer is: no accuracy stands beside such a cost.
+    accuracy = jnp.where(jnp.isfinite(cost), jnp.sum(correct) / n, jnp.nan)
+    return Metrics(mean_loss, cost, accuracy)
 
 
 @_taking_blocks(_mean)
@@ -215,11 +215,14 @@ def ground_truth_probabilities(
       loss: its link makes probabilities of logits, softmax or σ.
 
     Returns:
-      Probabilities [n], in the dtype of the parameters, and correctness [n], bool.
+      Probabilities [n], in the dtype of the parameters and NaN for a label out of range, and
+      correctness [n], bool.
     """
 
     def example(scores, label):
-        return loss.probabilities(scores)[label], jnp.argmax(scores) == label
+        known = (label >= 0) & (label < len(scores))
+        probability = jnp.where(known, loss.probabilities(scores)[label], jnp.nan)
+        return probability, jnp.argmax(scores) == label
 
     return _map_examples(example, params, split, standardiser)
 

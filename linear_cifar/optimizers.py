@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from linear_cifar.settings import Setting, SettingsError, settings_of
+from linear_cifar.settings import Setting, SettingsError, numbers, settings_of
 
 
 class Hyperparameters(NamedTuple):
@@ -53,9 +53,9 @@ def check_hyperparameters(hyperparameters: T) -> T:
         raise SettingsError(f"hyper-parameters have to be Hyperparameters, not a {kind}")
     settings, fields = settings_of(type(hyperparameters)), {}
     for name, values in hyperparameters._asdict().items():
-        fields[name] = values if isinstance(values, jax.Array) else np.asarray(values)
+        fields[name] = values if isinstance(values, jax.Array) else numbers(name, values)
         if fields[name].dtype.kind not in "iuf":
-            raise SettingsError(f"{name} is {values!r}: it has to be a number, or numbers [C]")
+            raise SettingsError(f"{name} is {values.dtype}: it has to be real numbers")
         if name in settings and not isinstance(values, jax.core.Tracer):
             for value in np.unique(np.asarray(values)):
                 settings[name].check(name, value)

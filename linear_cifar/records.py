@@ -27,12 +27,18 @@ class RecordError(Exception):
     """A record that cannot be written or read; one line says which and what to do."""
 
 
+def reason(error: Exception) -> str:
+    """An error in a few words: an operating system's without number and path."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
 @contextmanager
 def new_run(output_dir: str | Path, overwrite: bool = False) -> Iterator[Path]:
     """A folder to write a run into, which appears as `output_dir` when the block ends well.
 
-    Until then it stands beside `output_dir` under a hidden name, and is removed if the block fails.
-    That the place can be written to is known before the block begins.
+    Until then it stands under a hidden name beside `output_dir`, or within it where that is there,
+    and is removed if the block fails; a run that has its parameters and then can't be written
+    is left where it is. That the place can be written to is known before the block begins.
 
     Args:
       output_dir: the run's folder, which must not exist or be empty.
@@ -44,20 +50,27 @@ def new_run(output_dir: str | Path, overwrite: bool = False) -> Iterator[Path]:
     Raises:
       RecordError: the place is in use or cannot be written to, or the disk is full.
     """
-    target = Path(output_dir)
-    staged = target.parent / f".{target.name}.partial-{os.getpid()}"
+    target = Path(os.path.realpath(output_dir))  # where a link leads, there or not
     try:
         _check_free(target, overwrite)
+        # What is there stays: it may be a mount point, or the folder that the user stands in.
+        beside = target if target.exists() else target.parent
+        staged = beside / f".{target.name}.partial-{os.getpid()}"
         staged.mkdir(parents=True)
     except OSError as error:
-        raise RecordError(f"cannot write to {target}: {error.strerror}") from error
+        raise RecordError(f"cannot write to {output_dir}: {error.strerror}") from error
     try:
         yield staged
         _move_into_place(staged, target)
-    except OSError as error:
-        raise RecordError(f"cannot write {target}: {error.strerror or error}") from error
-    finally:
+    except (OSError, RecordError) as error:
+        line = f"cannot write {output_dir}: {reason(error)}"
+        if any(staged.rglob("*.npz")):  # parameters, which took their time
+            raise RecordError(f"{line}; what is written of it is left in {staged}") from error
         shutil.rmtree(staged, ignore_errors=True)
+        raise RecordError(line) from error
+    except BaseException:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise
 
 
 def _check_free(target: Path, overwrite: bool) -> None:
@@ -73,33 +86,40 @@ def _check_free(target: Path, overwrite: bool) -> None:
 
 
 def _move_into_place(staged: Path, target: Path) -> None:
-    if target.exists() and any(target.iterdir()):
-        replaced = staged.with_name(staged.name.replace(".partial-", ".replaced-"))
-        target.replace(replaced)
+    if staged.parent != target:
         staged.replace(target)
-        shutil.rmtree(replaced)
-    else:
-        staged.replace(target)
+        return
+    replaced = staged.with_name(staged.name.replace(".partial-", ".replaced-"))
+    replaced.mkdir()
+    # `RESULT` says that a run is whole: it goes first and comes last.
+    for path in sorted(target.iterdir(), key=lambda path: path.name != RESULT):
+        if path not in (staged, replaced):
+            path.replace(replaced / path.name)
+    for path in sorted(staged.iterdir(), key=lambda path: path.name == RESULT):
+        path.replace(target / path.name)
+    staged.rmdir()
+    shutil.rmtree(replaced)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes `value` as JSON; arrays become lists, and numbers that are not finite become null."""
-    path.write_text(json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+    """Writes a value, made `plain`, as JSON."""
+    path.write_text(json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value as JSON has it; arrays become lists, and numbers that are not finite become null."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (jax.Array, np.ndarray, np.generic)):
         array = np.asarray(value)
         # A float32 goes by its own shortest decimal form: 0.3908, and not 0.3907999992370605.
         return (
-            _plain(float(str(array[()])) if array.dtype.kind == "f" else array.item())
+            plain(float(str(array[()])) if array.dtype.kind == "f" else array.item())
             if array.ndim == 0
-            else [_plain(item) for item in array]
+            else [plain(item) for item in array]
         )
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -136,7 +156,11 @@ def read_history(path: Path) -> History:
 
 def write_params(path: Path, params: Params) -> None:
     """Writes the arrays `weights` [K, d] and `bias` [K] as an uncompressed .npz."""
-    np.savez(path, weights=np.asarray(params.weights), bias=np.asarray(params.bias))
+    try:
+        np.savez(path, weights=np.asarray(params.weights), bias=np.asarray(params.bias))
+    except OSError:
+        path.unlink(missing_ok=True)  # half of it is nothing
+        raise
 
 
 def read_history_by_seed(path: Path) -> History:

@@ -67,7 +67,15 @@ def ranking(
 
     Returns:
       Indices [C].
+
+    Raises:
+      ValueError: the figures are not [C], or `by` is neither.
     """
+    if by not in ("accuracy", "loss"):
+        raise ValueError(f"by is {by!r}: it has to be accuracy or loss")
+    if np.ndim(accuracy) != 1 or (loss is not None and np.shape(loss) != np.shape(accuracy)):
+        shapes = f"{np.shape(accuracy)} and {np.shape(() if loss is None else loss)}"
+        raise ValueError(f"accuracy and loss have to be [C]: they are {shapes}")
     losses = np.zeros(len(accuracy)) if loss is None else np.asarray(loss)
     diverged = ~(np.isfinite(accuracy) & np.isfinite(losses))
     keys = {"accuracy": -np.asarray(accuracy), "loss": losses}
@@ -82,6 +90,8 @@ def best(accuracy: np.ndarray, loss: np.ndarray | None = None, by: str = "accura
     Raises:
       ValueError: no configuration has finite figures: all diverged, or there is no validation data.
     """
+    if not np.size(accuracy):
+        raise ValueError("there is no configuration to choose")
     first = int(ranking(accuracy, loss, by)[0])
     if not (np.isfinite(accuracy[first]) and (loss is None or np.isfinite(loss[first]))):
         raise ValueError(

@@ -3,6 +3,8 @@
 import math
 from typing import Any, NamedTuple, get_type_hints
 
+import numpy as np
+
 
 class SettingsError(ValueError):
     """A setting out of its range; one line says which, and what the range is."""
@@ -34,9 +36,13 @@ class Setting(NamedTuple):
         return " and ".join(f"{word} {bound:.12g}" for word, bound in bounds if bound is not None)
 
     def admits(self, value: Any) -> bool:
-        """Whether a number is finite and within the range."""
+        """Whether a value is a number, finite and within the range."""
+        try:
+            finite = math.isfinite(value)
+        except (TypeError, ValueError, OverflowError):  # text, many numbers, beyond every float
+            return False
         return (
-            math.isfinite(value)
+            finite
             and (self.low is None or value >= self.low)
             and (self.above is None or value > self.above)
             and (self.high is None or value <= self.high)
@@ -47,6 +53,29 @@ class Setting(NamedTuple):
         """Raises `SettingsError` where a number is out of the range."""
         if not self.admits(value):
             raise SettingsError(f"{name} is {value}: it has to be {self.range or 'finite'}")
+
+
+def numbers(name: str, values: Any, kinds: str = "iuf") -> np.ndarray:
+    """Real numbers as an array.
+
+    Args:
+      name: of the argument, for the error.
+      values: an array, or what makes one.
+      kinds: of numpy's dtypes, those that will do.
+
+    Raises:
+      SettingsError: they are text, complex, masked, ragged or no numbers at all.
+    """
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError):  # ragged
+        array = np.asarray(None)
+    real = array.dtype.kind in kinds or array.dtype.name == "bfloat16"
+    if not real or isinstance(values, np.ma.MaskedArray):
+        kind = getattr(values, "dtype", type(values).__name__)
+        kind = "a masked array" if isinstance(values, np.ma.MaskedArray) else kind
+        raise SettingsError(f"{name} is {kind}: it has to be real numbers")
+    return array
 
 
 def settings_of(owner: type) -> dict[str, Setting]:

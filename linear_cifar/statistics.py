@@ -87,6 +87,11 @@ def paired_difference(a: np.ndarray, b: np.ndarray) -> Interval:
 
     Returns:
       The `Interval` of mean(a − b).
+
+    Raises:
+      ValueError: they are no pairs.
     """
+    if np.shape(a) != np.shape(b) or np.ndim(a) != 1:
+        raise ValueError(f"a and b have to be [n] both: they are {np.shape(a)} and {np.shape(b)}")
     summary = summarise(np.asarray(a, float) - np.asarray(b, float))
     return Interval(summary.mean, summary.low, summary.high, summary.n)

@@ -164,15 +164,15 @@ def start(*words, **changes):
     )
 
 
-def interrupt(text, *words, **changes):
-    """Runs a module, interrupts it once `text` is in its progress; exit code, output, errors."""
+def interrupt(text, *words, by=signal.SIGINT, **changes):
+    """Runs a module, interrupts it once `text` is in its progress; what it left."""
     process = start(*words, **changes)
     seen = []
     for line in process.stderr:
         seen.append(line)
         if text in line:
             break
-    process.send_signal(signal.SIGINT)
+    process.send_signal(by)
     shown, errors = process.communicate(timeout=60)
     return Done(process.returncode, shown, "".join(seen) + errors)
 

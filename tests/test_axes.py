@@ -105,3 +105,31 @@ def test_help_explains_every_flag_of_a_sweep():
         "heartbeat_seconds",
     ):
         assert f"--{flag}:" in shown
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "message"),
+    [
+        ("sweep", ["--lam=1e-5:1:99999999999"], "99,999,999,999 runs"),
+        ("sweep", ["--lam=1:2:1000000000:log"], "N of 1:2:1000000000:log"),
+        ("sweep", ["--n_seeds=1000000000"], "--n_seeds=1000000000: 1,000,000,000 runs"),
+        ("sweep", ["--n_random=100000000"], "12,292 GB"),
+        ("sweep", ["--lam=0:1:1000", "--learning_rate=1:2:1000"], "all 1,000,000 combinations"),
+        ("sweep", ["--lam=0,1", "--learning_rate=1", "--max_runs=1"], "--max_runs=1 admits no"),
+        ("baseline", ["--n_seeds=1000000000"], "122,920 GB"),
+        ("report", ["--n_seeds=1000000000"], "1,000,000,000 runs"),
+        ("lambda_path", ["--lam=1:2:50000:log", "--n_folds=3"], "50000 λ, 3 folds: 200,000 runs"),
+        ("lambda_path", ["--max_passes=99999999999999999999999"], "max_passes"),
+        ("baseline", ["--n_epochs=99999999999999999999999"], "n_epochs"),
+        ("baseline", ["--decay_every=99999999999999999999999"], "decay_every"),
+        ("sweep", ["--decay_every=99999999999999999999999"], "decay_every"),
+        ("sweep", ["--batch_size=99999999999999999999999"], "batch_size"),
+    ],
+)
+def test_what_takes_too_much_is_refused_with_what_it_would_take(tmp_path, command, words, message):
+    out = f"--output_dir={tmp_path / 'run'}"
+    done = run(f"experiments.{command}", "--dataset=synthetic", *words, out)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []

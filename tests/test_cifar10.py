@@ -1,11 +1,15 @@
+import gzip
 import io
 import os
 import pickle
 import tarfile
+import time
+import tracemalloc
 
 import numpy as np
 import pytest
 
+from linear_cifar import cifar10 as command
 from linear_cifar.data import DataError, cifar10
 
 NAMES = ("data_batch_1", "data_batch_2", "test_batch")
@@ -83,7 +87,8 @@ class Runs:
 def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(folder, tmp_path):
     mark = tmp_path / "mark"
     for protocol in (2, 3, 4):
-        (folder / "data_batch_1").write_bytes(dumped(batch(extra=Runs(str(mark))), protocol))
+        content = {"extra": Runs(str(mark))} if protocol == 2 else batch(extra=Runs(str(mark)))
+        (folder / "data_batch_1").write_bytes(dumped(content, protocol))
         with pytest.raises(DataError, match=r"data_batch_1 is not a readable batch: it asks for"):
             cifar10.load_batches(NAMES, folder)
         assert not mark.exists()
@@ -103,7 +108,7 @@ BAD = {
     "label -1": (batch(labels=[0] * 9999 + [-1]), "label -1 is not in"),
     "too few labels": (batch(labels=[0] * 9999), "not 10000 integers"),
     "labels of floats": (batch(labels=[0.5] * 10000), "not 10000 integers"),
-    "ragged labels": (batch(labels=[[0], [0, 1]] * 5000), "not a list of integers"),
+    "ragged labels": (batch(labels=[[0], [0, 1]] * 5000), "not 10000 integers"),
     "wrong shape": (batch(data=np.zeros((10000, 3071), np.uint8)), r"shape \(10000, 3071\)"),
     "too few images": (batch(data=np.zeros((9999, 3072), np.uint8)), r"shape \(9999, 3072\)"),
     "images of floats": (batch(data=np.zeros((1, 1))), "not an array of uint8"),
@@ -119,6 +124,77 @@ def test_what_does_not_fit_is_named(folder, content, message):
         cifar10.load_batches(NAMES, folder)
     assert "data_batch_2" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def of_memory_only():
+    """A pickle that asks numpy for an array of images, and says nothing of what is in it."""
+    shape = pickle.dumps((10000, 3072), 2)[2:-1]
+    labels = pickle.dumps([0] * 10000, 3)[2:-1]
+    array = b"cnumpy\nndarray\n" + shape + b"X\x02\x00\x00\x00u1\x86R"
+    return b"\x80\x03}(C\x04data" + array + b"C\x06labels" + labels + b"u."
+
+
+def nested(depth=30):
+    value = [0, 1]
+    for _ in range(depth):
+        value = [value, value]
+    return value
+
+
+HOSTILE = {
+    "memory and no images": lambda good: of_memory_only(),
+    "a place of the memo far away": lambda good: good[:2] + b"Nr\xff\xff\xff\x7f0" + good[2:],
+    "a million dictionaries": lambda good: b"\x80\x03" + b"}" * 1_000_000 + b".",
+    "labels that unfold": lambda good: dumped(batch(labels=nested())),
+    "bytes that are not there": lambda good: b"\x80\x04\x8e" + b"\xff" * 7 + b"\x00.",
+    "a batch and megabytes": lambda good: good + bytes(10_000_000),
+}
+
+
+@pytest.mark.parametrize("make", HOSTILE.values(), ids=HOSTILE)
+def test_a_batch_takes_no_more_memory_and_time_than_an_honest_one(folder, good, make):
+    (folder / "test_batch").write_bytes(make(good))
+    tracemalloc.start()
+    begun = time.monotonic()
+    try:
+        with pytest.raises(DataError, match=r"test_batch.*: .") as caught:
+            cifar10.load_batches(("test_batch",), folder)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert "\n" not in str(caught.value)
+    assert peak < 150e6
+    assert time.monotonic() - begun < 30  # under tracemalloc
+
+
+def test_a_pipe_is_not_waited_for(folder):
+    (folder / "test_batch").unlink()
+    os.mkfifo(folder / "test_batch")
+    with pytest.raises(DataError, match="test_batch cannot be read: it is no file"):
+        cifar10.load_batches(NAMES, folder)
+
+
+@pytest.mark.parametrize("inside", ["data_batch_1", "other"])
+def test_an_archive_that_unpacks_to_more_than_cifar10_is_refused(tmp_path, inside):
+    archive = tmp_path / "cifar-10-python.tar.gz"
+    info = tarfile.TarInfo(inside)
+    info.size = 400_000_000
+    block = bytes(10_000_000)
+    with gzip.open(archive, "wb", compresslevel=1) as file:
+        file.write(info.tobuf())
+        for _ in range(40):
+            file.write(block)
+    with pytest.raises(DataError, match="more than"):
+        cifar10.load_batches(NAMES, archive)
+
+
+@pytest.mark.parametrize("content", [b"", b"text"])
+def test_the_command_reads_what_it_finds(tmp_path, content, capsys):
+    (tmp_path / "file").write_bytes(content)
+    assert command.main([str(tmp_path / "file")]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("error: ")
 
 
 @pytest.mark.parametrize("keep", [0, 1, 100, 20_000_000])

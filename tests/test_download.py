@@ -9,6 +9,7 @@ import trustme
 
 from linear_cifar import cifar10 as command
 from linear_cifar.data import UnavailableError, cifar10, download
+from linear_cifar.data.cifar10 import find
 
 CONTENT = bytes(range(256)) * 2000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -151,9 +152,7 @@ def test_an_unwritable_folder_is_an_error_of_one_line(fetch):
         fetch("whole")
 
 
-def test_the_module_run_as_a_command_finds_what_is_there(tmp_path, capsys):
-    archive = tmp_path / "cifar-10-python.tar.gz"
-    archive.write_bytes(b"")
-    assert command.main([str(tmp_path)]) == 0
-    assert capsys.readouterr().out.strip() == str(archive)
+def test_the_module_run_as_a_command_finds_what_is_there(real_dir, capsys):
+    assert command.main([str(real_dir)]) == 0
+    assert capsys.readouterr().out.strip() == str(find(real_dir))
     assert command.main(["--bogus"]) == 1

@@ -121,3 +121,13 @@ def test_the_means_over_examples_are_the_figures_of_the_split(small, loss):
     assert np.isfinite(examples.correct[0]).all()
     assert np.isnan(examples.correct[1]).all()
     assert np.isnan(examples.loss[1]).all()
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.1])
+def test_no_accuracy_stands_beside_a_cost_that_is_not_finite(small, lam):
+    """As after --learning_rate=1e23: the logits are finite, and ‖W‖² is not."""
+    params = jax.tree.map(lambda a: 1e25 * a, initial(small))
+    measured = evaluate(params, small.test, small.standardiser, lam)
+    assert np.isfinite(measured.loss)
+    assert not np.isfinite(measured.cost)
+    assert np.isnan(measured.accuracy)

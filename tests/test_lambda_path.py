@@ -141,23 +141,27 @@ def test_an_interrupt_keeps_the_chunks_that_are_finished(tmp_path):
         (("--lam=0,0.1",), "without which it may have no minimum; above 0."),
         (("--tolerance=0",), "tolerance"),
         (("--n_folds=1",), "n_folds"),
+        (("--n_folds=401",), "n_folds is 401: it has to be from 2 to 400"),
+        (("--lam=1e-60,0.1",), "1e-60"),
     ],
 )
-def test_what_cannot_be_solved_is_refused_before_anything_is_loaded(tmp_path, words, message):
+def test_what_cannot_be_solved_is_refused_before_anything_is_begun(tmp_path, words, message):
     done = path(tmp_path / "out", "--dataset=synthetic", *words)
     assert done.returncode == 1
     assert message in done.stderr
     assert not (tmp_path / "out").exists()
 
 
-def test_a_damaged_chunk_is_named(whole, tmp_path):
+def test_a_damaged_chunk_is_solved_again(whole, tmp_path):
     out = tmp_path / "copy"
     shutil.copytree(whole, out)
     part = min((out / "chunks").iterdir())
     part.write_bytes(part.read_bytes()[:5000])
-    line = only_line(path(out, *PATH, "--resume"))
-    assert f"cannot read {part} (" in line
-    assert "without it, --resume does its rows again" in line
+    done = path(out, *PATH, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert f"{part} is damaged: kept as unfit-{part.name}, and made again" in done.stderr
+    for name in ("path.csv", "params.npz", f"chunks/{part.name}"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
 
 
 def test_another_path_does_not_go_on(whole, tmp_path):

@@ -270,7 +270,7 @@ def test_what_is_not_reached_is_said_not_to_be(digits):
         ([0.1], {"weights": np.zeros(500)}, "above 0 for an example at least"),
         ([0.1], {"loss": "softmax"}, "loss is 'softmax'"),
         ([0.1], {"tolerance": 0.0}, "tolerance is 0.0: it has to be above 0"),
-        ([0.1], {"max_passes": 0}, "max_passes is 0: it has to be at least 1"),
+        ([0.1], {"max_passes": 0}, "max_passes is 0: it has to be from 1"),
     ],
 )
 def test_what_cannot_be_solved_is_refused(digits, lam, settings, message):

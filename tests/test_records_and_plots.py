@@ -1,5 +1,7 @@
 import csv
 import json
+import os
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -70,6 +72,68 @@ def test_an_unwritable_place_is_known_before_the_work(tmp_path):
         pytest.raises(RecordError, match="cannot write to"),
         records.new_run(tmp_path / "file" / "run"),
     ):
+        pytest.fail("the work began")
+
+
+def link_to_a_folder(tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "run").symlink_to("far")
+    return tmp_path / "run"
+
+
+def link_to_nothing(tmp_path):
+    (tmp_path / "run").symlink_to("deep/far")
+    return tmp_path / "run"
+
+
+def the_folder_one_stands_in(tmp_path):
+    os.chdir(tmp_path)
+    return "."
+
+
+@pytest.mark.parametrize("place", [link_to_a_folder, link_to_nothing, the_folder_one_stands_in])
+def test_a_run_can_be_written_where_a_link_leads_and_where_one_stands(tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    target = place(tmp_path)
+    for text in ("first", "second"):
+        with records.new_run(target, overwrite=text == "second") as folder:
+            (folder / records.RESULT).write_text("{}")
+            (folder / records.FIGURES).mkdir()
+            (folder / text).touch()
+        found = {path.name for path in Path(target).iterdir()}
+        assert found == {records.RESULT, records.FIGURES, text}
+
+
+def test_a_mount_point_cannot_be_replaced_and_needs_not_to_be(tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    replace = Path.replace
+
+    def busy(path, target):
+        if tmp_path / "run" in (path, Path(target)):
+            raise OSError(16, "Device or resource busy")
+        replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", busy)
+    for _ in range(2):
+        with records.new_run(tmp_path / "run", overwrite=True) as folder:
+            finished(folder)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [records.RESULT]
+
+
+def test_what_is_trained_and_cannot_be_written_is_left_and_said_where(tmp_path):
+    params = Params(np.ones((2, 3)), np.zeros(2))
+    with (
+        pytest.raises(RecordError, match=r"cannot write .*; what is written of it is left in"),
+        records.new_run(tmp_path / "run") as folder,
+    ):
+        records.write_params(folder / records.PARAMS, params)
+        (tmp_path / "run").write_text("another one was faster")
+    assert np.array_equal(records.read_params(folder / records.PARAMS).weights, params.weights)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 250])
+def test_a_name_that_is_too_long_is_known_before_the_work(tmp_path, name):
+    with pytest.raises(RecordError, match="File name too long"), records.new_run(tmp_path / name):
         pytest.fail("the work began")
 
 

@@ -193,10 +193,12 @@ def test_a_killed_and_interrupted_report_goes_on_where_it_was(whole, tmp_path):
     assert without_times(out) == without_times(whole)
 
 
-def test_a_report_begun_on_another_machine_goes_on_and_says_so(whole, tmp_path):
+def test_a_report_begun_on_another_machine_or_damaged_goes_on_and_says_so(whole, tmp_path):
     out = tmp_path / "report"
     shutil.copytree(whole, out)
     shutil.rmtree(out / "parts" / "batch_40")
+    history = out / "parts" / "lam_1" / "history.csv"
+    history.write_text(history.read_text().replace("0.", "0.9", 1))
     begun = json.loads((out / "begun.json").read_text())
     begun["machine"] |= {"n_devices": 7, "versions": begun["machine"]["versions"] | {"jax": "0.1"}}
     (out / "begun.json").write_text(json.dumps(begun))
@@ -206,6 +208,8 @@ def test_a_report_begun_on_another_machine_goes_on_and_says_so(whole, tmp_path):
     assert "n_devices 7, now 2" in note
     assert "'jax': '0.1'" in note
     assert (out / "parts" / "batch_40" / "result.json").exists()
+    assert "lam_1 is damaged: kept as unfit-lam_1, and made again" in done.stderr
+    assert without_times(out)[1]["runs"] == without_times(whole)[1]["runs"]
 
 
 def untrained(configurations, dataset, watch, keep, *, measure, finished=()):

@@ -73,7 +73,7 @@ def test_a_batch_size_out_of_its_range_is_refused_in_any_row_before_anything_is_
 @pytest.mark.parametrize(
     ("n_epochs", "message"),
     [
-        (0, "n_epochs is 0: it has to be at least 1"),
+        (0, "n_epochs is 0: it has to be from 1 to 2147483647"),
         ("2", "n_epochs is '2': it has to be an integer"),
     ],
 )
@@ -132,7 +132,7 @@ def test_what_is_of_another_kind_is_refused_by_name(small):
             function(0, one, small)
         with pytest.raises(SettingsError, match="have to be Hyperparameters, not a dict"):
             function(KEY, {"lam": 0.1}, small)
-        with pytest.raises(SettingsError, match="lam is 'much': it has to be a number"):
+        with pytest.raises(SettingsError, match="lam is str: it has to be real numbers"):
             function(KEY, Hyperparameters("much"), small)
 
 

@@ -266,6 +266,12 @@ def test_damaged_data_leave_no_folder_and_one_that_was_there_as_it_was(copy):
     assert contents(copy) == before
 
 
+def test_a_batch_that_is_too_large_is_refused_before_anything_is_begun(tmp_path):
+    done = sweep(tmp_path / "run", *ONE, "--batch_size=100,20000")
+    assert "batch_size is 20000" in only_line(done)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_interrupt_after_the_last_run_says_how_to_go_on_too(tmp_path, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt

@@ -1,12 +1,20 @@
 """Axes of a table as flags: lists of values and ranges, `0,0.1,1` or `1e-5:1:13:log`."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
 
-from experiments.common.flags import CHOICES, DEFAULTS, SETTINGS, explain
+from experiments.common.flags import (
+    CHOICES,
+    DEFAULTS,
+    SETTINGS,
+    check_runs,
+    define_max_runs,
+    explain,
+)
 from experiments.common.settings import unread
 from linear_cifar import search
 from linear_cifar.settings import Setting, SettingsError
@@ -30,6 +38,7 @@ def define(*names: str, settings: Mapping[str, Setting] = SETTINGS, **defaults: 
       settings: with the ranges of this command.
       **defaults: further ones, with the command's own defaults.
     """
+    define_max_runs()
     for name in (*names, *defaults):
         text = explain(name, settings)
         default = defaults.get(name, f"{DEFAULTS[name]}")
@@ -42,6 +51,8 @@ def _validator(name: str, help_text: str, settings: Mapping[str, Setting]):
         try:
             axis = parse(name, text)
             ends = axis.values or axis.distribution.support()
+        except SettingsError as error:
+            raise flags.ValidationError(str(error)) from error
         except (ValueError, OverflowError):
             ends = []
         if not ends:
@@ -71,7 +82,9 @@ def columns(names: Sequence[str], n_random: int | None = None) -> dict[str, list
             if FLAGS[name].present:
                 optimizers = FLAGS["optimizer"].value
                 raise SettingsError(f"--{name} isn't read by --optimizer={optimizers}")
+    seeds = FLAGS.n_seeds if "n_seeds" in FLAGS else 1
     if n_random:
+        check_runs(f"--n_random={n_random} from {seeds} seeds", n_random * seeds)
         drawn = {name: axis.distribution for name, axis in axes.items()}
         table = search.draw(FLAGS.seed, n_random, **drawn)
     else:
@@ -81,12 +94,18 @@ def columns(names: Sequence[str], n_random: int | None = None) -> dict[str, list
                 raise SettingsError(
                     f"--{name}={FLAGS[name].value}: a range needs N, LOW:HIGH:N{or_drawn}"
                 )
+        n = math.prod(len(axis.values) for axis in axes.values())
+        check_runs(f"all {n:,} combinations from {seeds} seeds", n * seeds)
         table = search.grid(**{name: axis.values for name, axis in axes.items()})
     return {name: column.tolist() for name, column in table.items()}
 
 
 def parse(name: str, text: str) -> AxisFlag:
-    """Reads the axis of a setting; ValueError if it has another form."""
+    """Reads the axis of a setting.
+
+    Raises:
+      ValueError: it has another form; `SettingsError` if it has more values than --max_runs.
+    """
     from scipy import stats
 
     of = type(DEFAULTS[name])
@@ -99,6 +118,8 @@ def parse(name: str, text: str) -> AxisFlag:
     low, high = float(first), float(second)
     if of is not float or len(n) > 1 or not low < high < np.inf or (log and low <= 0):
         raise ValueError(text)
+    if n:
+        check_runs(f"N of {text}", int(n[0]))
     drawn = stats.loguniform(low, high) if log else stats.uniform(low, high - low)
     space: Any = np.geomspace if log else np.linspace
     spaced = space(low, high, int(n[0])) if n else []

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from experiments.common import store, training
+from experiments.common import seals, store, training
 from experiments.common.progress import Stopwatch
 from experiments.common.results import SPLITS, Result, by_seed
 from experiments.common.settings import Settings
@@ -42,11 +42,13 @@ def train(
     Returns:
       What is known at the end, and whether an interrupt came before all was finished.
     """
-    known = _read(folder, len(configurations) * configurations[0].n_seeds)
+    described = [settings.described for settings in configurations]
+    of = seals.fingerprint("runs", FIGURES, described, dataset.sha256)
+    known = _read(folder, of, len(configurations) * configurations[0].n_seeds)
 
     def keep(trained: training.Trained) -> None:
         figures = by_seed(trained.metrics, NAMES)
-        store.write(folder, trained.rows, **trained.params._asdict(), **figures)
+        store.write(folder, trained.rows, of=of, **trained.params._asdict(), **figures)
         known.finished[trained.rows] = True
         for name in FIGURES:
             known.figures[name][trained.rows] = figures[name]
@@ -75,11 +77,12 @@ def read_params(folder: Path, result: Result) -> Params:
     return Params(row["weights"], row["bias"])
 
 
-def _read(folder: Path, n_rows: int) -> Kept:
+def _read(folder: Path, of: str, n_rows: int) -> Kept:
     figures = {name: np.full(n_rows, np.nan) for name in FIGURES}
     kept = Kept(np.zeros(n_rows, bool), figures)
     if jax.process_index() == 0:
-        for chunk in store.read(folder):
+        seals.make_folder(folder)
+        for chunk in store.read(folder, of):
             kept.finished[chunk["rows"]] = True
             for name in FIGURES:
                 kept.figures[name][chunk["rows"]] = chunk[name]

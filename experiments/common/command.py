@@ -10,9 +10,9 @@ from collections.abc import Callable
 import jax
 from absl import app, flags, logging
 
-from experiments.common import distributed
+from experiments.common import distributed, terminal
 from linear_cifar.data import DataError
-from linear_cifar.records import RecordError
+from linear_cifar.records import RecordError, reason
 from linear_cifar.settings import SettingsError
 
 FLAGS = flags.FLAGS
@@ -26,6 +26,8 @@ def launch(
 ) -> None:
     """Runs a command under absl; a foreseen error is one line and exit code 1.
 
+    An interrupt has 130, SIGTERM 143 and SIGHUP 129, and keeps what is finished.
+
     Args:
       main: takes what is left of the command line, and returns the exit code.
       define_flags: defines the command's flags. They don't stand at the top of its module, so that
@@ -34,22 +36,14 @@ def launch(
     """
 
     def guarded(rest: list[str]) -> int | None:
-        try:
-            if len(rest) > 1:
-                raise SettingsError(f"unexpected argument {rest[1]!r}: a flag begins with --")
-            # Half a second of imports, while the first programs compile; most commands plot.
-            threading.Thread(target=importlib.import_module, args=["linear_cifar.plots"]).start()
-            return distributed.leave(main(rest))
-        except (DataError, RecordError, SettingsError, MemoryError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            return distributed.leave(1)
-        except jax.errors.JaxRuntimeError as error:
-            if not jax.distributed.is_initialized():
-                raise
-            distributed.leave_lost(error)
-        except KeyboardInterrupt as interrupt:
-            print(f"interrupted: {interrupt or 'nothing written'}", file=sys.stderr)
-            return distributed.leave(130)
+        with terminal.interrupts() as came:
+            code = _run(main, rest)
+            if code == terminal.INTERRUPTED and came:
+                code = 128 + came[0]  # as a shell tells of the signal
+            if not code and (error := terminal.stdout_error()):
+                print(f"error: cannot write to stdout: {reason(error)}", file=sys.stderr)
+                code = 1
+            return distributed.leave(code)
 
     logging.set_verbosity(logging.WARNING)  # JAX tells of every backend that it doesn't find
     warnings.formatwarning = lambda message, *_: f"note: {message}\n"
@@ -58,7 +52,28 @@ def launch(
     define_flags()
     for name in set(FLAGS) - others:
         FLAGS.register_key_flag_for_module((argv or sys.argv)[0], FLAGS[name])  # for --helpshort
-    app.run(guarded, argv)
+    with terminal.streams():
+        app.run(guarded, argv)
+
+
+def _run(main: Callable[[list[str]], int | None], rest: list[str]) -> int | None:
+    """Runs a command and returns its exit code."""
+    try:
+        if len(rest) > 1:
+            raise SettingsError(f"unexpected argument {rest[1]!r}: a flag begins with --")
+        # Half a second of imports, while the first programs compile; most commands plot.
+        threading.Thread(target=importlib.import_module, args=["linear_cifar.plots"]).start()
+        return main(rest)
+    except (DataError, RecordError, SettingsError, MemoryError) as error:
+        print(f"error: {reason(error)}", file=sys.stderr)
+        return 1
+    except jax.errors.JaxRuntimeError as error:
+        if not jax.distributed.is_initialized():
+            raise
+        distributed.leave_lost(error)
+    except KeyboardInterrupt as interrupt:
+        print(f"interrupted: {interrupt or 'nothing written'}", file=sys.stderr)
+        return terminal.INTERRUPTED
 
 
 def use_all_cores() -> None:

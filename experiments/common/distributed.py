@@ -52,6 +52,8 @@ def start() -> None:
             )
         return
     _watch()
+    # It would take SIGTERM for itself, and do nothing about it.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
             *given,

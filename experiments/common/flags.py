@@ -14,7 +14,7 @@ from linear_cifar.engine.state import Training
 from linear_cifar.losses import LOSSES
 from linear_cifar.optimizers import OPTIMIZERS, Hyperparameters
 from linear_cifar.optimum.solver import DEFAULTS as SOLVER, Solver
-from linear_cifar.settings import Setting, settings_of
+from linear_cifar.settings import Setting, SettingsError, settings_of
 
 FLAGS = flags.FLAGS
 SETTINGS: Mapping[str, Setting] = {
@@ -28,6 +28,8 @@ SETTINGS: Mapping[str, Setting] = {
         low=1,
     ),
 }
+MOST_RUNS = 100_000  # 12 GB of parameters
+IMAGES_BYTES = 4 * 10 * (3072 + 1)  # of a run's parameters
 CHOICES: Mapping[str, Collection[str]] = {
     "loss": LOSSES,
     "optimizer": OPTIMIZERS,
@@ -78,6 +80,9 @@ def define(*names: str, **defaults: Any) -> None:
     flags.DEFINE_bool("overwrite", False, "Replace the run that --output_dir holds.")
     for name in dict.fromkeys(("seed", *names, *defaults)):
         _define(name, defaults.get(name, DEFAULTS[name]))
+    if "n_seeds" in FLAGS:
+        define_max_runs()
+        flags.register_multi_flags_validator(["n_seeds", "max_runs"], _check_seeds)
 
 
 def define_features() -> None:
@@ -94,6 +99,36 @@ def define_features() -> None:
             flags.DEFINE_string(name, None, explain(name))
         else:
             _define(name, DEFAULTS[name])
+
+
+def define_max_runs() -> None:
+    """Defines --max_runs, if it isn't yet."""
+    if "max_runs" not in FLAGS:
+        flags.DEFINE_integer("max_runs", MOST_RUNS, "Refuse what takes more runs than that.", 1)
+
+
+def check_runs(asked: str, n: int) -> None:
+    """Raises `SettingsError` where so many runs are more than --max_runs, before any memory goes.
+
+    Args:
+      asked: the flags that ask for them.
+      n: how many they are.
+    """
+    most: Any = FLAGS["max_runs"].value if "max_runs" in FLAGS else MOST_RUNS
+    if n > most:
+        size = n * IMAGES_BYTES / 1e9
+        raise SettingsError(
+            f"{asked}: {n:,} runs, of which the parameters take {size:,.0f} GB for CIFAR-10's "
+            f"images; --max_runs={most} admits no more"
+        )
+
+
+def _check_seeds(values: Mapping[str, Any]) -> bool:
+    try:
+        check_runs(f"--n_seeds={values['n_seeds']}", values["n_seeds"])
+    except SettingsError as error:
+        raise flags.ValidationError(str(error)) from error
+    return True
 
 
 def _define(name: str, default: Any) -> None:

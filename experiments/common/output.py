@@ -11,12 +11,19 @@ from absl import flags
 from experiments.common.progress import Stopwatch
 from linear_cifar import records
 from linear_cifar.data import Dataset
+from linear_cifar.settings import SettingsError
 
 FLAGS = flags.FLAGS
 
 
 def default_folder(experiment: str) -> Path:
-    """--output_dir, else a folder under runs/ that no run has had, named to the microsecond."""
+    """--output_dir, else a folder under runs/ that no run has had, named to the microsecond.
+
+    Raises:
+      SettingsError: --resume, and no folder to go on with.
+    """
+    if "resume" in FLAGS and FLAGS.resume and not FLAGS.output_dir:
+        raise SettingsError("--resume needs --output_dir, the folder to go on with")
     now = datetime.datetime.now()
     return Path(FLAGS.output_dir or f"runs/{experiment}-{now:%Y%m%d-%H%M%S-%f}")
 

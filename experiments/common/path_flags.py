@@ -13,7 +13,7 @@ from linear_cifar.data import Dataset
 from linear_cifar.engine.devices import await_others
 from linear_cifar.losses import LOSSES
 from linear_cifar.optimum.folds import N_FOLDS, stratified_folds
-from linear_cifar.optimum.solver import DEFAULTS, LAM, Solver
+from linear_cifar.optimum.solver import DEFAULTS, LAM, Solver, check_fits
 
 FLAGS = absl_flags.FLAGS
 _ASKED = ("loss", "tolerance", "max_passes", "n_folds", "select", "one_standard_error", "seed")
@@ -46,8 +46,15 @@ def define(lam: str) -> None:
 
 
 def lam() -> np.ndarray:
-    """λ, [C], ascending."""
-    return np.unique(axes.columns(["lam"])["lam"])
+    """λ, [C], ascending.
+
+    Raises:
+      SettingsError: more of them than may be asked for, or one beyond the dtype.
+    """
+    values, n_folds = np.unique(axes.columns(["lam"])["lam"]), FLAGS.n_folds or 0
+    flags.check_runs(f"{len(values)} λ, {n_folds} folds", len(values) * (1 + n_folds))
+    check_fits(values, DEFAULTS.dtype)
+    return values
 
 
 def solver() -> Solver:

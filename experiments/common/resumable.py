@@ -1,9 +1,9 @@
 """Folders of long commands, which stand in their place from the start and can be gone on with."""
 
+import contextlib
 import fcntl
 import json
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +13,7 @@ from typing import Any
 
 from absl import flags
 
+from experiments.common import seals
 from linear_cifar import records
 from linear_cifar.records import RecordError
 
@@ -61,23 +62,37 @@ class Held:
             if FLAGS.overwrite:
                 # What says that it is ours goes last, for a kill on the way to leave it.
                 for path in sorted(self.folder.iterdir(), key=lambda path: path.name == BEGUN):
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-            if not begun.exists():
+                    seals.remove(path)
+            before = self._begun() if os.path.lexists(begun) else None
+            if before is None:
                 partial = self.folder / f".{BEGUN}.partial"
                 records.write_json(partial, asked | {"machine": machine})
                 partial.replace(begun)
-                return
-            self._go_on(asked, machine)
+            else:
+                self._go_on(before, asked, machine)
+            for left_over in self.folder.glob("*/.*.partial*"):
+                seals.remove(left_over)
         except OSError as error:
             raise RecordError(f"cannot write to {self.folder}: {error.strerror}") from error
 
-    def _go_on(self, asked: dict[str, Any], machine: dict[str, Any]) -> None:
-        before = json.loads((self.folder / BEGUN).read_text())
+    def _begun(self) -> dict[str, Any] | None:
+        """What was asked for; None where that can't be read. Each part knows it of itself."""
+        path = self.folder / BEGUN
+        try:
+            return seals.read_json(path)
+        except (OSError, ValueError) as error:
+            seals.put_aside(path, f"can't be read ({records.reason(error)})")
+            return None
+
+    def _go_on(
+        self, before: dict[str, Any], asked: dict[str, Any], machine: dict[str, Any]
+    ) -> None:
         if other := [name for name in asked if before.get(name) != asked[name]]:
             raise RecordError(
                 f"{self.folder} was begun with other {', '.join(other)}: choose another folder"
             )
-        was = before.get("machine", {})
+        was = before.get("machine")
+        was = was if isinstance(was, dict) else {}
         changes = [
             f"{name} {was.get(name)}, now {machine[name]}"
             for name in machine
@@ -89,8 +104,6 @@ class Held:
                 "differently",
                 file=sys.stderr,
             )
-        for left_over in self.folder.glob("*/.*.partial*"):
-            shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink()
 
 
 @contextmanager
@@ -107,24 +120,28 @@ def open_folder(folder: Path, kind: str) -> Iterator[Held]:
     Raises:
       RecordError: the folder is in use, holds something else or cannot be written to.
     """
-    new = not folder.exists()
+    place = Path(os.path.realpath(folder))  # where a link leads, there or not
+    new = not os.path.lexists(place)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder, os.O_RDONLY)  # held until this process ends, however it ends
+        place.mkdir(parents=True, exist_ok=True)
+        lock = os.open(place, os.O_RDONLY)  # held until this process ends, however it ends
     except OSError as error:
         raise RecordError(f"cannot write to {folder}: {error.strerror}") from error
     try:
         _take(lock, folder)
         _check_usable(folder, kind)
+        if FLAGS.resume and not os.path.lexists(folder / BEGUN):
+            print(f"note: {folder} holds nothing to resume: begun anew", file=sys.stderr)
         yield Held(folder, kind)
     except KeyboardInterrupt:
-        if (folder / BEGUN).exists():
+        if os.path.lexists(folder / BEGUN):
             raise Interrupted(goes_on(folder)) from None
         raise
     finally:
         os.close(lock)
-        if new and not any(folder.iterdir()):
-            folder.rmdir()
+        if new:
+            with contextlib.suppress(OSError):  # it isn't empty, or not there
+                place.rmdir()
 
 
 def _take(lock: int, folder: Path) -> None:
@@ -137,7 +154,7 @@ def _take(lock: int, folder: Path) -> None:
 
 
 def _check_usable(folder: Path, kind: str) -> None:
-    if (folder / BEGUN).exists():
+    if os.path.lexists(folder / BEGUN):
         if not (FLAGS.resume or FLAGS.overwrite):
             raise RecordError(
                 f"{folder} holds {kind}: --resume it, --overwrite it, or choose another folder"

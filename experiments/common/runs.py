@@ -90,9 +90,6 @@ def write(
     figures: bool = True,
 ) -> dict[str, Any]:
     """Writes a run's record and figures into a folder; returns what `result.json` says."""
-    if figures:
-        with watch.phase("plot"):
-            _plot(experiment, dataset, outcome, folder)
     settings, single = outcome.result.settings, outcome.result.settings.n_seeds == 1
     # One seed's arrays stand without the axis of seeds.
     params = jax.tree.map(lambda a: a[0], outcome.params) if single else outcome.params
@@ -102,6 +99,9 @@ def write(
     if not single:
         path = folder / records.HISTORY_BY_SEED
         records.write_history_by_seed(path, outcome.history, settings.seed)
+    if figures:
+        with watch.phase("plot"):
+            _plot(experiment, dataset, outcome, folder)
     content = _content(dataset, outcome)
     return write_result(folder, experiment, dataset, watch, **content)
 

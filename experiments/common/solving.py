@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.common import store
+from experiments.common import seals, store
 from experiments.common.histograms import true_class_probabilities
 from experiments.common.progress import Stopwatch, progress
 from experiments.common.results import SPLITS
@@ -82,7 +82,10 @@ def solve_all(
       `COLUMNS`, each [R], NaN where not finished; and whether an interrupt came before the end.
     """
     columns = {name: np.full(len(what.lam), np.nan) for name in COLUMNS}
-    for part in store.read(folder):
+    asked = (how.loss.name, how.tolerance, how.max_passes, np.dtype(how.dtype).name)
+    of = seals.fingerprint("optima", COLUMNS, what._asdict(), asked, dataset.sha256)
+    seals.make_folder(folder)
+    for part in store.read(folder, of):
         for name in COLUMNS:
             columns[name][part["rows"]] = part[name]
     finished = _Finished(folder, np.flatnonzero(np.isfinite(columns["cost"])))
@@ -103,7 +106,7 @@ def solve_all(
                 rows = np.array(step.rows)
                 with watch.phase("evaluate"):
                     found = _measured(step.optimum, rows, what, dataset, how)
-                store.write(folder, rows, **step.optimum.params._asdict(), **found)
+                store.write(folder, rows, of=of, **step.optimum.params._asdict(), **found)
                 for name in COLUMNS:
                     columns[name][rows] = found[name]
                 shown.add(step)

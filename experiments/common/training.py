@@ -12,6 +12,7 @@ from experiments.common.results import SPLITS
 from experiments.common.settings import Settings, as_table
 from linear_cifar.data import Dataset
 from linear_cifar.engine.devices import device_mesh
+from linear_cifar.engine.plan import groups
 from linear_cifar.engine.state import EpochMetrics, History, stack_history
 from linear_cifar.engine.tables import ChunkEpoch, sweep_epochs
 from linear_cifar.evaluation import Metrics
@@ -102,6 +103,11 @@ def _trained(step: ChunkEpoch, measured: Sequence[EpochMetrics], watch: Stopwatc
         params = step.params
         history = stack_history(measured, len(step.rows), params.bias.dtype)
         return Trained(step.rows, params, jax.device_get(history), metrics)
+
+
+def check(configurations: Sequence[Settings], dataset: Dataset) -> None:
+    """Raises `SettingsError` where not every configuration can be trained on the data."""
+    groups(*as_table(configurations), len(dataset.train.labels))
 
 
 class _Shown:

@@ -6,14 +6,17 @@ Writes index.html, which holds its images and opens from disk, report.json, and 
 under parts/. What an interruption leaves is used again with --resume.
 """
 
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from absl import flags as absl_flags
 
-from experiments.common import command, flags, grids, resumable, runs
+from experiments.common import command, flags, grids, resumable, runs, seals
 from experiments.common.data import load_data
 from experiments.common.output import default_folder
 from experiments.common.progress import Stopwatch
@@ -49,22 +52,34 @@ def main(argv: list[str]) -> int:
             "data": {name: dataset.sha256 for name, dataset in datasets.items()},
         }
         held.begin(asked)
-        _make_parts(folder, datasets)
+        _make_parts(folder / "parts", datasets, asked)
         print("page", file=sys.stderr, flush=True)
         report = page.write(folder, datasets, FLAGS.n_seeds, FLAGS.quick)
     page.print_summary(report, folder)
     return 0
 
 
-def _make_parts(folder: Path, datasets: dict[str, Dataset]) -> None:
-    (folder / "parts").mkdir(exist_ok=True)
+def _make_parts(parts: Path, datasets: dict[str, Dataset], asked: dict[str, Any]) -> None:
+    seals.make_folder(parts)
     groups = _groups()
     for done, (names, make) in enumerate(groups.items(), 1):
-        missing = [name for name in names if not (folder / "parts" / name).exists()]
-        if missing:
+        of = {name: seals.fingerprint(name, asked) for name in names}
+        for name in names:
+            path = parts / name
+            if os.path.lexists(path) and (why := seals.unfit(path, of[name])):
+                seals.put_aside(path, why)
+        if not all((parts / name).exists() for name in names):
             print(f"[{done}/{len(groups)}] {', '.join(names)}", file=sys.stderr, flush=True)
             # All of the group again: a run trained in other company may round differently.
-            make(names, datasets, folder / "parts")
+            make(names, datasets, parts, of)
+
+
+@contextmanager
+def _part(path: Path, of: str) -> Iterator[Path]:
+    """A part to write, which is sealed once it is whole."""
+    with records.new_run(path) as folder:
+        yield folder
+        seals.seal(folder, of)
 
 
 def _groups() -> dict[tuple[str, ...], Callable]:
@@ -84,7 +99,9 @@ def _with_flags(settings: Settings) -> Settings:
     return replace(settings, seed=FLAGS.seed, n_seeds=FLAGS.n_seeds, n_epochs=n_epochs)
 
 
-def _make_runs(names: Sequence[str], datasets: dict[str, Dataset], parts: Path) -> None:
+def _make_runs(
+    names: Sequence[str], datasets: dict[str, Dataset], parts: Path, of: dict[str, str]
+) -> None:
     watch = Stopwatch()
     together = [_with_flags(plan.every_run()[name].settings) for name in names]
     dataset = datasets[together[0].split]
@@ -93,26 +110,30 @@ def _make_runs(names: Sequence[str], datasets: dict[str, Dataset], parts: Path) 
         if outcome.interrupted:
             raise KeyboardInterrupt
         if not (parts / name).exists():
-            with records.new_run(parts / name) as folder:
+            with _part(parts / name, of[name]) as folder:
                 figures = name in plan.RUNS  # the page shows no others
                 runs.write(name, dataset, outcome, folder, watch, figures)
 
 
-def _make_grid(names: Sequence[str], datasets: dict[str, Dataset], parts: Path) -> None:
+def _make_grid(
+    names: Sequence[str], datasets: dict[str, Dataset], parts: Path, of: dict[str, str]
+) -> None:
     watch = Stopwatch()
     (name,) = names
     settings, values = _with_flags(plan.GRIDS[name].settings), plan.GRIDS[name].values
     dataset = datasets[settings.split]
-    with records.new_run(parts / name) as folder:
+    with _part(parts / name, of[name]) as folder:
         result, _ = grids.run(name, values, settings, dataset, folder, watch)
         if result["interrupted"]:
             raise KeyboardInterrupt
 
 
-def _make_path(names: Sequence[str], datasets: dict[str, Dataset], parts: Path) -> None:
+def _make_path(
+    names: Sequence[str], datasets: dict[str, Dataset], parts: Path, of: dict[str, str]
+) -> None:
     (name,) = names
     dataset = datasets[plan.PATHS[name].split]
-    with records.new_run(parts / name) as folder:
+    with _part(parts / name, of[name]) as folder:
         optima.make(name, dataset, folder, Stopwatch())
 
 

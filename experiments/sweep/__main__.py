@@ -14,7 +14,7 @@ import sys
 
 from absl import flags as absl_flags
 
-from experiments.common import axes, chunks, command, distributed, flags, resumable
+from experiments.common import axes, chunks, command, distributed, flags, resumable, training
 from experiments.common.data import load_data
 from experiments.common.output import default_folder
 from experiments.common.progress import Stopwatch
@@ -65,6 +65,7 @@ def main(argv: list[str]) -> int:
     with distributed.first_only(resumable.open_folder(folder, "a sweep")) as held:
         with watch.phase("load"):
             dataset = load_data(fixed.split, ("validation", "test"))
+        training.check(configurations, dataset)
         if held:
             asked = {
                 "axes": columns,

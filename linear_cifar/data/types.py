@@ -82,6 +82,10 @@ class Dataset:
             raise DataError("there have to be training examples")
         if any(np.shape(statistic) != (self.n_features,) for statistic in self.standardiser):
             raise DataError(f"the standardiser's arrays have to be [{self.n_features}]")
+        if not all(np.isfinite(statistic).all() for statistic in self.standardiser):
+            raise DataError("the standardiser's mean and scale have to be finite")
+        if not (np.asarray(self.standardiser.scale) > 0).all():
+            raise DataError("the standardiser's scale has to be above 0")
         if self.image_shape is not None and np.prod(self.image_shape) != self.n_features:
             raise DataError(f"images {self.image_shape} don't have {self.n_features} entries")
 

@@ -31,8 +31,10 @@ class Training(NamedTuple):
     """
 
     loss: Loss = SOFTMAX_CROSS_ENTROPY  # per example
-    n_epochs: Annotated[int, Setting("passes over the training examples", low=1)] = 40
-    batch_size: Annotated[int, Setting("examples a step", low=1)] = 100
+    n_epochs: Annotated[
+        int, Setting("passes over the training examples", low=1, high=2**31 - 1)
+    ] = 40
+    batch_size: Annotated[int, Setting("examples a step", low=1, high=2**31 - 1)] = 100
     shuffle: Annotated[
         bool, Setting("take the examples in a new order each epoch, not always as stored")
     ] = False

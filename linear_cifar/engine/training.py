@@ -162,7 +162,12 @@ def as_key(key: jax.Array) -> jax.Array:
         raise SettingsError(f"key is {key!r}: it has to be a PRNG key, as jax.random.key(0)")
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         return key
-    return jax.random.wrap_key_data(key)
+    try:
+        return jax.random.wrap_key_data(key)
+    except TypeError as error:
+        raise SettingsError(
+            f"key is {key!r}: it has to be a PRNG key, as jax.random.key(0)"
+        ) from error
 
 
 def _shape(key: jax.Array, hyperparameters: Hyperparameters) -> tuple[int, ...]:

@@ -36,8 +36,10 @@ import numpy as np
 from linear_cifar.data.types import Dataset, Split, Standardiser
 from linear_cifar.losses import MULTIPLE_BINARY_CROSS_ENTROPY, SOFTMAX_CROSS_ENTROPY, Loss
 from linear_cifar.model import Params
-from linear_cifar.settings import SettingsError
+from linear_cifar.optimum.solver import LAM
+from linear_cifar.settings import Setting, SettingsError
 
+DISTANCE = Setting("of the weights from the optimum's, at most", low=0)
 _BATCH = 1000
 
 
@@ -58,7 +60,7 @@ def certain(
       [n], bool, by sums in float64.
 
     Raises:
-      SettingsError: a loss for which no bound is known.
+      SettingsError: a loss for which no bound is known; λ, the distance or a shape that can't be.
     """
     of_bias = bias_distance(params, distance, lam, dataset, loss)
     leads = []
@@ -82,7 +84,11 @@ def bias_distance(
       dataset: of the training examples.
       loss: that was minimised.
     """
-    k = len(params.bias)
+    k = dataset.n_classes
+    if (np.shape(params.weights), np.shape(params.bias)) != ((k, dataset.n_features), (k,)):
+        raise SettingsError(f"params have to be [{k}, {dataset.n_features}] and [{k}]")
+    LAM.check("lam", lam)
+    DISTANCE.check("distance", distance)
     curvatures = {SOFTMAX_CROSS_ENTROPY: 1 / 2, MULTIPLE_BINARY_CROSS_ENTROPY: 1 / (4 * k)}
     if loss not in curvatures:
         raise SettingsError(f"no bound on the bias is known for the loss {loss.name}")

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Mapping
+from numbers import Integral
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -21,11 +22,13 @@ from linear_cifar.optimum import descent
 from linear_cifar.optimum.batch import Watched, descend
 from linear_cifar.optimum.certificate import Certified, certify
 from linear_cifar.optimum.problem import Problem
-from linear_cifar.settings import Setting, SettingsError, settings_of
+from linear_cifar.settings import Setting, SettingsError, numbers, settings_of
 
 # Runs at a time: their products fill the matrix unit, and neighbours are finished at about a time.
 _AT_ONCE = 16
 _FIRSTS = 8  # λ that start the others, at least
+# float16 has no room for λ and squares over it.
+_DTYPES = ("bfloat16", "float32", "float64")
 _ROOM = 1e12  # times the least number of a dtype, of λ; and likewise below the largest
 _SAFETY = 0.4  # of the tolerance, at which an estimate counts as good
 
@@ -37,7 +40,9 @@ class Solver(NamedTuple):
     tolerance: Annotated[
         float, Setting("certified gap over cost at which a λ is finished", above=0, below=1)
     ] = 1e-6
-    max_passes: Annotated[int, Setting("passes over the data for a λ", low=1)] = 1000
+    max_passes: Annotated[int, Setting("passes over the data for a λ", low=1, high=2**31 - 1)] = (
+        1000
+    )
     dtype: Any = jnp.float32  # of the descent
     memory_bytes: Annotated[
         int, Setting("bytes that descents may keep, which bounds how many λ go at once", low=1)
@@ -172,14 +177,17 @@ def solve_chunks(
     if not isinstance(dataset, Dataset):
         raise SettingsError(f"dataset is a {type(dataset).__name__}: dataset_from_arrays makes one")
     lam, weights = _checked(lam, weights, len(dataset.train.labels))
-    _check_fits(lam, how.dtype)
+    check_fits(lam, how.dtype)
     start = None if start is None else _checked_start(start, len(lam), dataset)
     finished = finished or {}
-    totals = weights.distinct.sum(axis=1, dtype=np.float64)
+    with np.errstate(over="ignore"):
+        totals = weights.distinct.sum(axis=1, dtype=np.float64)
     firsts, others = _chunks(lam, totals[weights.of_row], *_at_once(dataset, how.memory_bytes))
     if len(finished) == len(lam):
         return
     mesh = device_mesh(jax.devices()[:1]) if mesh is None else mesh
+    if not isinstance(mesh, Mesh):
+        raise SettingsError(f"mesh is {mesh!r}: it has to be a Mesh, as device_mesh makes")
     problem = Problem(dataset, how.loss, how.dtype, mesh)
     known = {row: finished[row] for chunk in firsts for row in chunk.rows if row in finished}
     for chunk in (*firsts, *others):
@@ -283,7 +291,12 @@ def _solve_chunk(
         start = found.params
     states = (passes, converged, settled & ~converged)
     optimum = Optimum(*jax.tree.map(lambda a: a[:n], (*found, *states)))
-    yield Solving(chunk.rows, optimum.passes, optimum.gap / optimum.cost, optimum)
+    yield Solving(chunk.rows, optimum.passes, _over(optimum.gap, optimum.cost), optimum)
+
+
+def _over(gap: np.ndarray, cost: np.ndarray) -> np.ndarray:
+    """The gap over the cost, which is 0 where all examples are of one class."""
+    return np.divide(gap, cost, out=np.where(gap > 0, np.inf, 0.0), where=cost > 0)
 
 
 def _where(choice: np.ndarray, a: Certified, b: Certified) -> Certified:
@@ -294,12 +307,28 @@ def _check(how: Solver) -> None:
     if not isinstance(how.loss, Loss):
         raise SettingsError(f"loss is {how.loss!r}: it has to be a Loss, as those in LOSSES")
     for name, setting in settings_of(Solver).items():
-        setting.check(name, getattr(how, name))
-    if jnp.dtype(how.dtype) == jnp.float64 and not jax.config.values["jax_enable_x64"]:
+        value = getattr(how, name)
+        setting.check(name, value)
+        if name != "tolerance" and not isinstance(value, Integral):
+            raise SettingsError(f"{name} is {value!r}: it has to be an integer")
+    dtype = _name_of(how.dtype)
+    if dtype not in _DTYPES:
+        raise SettingsError(f"dtype is {how.dtype!r}: it has to be one of {', '.join(_DTYPES)}")
+    if dtype == "float64" and not jax.config.values["jax_enable_x64"]:
         raise SettingsError("dtype float64 needs JAX's x64 mode")
 
 
-def _check_fits(lam: np.ndarray, dtype: Any) -> None:
+def _name_of(dtype: Any) -> str:
+    """A dtype's name; "" of what is none. Text is none but the name itself, None none either."""
+    if dtype is None or isinstance(dtype, str):
+        return dtype or ""
+    try:
+        return jnp.dtype(dtype).name
+    except TypeError:
+        return ""
+
+
+def check_fits(lam: np.ndarray, dtype: Any) -> None:
     """That there is room for λ, and for squares over it, within the dtype."""
     limits = jnp.finfo(dtype)
     low, high = _ROOM * float(limits.tiny), float(limits.max) / _ROOM
@@ -315,7 +344,7 @@ def check_lam(lam: ArrayLike) -> np.ndarray:
     Raises:
       SettingsError: another shape, or a value that is not above 0.
     """
-    lam = np.asarray(lam, np.float64)
+    lam = numbers("lam", lam).astype(np.float64)
     if lam.ndim != 1 or not lam.size:
         raise SettingsError(f"lam has to be a list of values, [C], not {list(lam.shape)}")
     for value in lam:
@@ -331,7 +360,7 @@ def _checked(
     """λ [C] and the weights of examples."""
     lam = check_lam(lam)
     if not isinstance(weights, Weights):
-        distinct = np.ones(n, bool) if weights is None else np.asarray(weights)
+        distinct = np.ones(n, bool) if weights is None else numbers("weights", weights, "biuf")
         if distinct.shape not in ((n,), (len(lam), n)):
             shape = list(distinct.shape)
             raise SettingsError(f"weights have to be [{n}] or [{len(lam)}, {n}], not {shape}")
