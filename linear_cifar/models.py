@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 
 from linear_cifar.calibration import TEMPERATURE, scaled_probabilities
 from linear_cifar.data.on_disk import block_rows
@@ -190,7 +189,7 @@ def read_model(path: str | Path) -> Model:
         raise RecordError(f"{path} holds no model: {error}") from error
     except FileNotFoundError as error:
         raise RecordError(f"there is no {path}") from error
-    except _DAMAGE as error:
+    except _damage() as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise RecordError(f"{path} cannot be read: {reason}") from error
 
@@ -236,12 +235,16 @@ def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 def _safetensors_bytes(arrays: Mapping[str, np.ndarray], details: Mapping[str, Any]) -> bytes:
     # It writes the memory as it lies there, whatever the strides.
     tensors = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    from safetensors.numpy import save
+
     # As one string: of several the package writes in any order, and the same model is other bytes.
-    return safetensors.numpy.save(tensors, {_METADATA: json.dumps(details)})
+    return save(tensors, {_METADATA: json.dumps(details)})
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    with safetensors.safe_open(path, "numpy") as file:
+    from safetensors import safe_open
+
+    with safe_open(path, "numpy") as file:
         found, metadata = set(file.keys()), file.metadata() or {}
         arrays = {name: file.get_tensor(name) for name in _ARRAYS if name in found}
     details = json.loads(metadata.get(_METADATA, "{}"))
@@ -250,17 +253,14 @@ def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]
     return arrays, {name: details[name] for name in _DETAILS if name in details}
 
 
-# What readers raise at a damaged file.
-_DAMAGE = (
-    OSError,
-    ValueError,
-    EOFError,
-    RuntimeError,
-    MemoryError,
-    zipfile.BadZipFile,
-    zlib.error,
-    safetensors.SafetensorError,
-)
+def _damage() -> tuple[type[Exception], ...]:
+    """What readers raise at a damaged file."""
+    from safetensors import SafetensorError
+
+    of_npz = (OSError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile)
+    return (*of_npz, zlib.error, SafetensorError)
+
+
 _FORMATS = {
     ".npz": (_npz_bytes, _read_npz),
     ".safetensors": (_safetensors_bytes, _read_safetensors),

@@ -66,12 +66,15 @@ def summary_of(of: Moments) -> Summary:
     """The `Summary` of values by their moments."""
     from scipy import stats
 
-    if of.n <= 1:
-        unknown: Any = np.full_like(of.mean, np.nan)[()]
-        return Summary(of.mean[()], unknown, unknown, unknown, of.n)
-    mean, sd = of.mean[()], np.sqrt(of.squares / (of.n - 1))[()]
-    half = float(stats.t.ppf(0.975, of.n - 1)) * sd / np.sqrt(of.n)
-    return Summary(mean, sd, mean - half, mean + half, of.n)
+    sd = half = np.full_like(of.mean, np.nan)
+    if of.n > 1:
+        sd = np.sqrt(of.squares / (of.n - 1))
+        half = float(stats.t.ppf(0.975, of.n - 1)) * sd / np.sqrt(of.n)
+    mean, sd, low, high = (
+        field if np.ndim(field) else float(field)
+        for field in (of.mean, sd, of.mean - half, of.mean + half)
+    )
+    return Summary(mean, sd, low, high, of.n)
 
 
 def paired_difference(a: np.ndarray, b: np.ndarray) -> Interval:

@@ -46,7 +46,14 @@ def _offline(monkeypatch, tmp_path):
 
 
 @pytest.mark.usefixtures("_offline")
-@pytest.mark.parametrize("name", [name for name, text in DOCUMENTS.items() if "```python" in text])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name != "README.md" else [])
+        for name, text in DOCUMENTS.items()
+        if "```python" in text
+    ],
+)
 def test_examples_run_from_the_first_to_the_last(name):
     names = {}
     with few_images():

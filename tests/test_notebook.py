@@ -63,8 +63,9 @@ def check_found(found, n_test):
     assert found["same"]
 
 
+@pytest.mark.slow
 def test_the_notebook_tells_of_digits(tmp_path):
-    notebook, found = executed(tmp_path)
+    notebook, found = executed(tmp_path, LINEAR_CIFAR_FEATURES="")
     check_found(found, n_test=359)
     assert found["n_fitted"] == 1797 - 359
     assert found["test"][0] == pytest.approx(0.9666, abs=0.009)  # three examples

@@ -13,6 +13,7 @@ LONG = ("--dataset=synthetic", "--n_epochs=1000")
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", CODES)
 def test_a_signal_keeps_the_finished_epochs(tmp_path, by):
     out = tmp_path / "run"

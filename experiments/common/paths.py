@@ -10,6 +10,7 @@ from linear_cifar import records
 from linear_cifar.search import best, one_standard_error
 
 TABLE = "path.csv"
+FLAGGED = ("converged", "settled")  # columns of true and false
 
 
 class Path(NamedTuple):
@@ -59,8 +60,8 @@ def write_table(folder: pathlib.Path, path: Path) -> None:
 
 
 def _plain(name: str, values: np.ndarray) -> list[Any]:
-    kinds: dict[str, Any] = {"passes": int, "converged": bool, "settled": bool}
-    return [kinds.get(name, float)(value) for value in values]
+    kind: Any = int if name == "passes" else bool if name in FLAGGED else float
+    return [kind(value) for value in values]
 
 
 class Choice(NamedTuple):

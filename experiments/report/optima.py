@@ -85,7 +85,7 @@ def read(parts: Path) -> dict[str, Optima]:
 def _read(folder: Path, planned: plan.OptimumPath) -> Optima:
     with (folder / paths.TABLE).open() as file:
         lines = list(csv.DictReader(file))
-    numbers = [{k: float(v) for k, v in line.items() if k != "converged"} for line in lines]
+    numbers = [{k: float(v) for k, v in line.items() if k not in paths.FLAGGED} for line in lines]
     rows = {line["lam"]: line for line in numbers}
     best = rows[records.read_result(folder)["best"]["lam"]]
     return Optima(planned, rows, best, records.read_params(folder / records.PARAMS))
