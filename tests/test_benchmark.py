@@ -83,7 +83,8 @@ def test_a_contender_that_trains_something_else_ends_it_before_anything_is_timed
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("section", ["memory", pytest.param("path_sizes", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("section", ["memory", "path_sizes"])
 def test_memory_is_that_of_a_process(tmp_path, monkeypatch, section):
     for sizes in ("SIZES", "QUICK_PATH"):
         monkeypatch.setattr(processes, sizes, ((500, 64, 10, 2),))

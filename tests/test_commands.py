@@ -163,6 +163,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_interrupt_keeps_the_finished_epochs(tmp_path):
     out = tmp_path / "run"
     words = ("--dataset=synthetic", "--shuffle", "--n_epochs=100", f"--output_dir={out}")

@@ -89,8 +89,9 @@ def test_scikit_learn_s_checks_pass():
     [
         LinearProbe(),
         LinearProbe(loss="multi_bce", warm_start=True),
-        LinearProbeCV(),
-        LinearProbeCV(select="loss", one_standard_error=True, class_weight="balanced"),
+        LinearProbeCV(
+            lams=[0.001, 0.1], select="loss", one_standard_error=True, class_weight="balanced"
+        ),
     ],
     ids=str,
 )

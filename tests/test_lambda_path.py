@@ -55,6 +55,7 @@ def whole(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_the_record_says_what_the_parameters_give(whole):
     columns = {
         name: values.astype(float)
@@ -86,6 +87,7 @@ def test_the_record_says_what_the_parameters_give(whole):
     assert (np.diff(columns["weight_norm"]) < 0).all()
 
 
+@pytest.mark.slow
 def test_the_refit_is_of_training_and_validation_data(whole):
     refit = records.read_result(whole)["refit"]
     params = records.read_params(whole / "params_refit.npz")
@@ -97,12 +99,14 @@ def test_the_refit_is_of_training_and_validation_data(whole):
     assert refit["test_accuracy"] == pytest.approx(right.mean(), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_gradient_descent_stops_above_the_least_cost(whole):
     runs = records.read_result(whole)["gradient_descent"]
     assert {run["lam"] for run in runs} == {0.1, 1.0}
     assert all(run["relative_excess"] > 0 for run in runs)
 
 
+@pytest.mark.slow
 def test_the_folder_has_the_files_that_the_documents_name(whole):
     expected = {"begun.json", "result.json", "path.csv", "params.npz", "params_refit.npz"}
     expected |= {f"figures/{name}.png" for name in ("path", "cost", "passes", "weights")}
@@ -111,6 +115,7 @@ def test_the_folder_has_the_files_that_the_documents_name(whole):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("missing", [(0, 2), (1,), (3,), ()])
+@pytest.mark.slow
 def test_a_path_that_goes_on_has_the_same_files_bit_for_bit(whole, tmp_path, missing):
     out = tmp_path / "again"
     (out / "chunks").mkdir(parents=True)
@@ -129,6 +134,7 @@ def test_a_path_that_goes_on_has_the_same_files_bit_for_bit(whole, tmp_path, mis
     assert found == expected
 
 
+@pytest.mark.slow
 def test_an_interrupt_keeps_the_chunks_that_are_finished(tmp_path):
     out = tmp_path / "path"
     done = path(out, *PATH, interrupt_at="44/62")
@@ -155,6 +161,7 @@ def test_what_cannot_be_solved_is_refused_before_anything_is_begun(tmp_path, wor
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_damaged_chunk_is_solved_again(whole, tmp_path):
     out = tmp_path / "copy"
     shutil.copytree(whole, out)
@@ -167,6 +174,7 @@ def test_a_damaged_chunk_is_solved_again(whole, tmp_path):
         assert (out / name).read_bytes() == (whole / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_another_path_does_not_go_on(whole, tmp_path):
     out = tmp_path / "copy"
     shutil.copytree(whole, out)

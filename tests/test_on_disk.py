@@ -12,7 +12,7 @@ from linear_cifar.data import Split, on_disk
 from linear_cifar.data.on_disk import OnDisk
 from linear_cifar.engine.devices import device_mesh
 from linear_cifar.engine.training import train
-from linear_cifar.losses import LOSSES
+from linear_cifar.losses import MULTIPLE_BINARY_CROSS_ENTROPY, SOFTMAX_CROSS_ENTROPY
 from linear_cifar.model import Params
 from linear_cifar.optimizers import OPTIMIZERS, Hyperparameters
 from linear_cifar.optimum import cross_validate, solve, solver
@@ -33,8 +33,14 @@ def pair(small, monkeypatch):
     return small, dataclasses.replace(small, **splits)
 
 
-@pytest.mark.parametrize("mesh", [None, device_mesh], ids=["one device", "two"])
-@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+@pytest.mark.parametrize(
+    ("loss", "mesh"),
+    [
+        (SOFTMAX_CROSS_ENTROPY, device_mesh),
+        pytest.param(SOFTMAX_CROSS_ENTROPY, None, marks=pytest.mark.slow),
+        pytest.param(MULTIPLE_BINARY_CROSS_ENTROPY, device_mesh, marks=pytest.mark.slow),
+    ],
+)
 def test_the_optimum_is_the_same(pair, loss, mesh):
     lam = np.geomspace(0.01, 10, 12)
     here, away = (solve(lam, data, loss=loss, mesh=mesh and mesh()) for data in pair)
@@ -53,13 +59,17 @@ def test_a_pass_serves_all_lambda_but_those_that_start_them(pair, monkeypatch):
     assert sizes == [[14, 14, 12], [14, 26]]
 
 
+@pytest.mark.slow
 def test_folds_are_the_same(pair):
     here, away = (cross_validate(jax.random.key(0), [0.1, 1.0], data, 3) for data in pair)
     assert_close(away.loss, here.loss, np.float32, factor=100)
     assert np.array_equal(away.accuracy, here.accuracy)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "name",
+    [n if n == "sgd" else pytest.param(n, marks=pytest.mark.slow) for n in OPTIMIZERS],
+)
 @pytest.mark.parametrize("n_runs", [1, 4])
 def test_training_is_the_same(pair, name, n_runs):
     lam = np.geomspace(0.01, 0.1, n_runs)

@@ -98,6 +98,7 @@ def test_fewer_examples_are_drawn_again_and_again(probed):
     assert (out / "figures" / "few_shot.png").exists()
 
 
+@pytest.mark.slow
 def test_folds_choose_and_calibrate_where_nothing_else_validates(tmp_path):
     inputs, labels = load_breast_cancer(return_X_y=True)
     np.savez(tmp_path / "cancer.npz", x=inputs, y=np.array(["malign", "benign"])[labels])
@@ -114,6 +115,7 @@ def test_folds_choose_and_calibrate_where_nothing_else_validates(tmp_path):
     assert 0.2 < calibration["temperature"] < 2
 
 
+@pytest.mark.slow
 def test_a_probe_goes_on_where_it_was_interrupted(digits, tmp_path):
     lam = "--lam=1e-3:1:20:log"
     words = (f"--features={digits}", lam, f"--output_dir={tmp_path / 'out'}")

@@ -154,10 +154,12 @@ def check_page(folder):
     assert not re.search(r"https?://(?!www\.w3\.org)", text)
 
 
+@pytest.mark.slow
 def test_every_part_is_there_and_every_file_what_it_claims(whole):
     check_parts(whole)
 
 
+@pytest.mark.slow
 def test_the_page_is_valid_html_with_its_images_and_links(whole):
     check_page(whole)
 
@@ -193,6 +195,7 @@ def test_a_killed_and_interrupted_report_goes_on_where_it_was(whole, tmp_path):
     assert without_times(out) == without_times(whole)
 
 
+@pytest.mark.slow
 def test_a_report_begun_on_another_machine_or_damaged_goes_on_and_says_so(whole, tmp_path):
     out = tmp_path / "report"
     shutil.copytree(whole, out)

@@ -68,11 +68,11 @@ def in_shell(line, **changes):
     ("around", "code", "errors"),
     [
         ("{} | head -1", 0, "2/2"),
-        ("{} 2>&1 | head -1", 0, ""),
+        pytest.param("{} 2>&1 | head -1", 0, "", marks=pytest.mark.slow),
         ("{} >/dev/full", 1, "error: cannot write to stdout: No space left on device"),
-        ("{} 2>/dev/full", 0, ""),
-        ("{} 2>&-", 0, ""),
-        ("{} >&-", 0, "2/2"),
+        pytest.param("{} 2>/dev/full", 0, "", marks=pytest.mark.slow),
+        pytest.param("{} 2>&-", 0, "", marks=pytest.mark.slow),
+        pytest.param("{} >&-", 0, "2/2", marks=pytest.mark.slow),
         ("{} <&- >&- 2>&-", 0, ""),
     ],
 )

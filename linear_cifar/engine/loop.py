@@ -27,6 +27,7 @@ from linear_cifar.evaluation import evaluate_runs
 from linear_cifar.losses import Loss
 from linear_cifar.model import init_params
 from linear_cifar.optimizers import Hyperparameters
+from linear_cifar.settings import SettingsError
 
 
 class Runs(NamedTuple):
@@ -59,6 +60,8 @@ def run_epochs(
     )
     state = data.where.runs(state)  # as the epochs leave it, for one program to do for all
     on_disk = isinstance(data.dataset.train.inputs, OnDisk)
+    if how.shuffle and on_disk:
+        raise SettingsError("shuffle needs the inputs in memory: shuffle the file, once")
     n_batches = 1 if on_disk else batches_per_block(how, n_classes, len(keys))
     shuffled, products = data.train, None
     for epoch in range(how.n_epochs + 1):

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from linear_cifar.data.on_disk import OnDisk
 from linear_cifar.data.types import Dataset
 from linear_cifar.engine.devices import Data, layout
 from linear_cifar.engine.loop import Runs, run_epochs
@@ -128,8 +127,6 @@ def epochs(
     hyperparameters = check_hyperparameters(hyperparameters)
     if how.shuffle and key.ndim:
         raise SettingsError("shuffle takes one key: runs that share data share their order")
-    if how.shuffle and isinstance(dataset.train.inputs, OnDisk):
-        raise SettingsError("shuffle needs the inputs in memory: shuffle the file, once")
     (n_runs,) = _shape(key, hyperparameters) or (1,)
     key_data = _concrete(jax.random.key_data(key))
     keys = _broadcast(key_data, (n_runs, *key_data.shape[key.ndim :]))
