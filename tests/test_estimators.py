@@ -72,6 +72,7 @@ def name_of(check):
 
 
 @pytest.mark.filterwarnings("ignore")  # the checks provoke some
+@pytest.mark.slow
 def test_scikit_learn_s_checks_pass():
     """All but a few, which the exhaustive run has too."""
     n_passed = 0

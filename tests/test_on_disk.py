@@ -50,6 +50,7 @@ def test_the_optimum_is_the_same(pair, loss, mesh):
     np.testing.assert_allclose(here.cost, away.cost, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_pass_serves_all_lambda_but_those_that_start_them(pair, monkeypatch):
     """40 λ are three chunks in memory; from a disk the others come in one."""
     lam = np.geomspace(0.01, 10, 40)

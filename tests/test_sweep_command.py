@@ -149,6 +149,7 @@ def test_random_configurations_of_all_optimisers(tmp_path):
 # What ends a sweep, and how it goes on.
 
 
+@pytest.mark.slow
 def test_a_sweep_killed_twice_is_bit_for_bit_an_uninterrupted_one(whole, tmp_path):
     out = tmp_path / "killed"
     words = (*CHUNKS, "--refit", f"--output_dir={out}")
@@ -170,6 +171,7 @@ def test_a_sweep_killed_twice_is_bit_for_bit_an_uninterrupted_one(whole, tmp_pat
             assert same[path] == expected[path], path
 
 
+@pytest.mark.slow
 def test_a_folder_in_use_is_refused_and_an_interrupt_says_how_to_go_on(tmp_path):
     out = tmp_path / "run"
     words = (*ONE, "--n_epochs=2000")
