@@ -89,9 +89,13 @@ def test_scikit_learn_s_checks_pass():
     "estimator",
     [
         LinearProbe(),
-        LinearProbe(loss="multi_bce", warm_start=True),
         LinearProbeCV(
-            lams=[0.001, 0.1], select="loss", one_standard_error=True, class_weight="balanced"
+            lams=[0.001, 0.1],
+            cv=3,
+            loss="multi_bce",
+            select="loss",
+            one_standard_error=True,
+            class_weight="balanced",
         ),
     ],
     ids=str,

@@ -1,8 +1,6 @@
 """The notebook is run from its first cell to its last, and what it found is looked at."""
 
 import json
-import os
-from pathlib import Path
 
 import nbformat
 import numpy as np
@@ -71,22 +69,6 @@ def test_the_notebook_tells_of_digits(tmp_path):
     assert found["test"][0] == pytest.approx(0.9666, abs=0.009)  # three examples
     figures = [o for cell in notebook.cells for o in cell.get("outputs", []) if "data" in o]
     assert ["image/png" in figure.data for figure in figures] == [True, True]
-
-
-@pytest.mark.slow
-def test_the_notebook_finds_what_is_printed_in_it(tmp_path):
-    folder = os.environ.get("LINEAR_CIFAR_FEATURES")
-    if not folder:
-        pytest.skip("LINEAR_CIFAR_FEATURES names no folder with features")
-    features = str(Path(folder).resolve())
-    notebook, found = executed(
-        tmp_path, LINEAR_CIFAR_FEATURES=features, JAX_DISABLE_MOST_OPTIMIZATIONS="false"
-    )
-    check_found(found, n_test=10_000)
-    assert found["n_fitted"] == 50_000
-    assert f"test accuracy {found['test'][0]:.3f}" in printed(stored())  # to rounding
-    assert found["lam"][found["chosen"]] == pytest.approx(0.01)
-    assert len(printed(notebook)) == len(printed(stored()))
 
 
 def test_the_notebook_is_stored_as_it_ran():

@@ -85,4 +85,4 @@ def test_without_a_bound_nothing_is_certain(digits):
     assert certain(params, 0.0, 0.1, empty, none, SOFTMAX_CROSS_ENTROPY).shape == (0,)
     other = SOFTMAX_CROSS_ENTROPY._replace(name="other", value=lambda *_: 0)
     with pytest.raises(SettingsError, match="no bound on the bias is known for the loss other"):
-        certain(params, 0.1, 0.1, digits, digits.test, other)
+        certain(params, 0.1, 0.1, empty, digits.test, other)

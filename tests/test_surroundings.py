@@ -9,7 +9,7 @@ from commands import QUICK, ROOT, RUN_FILES, environment, files, interrupt, run_
 
 from linear_cifar import records
 
-LONG = ("--dataset=synthetic", "--n_epochs=1000")
+LONG = ("--dataset=synthetic", "--n_epochs=100")
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
 
