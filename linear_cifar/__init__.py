@@ -18,6 +18,7 @@ from linear_cifar.data import (
     load_dataset as load_dataset,
     load_features as load_features,
     load_inputs as load_inputs,
+    normalised_rows as normalised_rows,
     with_validation as with_validation,
 )
 from linear_cifar.engine.devices import device_mesh as device_mesh
@@ -63,7 +64,6 @@ from linear_cifar.model import (
 )
 from linear_cifar.models import (
     Model as Model,
-    normalised_rows as normalised_rows,
     read_model as read_model,
     write_model as write_model,
 )

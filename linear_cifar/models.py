@@ -15,7 +15,7 @@ import numpy as np
 
 from linear_cifar.calibration import TEMPERATURE, scaled_probabilities
 from linear_cifar.data.on_disk import block_rows
-from linear_cifar.data.types import Standardiser
+from linear_cifar.data.types import Standardiser, normalised_rows
 from linear_cifar.losses import LOSSES, Loss
 from linear_cifar.model import Params
 from linear_cifar.records import RecordError
@@ -107,20 +107,6 @@ class Model:
         for start in range(0, len(inputs), size):
             rows = np.asarray(inputs[start : start + size]).astype(dtype)
             yield ((normalised_rows(rows) if self.normalise_rows else rows) - mean) / scale
-
-
-def normalised_rows(inputs: np.ndarray) -> np.ndarray:
-    """Floating rows [n, d] over their lengths ‖x‖; a row of zeros stays.
-
-    Examples:
-      >>> normalised_rows(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
-      [[0.6, 0.8], [0.0, 0.0]]
-    """
-    # Divided by the largest entry first, lest squares of large or small ones leave the range.
-    largest = np.abs(inputs).max(axis=1, keepdims=True)
-    rows = inputs / np.where(largest == 0, 1, largest)
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(lengths == 0, 1, lengths)
 
 
 def _check_arrays(arrays: Mapping[str, Any]) -> None:

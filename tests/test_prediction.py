@@ -69,7 +69,9 @@ def test_the_bias_s_bound_is_that_of_the_proof(digits):
     squares = (inputs**2).sum(axis=1)
     bound = bias_distance(params, distance, 0.1, digits, SOFTMAX_CROSS_ENTROPY)
     rho = 2 * (distance * np.sqrt(squares.max()) + bound)
-    right = 2 * (2 * 0.1 * distance**2 * (1 + rho)) + 2 * 0.5 * squares.mean() * distance**2
+    left = np.linalg.norm((p - np.eye(k)[digits.train.labels]).mean(axis=0))
+    gained = 2 * 0.1 * distance**2 + left * bound
+    right = 2 * gained * (1 + rho) + 2 * 0.5 * squares.mean() * distance**2
     assert least * bound**2 == pytest.approx(right, rel=1e-9)
 
 
@@ -86,3 +88,12 @@ def test_without_a_bound_nothing_is_certain(digits):
     other = SOFTMAX_CROSS_ENTROPY._replace(name="other", value=lambda *_: 0)
     with pytest.raises(SettingsError, match="no bound on the bias is known for the loss other"):
         certain(params, 0.1, 0.1, empty, digits.test, other)
+
+
+def test_a_bias_that_is_not_optimal_is_within_its_bound_too(digits):
+    found = solve([0.1], digits, tolerance=1e-13, dtype=np.float64)
+    params = one(found.params, 0)
+    off = 1e-3 * np.eye(10)[0]
+    wrong = Params(params.weights, params.bias + off)
+    bound = bias_distance(wrong, found.distance[0], 0.1, digits, SOFTMAX_CROSS_ENTROPY)
+    assert np.linalg.norm(off - off.mean()) <= bound < 0.1

@@ -14,13 +14,14 @@ from sklearn import metrics
 
 from linear_cifar import plots
 from linear_cifar.calibration import fit_temperature, reliability, scaled_probabilities
+from linear_cifar.data import normalised_rows
 from linear_cifar.data.errors import DataError
 from linear_cifar.data.on_disk import OnDisk
 from linear_cifar.data.types import Standardiser
 from linear_cifar.evaluation import confusion_matrix, evaluate, ground_truth_probabilities
 from linear_cifar.losses import LOSSES, MULTIPLE_BINARY_CROSS_ENTROPY, SOFTMAX_CROSS_ENTROPY
 from linear_cifar.model import Params, init_params
-from linear_cifar.models import Model, normalised_rows, read_model, write_model
+from linear_cifar.models import Model, read_model, write_model
 from linear_cifar.quality import (
     balanced_accuracy,
     class_quality,

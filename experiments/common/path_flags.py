@@ -16,7 +16,17 @@ from linear_cifar.optimum.folds import N_FOLDS, stratified_folds
 from linear_cifar.optimum.solver import DEFAULTS, LAM, Solver, check_fits
 
 FLAGS = absl_flags.FLAGS
-_ASKED = ("loss", "tolerance", "max_passes", "n_folds", "select", "one_standard_error", "seed")
+# Memory too: chunks are cut by it.
+_ASKED = (
+    "loss",
+    "tolerance",
+    "max_passes",
+    "n_folds",
+    "select",
+    "one_standard_error",
+    "seed",
+    "memory_gb",
+)
 _STATE_SHARE = 0.25  # of --memory_gb, for what descents keep
 
 

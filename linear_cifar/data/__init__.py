@@ -19,5 +19,6 @@ from linear_cifar.data.types import (
     Split as Split,
     Standardiser as Standardiser,
     fit_standardiser as fit_standardiser,
+    normalised_rows as normalised_rows,
     with_validation as with_validation,
 )

@@ -14,7 +14,13 @@ from linear_cifar.data.files import Stored, reader, too_large
 from linear_cifar.data.labels import number_classes
 from linear_cifar.data.layout import Examples, find_examples, find_inputs
 from linear_cifar.data.on_disk import OnDisk
-from linear_cifar.data.types import STANDARDISE, Dataset, Split, fit_standardiser
+from linear_cifar.data.types import (
+    STANDARDISE,
+    Dataset,
+    Split,
+    fit_standardiser,
+    normalised_rows,
+)
 from linear_cifar.settings import Setting, SettingsError, settings_of
 
 SPLITS = ("train", "validation", "test")
@@ -264,19 +270,12 @@ def _rows(stored: Stored, normalise: bool) -> OnDisk:
     if not normalise:
         return rows
     checks.check_norms(where, rows)
-    return OnDisk(lambda a, b: _normalised(rows[a:b]), shape, _unit_dtype(rows.dtype))
+    dtype = _unit_dtype(rows.dtype)
+    return OnDisk(lambda a, b: normalised_rows(rows[a:b].astype(dtype)), shape, dtype)
 
 
 def _unit_dtype(dtype: np.dtype) -> np.dtype:
     return dtype if dtype == np.float64 else np.dtype(np.float32)
-
-
-def _normalised(rows: np.ndarray) -> np.ndarray:
-    """Rows [b, d] over their L2 norms."""
-    scaled = rows.astype(_unit_dtype(rows.dtype))
-    # Squares of float32 can be beyond float32.
-    norms = np.sqrt(np.einsum("nd,nd->n", scaled, scaled, dtype=np.float64))
-    return np.divide(scaled, norms[:, None], out=scaled)
 
 
 def _notice(name: str, found: dict[str, Examples], parts: dict[str, Split], seed: int) -> str:

@@ -48,6 +48,20 @@ class Standardiser(NamedTuple):
         )
 
 
+def normalised_rows(inputs: np.ndarray) -> np.ndarray:
+    """Floating rows [n, d] over their lengths ‖x‖; a row of zeros stays.
+
+    Examples:
+      >>> normalised_rows(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
+      [[0.6, 0.8], [0.0, 0.0]]
+    """
+    # Divided by the largest entry first, lest squares of large or small ones leave the range.
+    largest = np.abs(inputs).max(axis=1, keepdims=True)
+    rows = inputs / np.where(largest == 0, 1, largest)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(lengths == 0, 1, lengths)
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Training, validation and test examples, and what is known of where they come from.
