@@ -116,8 +116,9 @@ def test_a_process_that_no_longer_answers_ends_the_other_and_one_goes_on_alone(
 def test_two_processes_share_the_examples_of_a_path(two_processes, tmp_path):
     """Each has half of the rows; where one is lost, both go on with what is finished."""
     inputs, labels = load_digits(return_X_y=True)
-    np.savez(tmp_path / "digits.npz", features=inputs.astype(np.float32), labels=labels)
-    words = (f"--features={tmp_path / 'digits.npz'}", "--lam=1e-3:1:20:log", "--memory_gb=0.0001")
+    features = inputs[:500].astype(np.float32)
+    np.savez(tmp_path / "digits.npz", features=features, labels=labels[:500])
+    words = (f"--features={tmp_path / 'digits.npz'}", "--lam=0.1:10:20:log", "--memory_gb=0.0001")
     program = ("tests.programs.small_probe", *words)
     left, lost = two_processes(program=program, lost=1, ends_with="SIGKILL")
     await_loss(lost, left)

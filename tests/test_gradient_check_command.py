@@ -59,6 +59,7 @@ def check_rows(folder, result, n_cases):
     assert {(step["n_steps"], step["batch_size"]) for step in result["steps"]} == {(4, 100)}
 
 
+@pytest.mark.slow
 def test_it_passes_and_records_every_case(tmp_path, check):
     done, result = check()
     assert done.returncode == 0, done.stdout

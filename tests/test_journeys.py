@@ -26,6 +26,7 @@ def with_a_new_loss(monkeypatch):
 
 
 @pytest.mark.usefixtures("with_a_new_loss")
+@pytest.mark.slow
 def test_a_new_loss_has_its_flag_and_its_place_in_every_comparison(tmp_path):
     words = (*QUICK, "--loss=squared", "--lam=0.01")
     done = run("experiments.baseline", *words, f"--output_dir={tmp_path / 'run'}")

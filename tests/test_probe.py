@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 from commands import only_line, run
+from conftest import undrawn_figures
 from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
@@ -32,7 +33,8 @@ def probed(digits, tmp_path_factory):
     out = tmp_path_factory.mktemp("probe") / "out"
     words = (f"--features={digits}", LAM, f"--output_dir={out}")
     curve = ("--n_train=50", "--n_per_class=2", "--n_draws=2")
-    done = run("experiments.probe", *words, *curve, f"--predict={digits.parent / 'others.npy'}")
+    with undrawn_figures():
+        done = run("experiments.probe", *words, *curve, f"--predict={digits.parent / 'others.npy'}")
     assert done.returncode == 0, done.stderr
     return out, done
 

@@ -25,6 +25,7 @@ def test_a_signal_keeps_the_finished_epochs(tmp_path, by):
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+@pytest.mark.slow
 def test_sigterm_says_how_to_go_on(tmp_path):
     out = tmp_path / "run"
     words = ("--n_epochs=1000", "--lam=0.1", "--learning_rate=0.001", f"--output_dir={out}")
@@ -67,13 +68,13 @@ def in_shell(line, **changes):
 @pytest.mark.parametrize(
     ("around", "code", "errors"),
     [
-        ("{} | head -1", 0, "2/2"),
+        pytest.param("{} | head -1", 0, "2/2", marks=pytest.mark.slow),
         pytest.param("{} 2>&1 | head -1", 0, "", marks=pytest.mark.slow),
         ("{} >/dev/full", 1, "error: cannot write to stdout: No space left on device"),
         pytest.param("{} 2>/dev/full", 0, "", marks=pytest.mark.slow),
         pytest.param("{} 2>&-", 0, "", marks=pytest.mark.slow),
         pytest.param("{} >&-", 0, "2/2", marks=pytest.mark.slow),
-        ("{} <&- >&- 2>&-", 0, ""),
+        pytest.param("{} <&- >&- 2>&-", 0, "", marks=pytest.mark.slow),
     ],
 )
 def test_output_that_cannot_be_written_costs_no_record(tmp_path, around, code, errors):
