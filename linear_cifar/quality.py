@@ -7,9 +7,7 @@ import numpy as np
 from linear_cifar.data import checks
 from linear_cifar.data.errors import DataError
 from linear_cifar.settings import Setting
-from linear_cifar.statistics import Interval, summarise
-
-_NORMAL_QUANTILE = 1.959963984540054  # of 0.975
+from linear_cifar.statistics import Interval, share_interval
 
 
 class ClassQuality(NamedTuple):
@@ -48,8 +46,7 @@ def top_k_accuracy(logits: Any, labels: Any, k: int = 1) -> Interval:
       k: from 1 to K.
 
     Returns:
-      The share with its 95 % interval over examples, by `summarise`; NaN where a logit is not
-      finite, and where there are no examples.
+      The share with its `share_interval` over examples; NaN where a logit is not finite, and where there are no examples.
 
     Raises:
       SettingsError: k out of its range.
@@ -69,8 +66,9 @@ def top_k_accuracy(logits: Any, labels: Any, k: int = 1) -> Interval:
     true = scores[np.arange(n), labels][:, None]
     before = np.arange(n_classes) < labels[:, None]
     ahead = np.sum((scores > true) | ((scores == true) & before), axis=1)
-    summary = summarise(ahead < k)
-    return Interval(summary.mean, summary.low, summary.high, n)
+    share = float(np.mean(ahead < k))
+    low, high = share_interval(share, n)
+    return Interval(share, float(low), float(high), n)
 
 
 def confusion_counts(logits: Any, labels: Any) -> np.ndarray:
@@ -102,18 +100,11 @@ def row_shares(counts: Any) -> np.ndarray:
 
 
 def class_quality(counts: Any) -> ClassQuality:
-    """Figures of each class.
-
-    The interval is Wilson's, which stays within 0 to 1 and has a width where all or none of a few
-    examples are right; that of `summarise` has none there.
+    """Figures of each class; the interval is `share_interval`.
 
     Args:
       counts: by true class (rows) and predicted class (columns), [K, K], of `confusion_counts` or
         `evaluation.confusion_matrix`.
-
-    References:
-      E. B. Wilson, Probable inference, the law of succession, and statistical inference, Journal
-      of the American Statistical Association 22, 1927.
 
     Examples:
       >>> quality = class_quality([[8, 2], [0, 10]])
@@ -123,7 +114,7 @@ def class_quality(counts: Any) -> ClassQuality:
     counts = np.asarray(counts, float)
     right, support, predicted = np.diagonal(counts), counts.sum(axis=1), counts.sum(axis=0)
     accuracy = _ratio(right, support)
-    low, high = _wilson(accuracy, support)
+    low, high = share_interval(accuracy, support)
     precision, f1 = _ratio(right, predicted), _ratio(2 * right, support + predicted)
     return ClassQuality(support, accuracy, low, high, precision, f1)
 
@@ -146,12 +137,3 @@ def balanced_accuracy(counts: Any) -> float:
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """A fraction, NaN where the whole is 0."""
     return part / np.where(whole == 0, np.nan, whole)
-
-
-def _wilson(share: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ends of Wilson's 95 % interval of shares of n; NaN where the share is."""
-    z, n = _NORMAL_QUANTILE, np.maximum(n, 1)
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    # At 0 and 1 both are equal but for rounding.
-    return np.maximum(centre - half, 0), np.minimum(centre + half, 1)

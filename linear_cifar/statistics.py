@@ -4,6 +4,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+_NORMAL_QUANTILE = 1.959963984540054  # of 0.975
+
 
 class Interval(NamedTuple):
     """An estimate with a 95 % confidence interval."""
@@ -75,6 +77,35 @@ def summary_of(of: Moments) -> Summary:
         for field in (of.mean, sd, of.mean - half, of.mean + half)
     )
     return Summary(mean, sd, low, high, of.n)
+
+
+def share_interval(share: Any, n: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of Wilson's 95 % interval of a share of n, as an accuracy over n examples is.
+
+    It stays within 0 to 1 and has a width where all or none of a few are right; that of `summarise`
+    has neither.
+
+    Args:
+      share: from 0 to 1, of any shape.
+      n: of what, of the same shape or [].
+
+    Returns:
+      Both ends, float64, in the shape of the share; NaN where the share is.
+
+    References:
+      E. B. Wilson, Probable inference, the law of succession, and statistical inference, Journal
+      of the American Statistical Association 22, 1927.
+
+    Examples:
+      >>> low, high = share_interval(1.0, 10)
+      >>> round(float(low), 4), float(high)
+      (0.7225, 1.0)
+    """
+    z, share, n = _NORMAL_QUANTILE, np.asarray(share, float), np.maximum(n, 1)
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    # At 0 and 1 an end is there too, but for rounding.
+    return np.where(share == 0, 0, centre - half), np.where(share == 1, 1, centre + half)
 
 
 def paired_difference(a: np.ndarray, b: np.ndarray) -> Interval:

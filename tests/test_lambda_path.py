@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from commands import few, files, only_line, run
 from oracle import losses_and_gradient
+from scipy import stats
 
 from experiments.report import plan
 from linear_cifar import records
@@ -78,7 +79,11 @@ def test_the_record_says_what_the_parameters_give(whole):
             assert columns[own][place] == pytest.approx(mean, rel=1e-5)
             assert columns[f"{own}_error"][place] == pytest.approx(error, rel=1e-4)
             ends = (columns[f"{own}_low"][place], columns[f"{own}_high"][place])
-            assert ends == pytest.approx((mean - 1.966 * error, mean + 1.966 * error), rel=1e-3)
+            expected = (mean - 1.966 * error, mean + 1.966 * error)
+            if name == "accuracy":
+                shares = stats.binomtest(int(right.sum()), len(right))
+                expected = tuple(shares.proportion_ci(0.95, "wilson"))
+            assert ends == pytest.approx(expected, rel=1e-3)
         if split == "train":
             cost = losses.mean() + best["lam"] * (params.weights**2).sum()
             assert columns["cost"][place] == pytest.approx(cost, rel=1e-9)

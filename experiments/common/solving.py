@@ -18,7 +18,7 @@ from linear_cifar.model import Params
 from linear_cifar.optimum.folds import fitted_to, held_out
 from linear_cifar.optimum.prediction import certain
 from linear_cifar.optimum.solver import Optimum, Solver, Solving, solve, solve_chunks
-from linear_cifar.statistics import merged, moments, summary_of
+from linear_cifar.statistics import merged, moments, share_interval, summary_of
 
 OPTIMUM = ("cost", "gap", "distance", "passes", "converged", "settled")
 NAMES = ("loss", "accuracy")
@@ -176,7 +176,8 @@ def figures(split: str, params: Params, dataset: Dataset, how: Solver) -> dict[s
     found: dict[str, np.ndarray] = {}
     for name in NAMES:
         s = summary_of(of[name])
-        ends = (s.mean, s.sd / np.sqrt(max(s.n, 1)), s.low, s.high)
+        low, high = share_interval(s.mean, s.n) if name == "accuracy" else (s.low, s.high)
+        ends = (s.mean, s.sd / np.sqrt(max(s.n, 1)), low, high)
         found |= {
             f"{split}_{name}{end}": np.asarray(values)
             for end, values in zip(ENDS, ends, strict=True)
