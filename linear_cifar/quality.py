@@ -46,7 +46,8 @@ def top_k_accuracy(logits: Any, labels: Any, k: int = 1) -> Interval:
       k: from 1 to K.
 
     Returns:
-      The share with its `share_interval` over examples; NaN where a logit is not finite, and where there are no examples.
+      The share with its `share_interval` over examples; NaN where a logit is not finite, and
+      where there are no examples.
 
     Raises:
       SettingsError: k out of its range.
