@@ -318,12 +318,12 @@ def test_reports_stay_what_they_were_when_they_came(digits):
 
 
 def test_a_descent_ends_where_what_is_watched_stays_the_same(digits):
-    """At 1e-12 the smallest λ takes far more than 100 passes."""
+    """At 1e-12 the smallest λ takes far more than 75 passes."""
     how = {"tolerance": 1e-12, "dtype": jnp.float64}
     found = solve([1e-5, 10.0], digits, **how, watched=lambda params: np.zeros(len(params.bias)))
     assert found.settled.tolist() == [True, False]
     assert found.converged.tolist() == [False, True]
-    assert 100 <= found.passes[0] <= 102
+    assert 75 <= found.passes[0] <= 77
 
     looks = itertools.count()
 

@@ -6,7 +6,7 @@ python -m experiments.probe --features=FILE --n_folds=5 --one_standard_error
 python -m experiments.probe --model=RUN/model.npz --predict=FILE
 
 The cost is minimised for every λ of the path, each with its certificate; a λ so small that this
-takes more than 100 passes over the data ends where its predictions of the validation examples
+takes more than 75 passes over the data ends where its predictions of the validation examples
 have stayed the same for 50 ("settled" in path.csv). The λ that is best on validation examples, or
 by folds, is fitted again to training and validation examples, and tested once: accuracy with its
 95 % interval, by class, confusions, and calibration before and after a temperature, which is fitted

@@ -14,11 +14,11 @@ from linear_cifar.optimum.examples import Block
 from linear_cifar.optimum.problem import Problem
 
 _STALLED = 50  # passes without progress after which rounding is in the way
-# Passes from one look at what is watched to the next; two have to be the same.
-_BETWEEN_LOOKS = 50
-# A batch is halved once half of it is finished, which compiles its program anew, down to this many
-# columns of a product, for thinner ones take hardly less time, and not for so few numbers in the
-# inputs that the passes take less time than compiling.
+# Passes from one look at what is watched to the next, and how many of these it has to stay the same.
+_BETWEEN_LOOKS, _SAME = 25, 2
+# A batch gets smaller once a third of it is finished, which compiles its program anew, down to this
+# many columns of a product, for thinner ones take hardly less time, and not for so few numbers in
+# the inputs that the passes take less time than compiling.
 _COLUMNS, _NUMBERS = 40, 2**22
 
 
@@ -53,7 +53,7 @@ def descend(
       start: parameters [C, K, d] and [C, K]; None for 0, which stands in for worse ones too.
       goal: gap over cost at which a run is finished, [C]; one of infinity doesn't move.
       limit: passes.
-      watched: of parameters; a run ends where two looks at it, some passes apart, are the same.
+      watched: of parameters; a run ends where some looks at it, passes apart, are the same.
 
     Yields:
       How far they are, after every pass, and at last with their parameters.
@@ -75,16 +75,16 @@ def descend(
         n_stalled = 0 if worst <= 0.8 * best else n_stalled + 1  # NaN stalls
         best = np.fmin(best, worst) if n_stalled == 0 else best
         ended = not left.any() or passes.max() >= limit or n_stalled == _STALLED
-        half = len(rows) // 2
-        halves = pays and left.sum() <= half and half * problem.n_classes >= _COLUMNS
-        if ended or halves:
+        fewer = 2 * len(rows) // 3
+        shrinks = pays and left.sum() <= fewer and fewer * problem.n_classes >= _COLUMNS
+        if ended or shrinks:
             for whole, part in zip(last, fetch(state.params), strict=True):
                 whole[rows] = part
         yield Descended(passes.copy(), relative.copy(), looks.found.copy(), last if ended else None)
         if ended:
             return
-        if halves:
-            stay = np.sort(np.argsort(~left, kind="stable")[:half])
+        if shrinks:
+            stay = np.sort(np.argsort(~left, kind="stable")[:fewer])
             state, runs = descent.taken(state, runs, stay)
             rows, left = rows[stay], left[stay]
         state = problem.step(state, runs, blocks, goal[rows])
@@ -97,6 +97,7 @@ class _Looks:
     def __init__(self, problem: Problem, watched: Watched | None, c: int) -> None:
         self._problem, self._watched = problem, watched
         self._seen: dict[int, np.ndarray] = {}
+        self._same = np.zeros(c, int)  # looks that saw what the one before saw
         self.found = np.zeros(c, bool)
 
     def settled(self, state: descent.State, passes: np.ndarray, rows: np.ndarray) -> list[int]:
@@ -106,13 +107,12 @@ class _Looks:
             return []
         seen = np.asarray(self._watched(self._problem.back(fetch(state.params))))
         before, self._seen = self._seen, dict(zip(rows.tolist(), seen, strict=True))
-        same = [
-            row
-            for row, now in self._seen.items()
-            if passes[row] == most and row in before and np.array_equal(now, before[row])
-        ]
-        self.found[same] = True
-        return same
+        for row, now in self._seen.items():
+            same = row in before and np.array_equal(now, before[row])
+            self._same[row] = self._same[row] + 1 if same else 0
+        settled = [row for row in self._seen if passes[row] == most and self._same[row] >= _SAME]
+        self.found[settled] = True
+        return settled
 
 
 def _begin(

@@ -20,10 +20,8 @@ from linear_cifar.model import Params
 from linear_cifar.optimum import shards, weighted
 from linear_cifar.optimum.examples import BLOCK, Block
 
-# Examples that are standardised at a time, at most: they stay in the cache.
-_STANDARDISED = 500
-# Logits that are held at a time, at most; below it a device takes all of its examples at once.
-_LOGITS = 2**23
+# Examples that a device takes at a time: they and their logits stay in its cache.
+_AT_ONCE = 250
 
 
 class Sums(NamedTuple):
@@ -165,8 +163,8 @@ def _added(total, of_some, params, of_row, block: Block, standardiser, how: Pass
 
     def of_device(total, params, of_row, block: Block, standardiser):
         shares = block.shares if of_row is None else block.shares[of_row]
-        n, columns = len(block.labels), 1 if params is None else params.bias.size
-        at_once = min(n, max(1, _LOGITS // columns), n if standardiser is None else _STANDARDISED)
+        n = len(block.labels)
+        at_once = min(n, _AT_ONCE)
 
         def some(array, start, axis=0):
             return jax.lax.dynamic_slice_in_dim(array, start, at_once, axis)

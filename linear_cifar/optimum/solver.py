@@ -118,8 +118,8 @@ def solve(
       mesh: devices that share the examples; None for the first one.
       start: parameters [C, K, d] and [C, K] to descend from; zero stands in for what is worse.
       watched: what the descent is for, as predictions of validation examples: a function of
-        parameters [C, K, d] and [C, K] that gives an array [C, …]. After 100 passes a run ends
-        where that has stayed the same for 50, converged or not.
+        parameters [C, K, d] and [C, K] that gives an array [C, …]. It is looked at every 25
+        passes, and a run ends where it has stayed the same for 50, converged or not.
 
     Raises:
       SettingsError: a setting out of its range, λ = 0 among them, where the minimum may not exist;
