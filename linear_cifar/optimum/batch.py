@@ -14,12 +14,11 @@ from linear_cifar.optimum.examples import Block
 from linear_cifar.optimum.problem import Problem
 
 _STALLED = 50  # passes without progress after which rounding is in the way
-# Passes from one look at what is watched to the next, and how many of these it has to stay the same.
+# Passes from one look at what is watched to the next, and how many times it has to be the same.
 _BETWEEN_LOOKS, _SAME = 25, 2
-# A batch gets smaller once a third of it is finished, which compiles its program anew, down to this
-# many columns of a product, for thinner ones take hardly less time, and not for so few numbers in
-# the inputs that the passes take less time than compiling.
-_COLUMNS, _NUMBERS = 40, 2**22
+# Finished runs leave once the passes that they were taken along in have cost as many operations as
+# compiling the program of fewer runs takes time, about a second.
+_COMPILING = 2e11
 
 
 # Of parameters [C, K, d] and [C, K], an array [C, …]: what the descent is for.
@@ -63,8 +62,8 @@ def descend(
     state = _begin(problem, runs, blocks, start, goal)
     passes, relative = (goal < np.inf).astype(int), np.zeros(len(goal))
     last: Params = jax.tree.map(np.array, fetch(state.params))
-    rows, best, n_stalled = np.arange(len(goal)), np.inf, 0
-    pays = problem.examples.n * problem.examples.dataset.n_features >= _NUMBERS
+    rows, best, n_stalled, wasted = np.arange(len(goal)), np.inf, 0, 0
+    of_pass = 4 * problem.examples.n * problem.examples.dataset.n_features * problem.n_classes
     while True:
         goal[looks.settled(state, passes, rows)] = np.inf
         gaps, costs = fetch((state.gap, state.cost))
@@ -75,8 +74,8 @@ def descend(
         n_stalled = 0 if worst <= 0.8 * best else n_stalled + 1  # NaN stalls
         best = np.fmin(best, worst) if n_stalled == 0 else best
         ended = not left.any() or passes.max() >= limit or n_stalled == _STALLED
-        fewer = 2 * len(rows) // 3
-        shrinks = pays and left.sum() <= fewer and fewer * problem.n_classes >= _COLUMNS
+        wasted += np.sum(~left) * of_pass
+        shrinks = wasted >= _COMPILING
         if ended or shrinks:
             for whole, part in zip(last, fetch(state.params), strict=True):
                 whole[rows] = part
@@ -84,9 +83,8 @@ def descend(
         if ended:
             return
         if shrinks:
-            stay = np.sort(np.argsort(~left, kind="stable")[:fewer])
-            state, runs = descent.taken(state, runs, stay)
-            rows, left = rows[stay], left[stay]
+            state, runs = descent.taken(state, runs, np.flatnonzero(left))
+            rows, left, wasted = rows[left], left[left], 0
         state = problem.step(state, runs, blocks, goal[rows])
         passes[rows] += left
 

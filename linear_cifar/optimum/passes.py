@@ -20,8 +20,9 @@ from linear_cifar.model import Params
 from linear_cifar.optimum import shards, weighted
 from linear_cifar.optimum.examples import BLOCK, Block
 
-# Examples that a device takes at a time: they and their logits stay in its cache.
-_AT_ONCE = 250
+# Examples that a device takes at a time, which with their logits stay in its cache. It takes all of
+# them where so many logits do so, for then no inputs are copied.
+_AT_ONCE, _LOGITS = 128, 3 * 2**18
 
 
 class Sums(NamedTuple):
@@ -163,8 +164,9 @@ def _added(total, of_some, params, of_row, block: Block, standardiser, how: Pass
 
     def of_device(total, params, of_row, block: Block, standardiser):
         shares = block.shares if of_row is None else block.shares[of_row]
-        n = len(block.labels)
-        at_once = min(n, _AT_ONCE)
+        n, columns = len(block.labels), 1 if params is None else params.bias.size
+        whole = standardiser is None and n * columns <= _LOGITS
+        at_once = n if whole else min(n, _AT_ONCE)
 
         def some(array, start, axis=0):
             return jax.lax.dynamic_slice_in_dim(array, start, at_once, axis)
