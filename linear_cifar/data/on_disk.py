@@ -10,8 +10,8 @@ import numpy as np
 
 from linear_cifar.data.errors import DataError
 
-# Of a block of rows that is read at a time.
-BLOCK_BYTES = 2**25
+# Of a block of rows that is read at a time; glibc gives blocks of 32 MB back, and each anew takes faults.
+BLOCK_BYTES = 2**24
 
 T = TypeVar("T")
 
