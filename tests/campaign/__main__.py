@@ -10,7 +10,6 @@ proportion to what an hour's campaign wants of them. It needs the extras `test` 
 import argparse
 import contextlib
 import importlib.util
-import itertools
 import json
 import multiprocessing
 import os
@@ -21,7 +20,6 @@ from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-from tests import conftest  # noqa: F401  how JAX is set up
 from tests.campaign import fuzz, parts
 
 GRACE = 120  # seconds that the last case of a part may take beyond its time
@@ -139,7 +137,7 @@ class _Running:
         self.name, self.begun = name, time.monotonic()
         self.latest = self.begun + seconds + GRACE
         self.told, tell = SPAWN.Pipe(duplex=False)
-        self.process = SPAWN.Process(target=_work, args=(name, seed, seconds, tell))
+        self.process = SPAWN.Process(target=parts.work, args=(name, seed, seconds, tell))
         self.process.start()
         tell.close()
         print(f"{name}: {seconds:.0f} s", file=sys.stderr)
@@ -169,12 +167,6 @@ class _Running:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.kill()
         self.process.join()
-
-
-def _work(name: str, seed: int, seconds: float, tell: Connection) -> None:
-    os.setsid()  # for its processes to be ended with it
-    for told in parts.trials(parts.every()[name], seed, itertools.count(), seconds):
-        tell.send(told)
 
 
 if __name__ == "__main__":
