@@ -17,7 +17,7 @@ from linear_cifar.engine.state import Training
 from linear_cifar.engine.training import as_key, check_training
 from linear_cifar.losses import Loss
 from linear_cifar.model import init_params
-from linear_cifar.optimizers import Hyperparameters, Optimizer, check_hyperparameters
+from linear_cifar.optimizers import Hyperparameters, Optimizer, cast, check_hyperparameters
 from linear_cifar.settings import SettingsError
 
 # Runs at once on a device. Measured on two cores; a GPU has room for more before it is busy, but
@@ -37,10 +37,7 @@ class Table(NamedTuple):
 
     def runs(self, rows: list[int], dtype: Any) -> Runs:
         """What the runs of some rows begin with; they share the order of the first one's key."""
-        fields = jax.tree.map(
-            lambda f: f[rows].astype(dtype) if f.dtype.kind == "f" else f[rows],
-            self.hyperparameters,
-        )
+        fields = cast(jax.tree.map(lambda f: f[rows], self.hyperparameters), dtype)
         return Runs(self.keys[rows], self.keys[rows[0]], self.key_impl, fields)
 
 
@@ -118,8 +115,9 @@ def groups(table: Table, how: Training, n: int) -> list[Group]:
       n: training examples.
 
     Raises:
-      SettingsError: a batch size or number of epochs out of its range, in whichever row.
+      SettingsError: a setting out of its range, in whichever row.
     """
+    cast(table.hyperparameters, how.dtype)
     found: dict[tuple, list[int]] = {}
     for row, shape in enumerate(zip(*table[3:], strict=True)):
         # Runs that are shuffled together share their order, which their key gives.

@@ -27,7 +27,7 @@ from linear_cifar.engine.state import (
 )
 from linear_cifar.losses import Loss
 from linear_cifar.model import Params
-from linear_cifar.optimizers import Hyperparameters, Optimizer, check_hyperparameters
+from linear_cifar.optimizers import Hyperparameters, Optimizer, cast, check_hyperparameters
 from linear_cifar.settings import SettingsError, settings_of
 
 
@@ -124,13 +124,13 @@ def epochs(
     """
     key = as_key(key)
     check_training(how, len(dataset.train.labels))
-    hyperparameters = check_hyperparameters(hyperparameters)
+    hyperparameters = cast(check_hyperparameters(hyperparameters), how.dtype)
     if how.shuffle and key.ndim:
         raise SettingsError("shuffle takes one key: runs that share data share their order")
     (n_runs,) = _shape(key, hyperparameters) or (1,)
     key_data = _concrete(jax.random.key_data(key))
     keys = _broadcast(key_data, (n_runs, *key_data.shape[key.ndim :]))
-    fields = jax.tree.map(lambda f: _broadcast(_cast(f, how.dtype), (n_runs,)), hyperparameters)
+    fields = jax.tree.map(lambda f: _broadcast(f, (n_runs,)), hyperparameters)
     runs = Runs(keys, keys[0] if key.ndim else key_data, str(jax.random.key_impl(key)), fields)
     where = layout(mesh, n_runs, dataset.n_features)
     return run_epochs(runs.placed(where), Data(dataset, where), how)
@@ -184,11 +184,6 @@ def _shape(key: jax.Array, hyperparameters: Hyperparameters) -> tuple[int, ...]:
 def _concrete(value: Any) -> Any:
     """A numpy array, on which nothing has to be compiled; a traced value as it is."""
     return value if isinstance(value, jax.core.Tracer) else np.asarray(value)
-
-
-def _cast(value: Any, dtype: Any) -> Any:
-    value = _concrete(value)
-    return value.astype(dtype) if jnp.issubdtype(value.dtype, jnp.floating) else value
 
 
 def _broadcast(value: Any, shape: tuple[int, ...]) -> Any:
