@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from linear_cifar.calibration import TEMPERATURE, scaled_probabilities
-from linear_cifar.data.errors import reason
 from linear_cifar.data.on_disk import block_rows
 from linear_cifar.data.types import Standardiser, normalised_rows
+from linear_cifar.errors import reason
 from linear_cifar.losses import LOSSES, Loss
 from linear_cifar.model import Params
 from linear_cifar.records import RecordError
@@ -59,7 +59,7 @@ class Model:
             raise SettingsError(
                 f"there are {len(names)} class_names for weights of {len(self.params.bias)} classes"
             )
-        if self.loss not in LOSSES.values():
+        if not isinstance(self.loss, Loss) or LOSSES.get(self.loss.name) != self.loss:
             raise SettingsError(f"loss has to be one of {', '.join(LOSSES)}")
         if not isinstance(self.normalise_rows, bool):
             raise SettingsError("normalise_rows has to be True or False")
@@ -111,19 +111,20 @@ class Model:
 
 
 def _check_arrays(arrays: Mapping[str, Any]) -> None:
-    if np.ndim(arrays["weights"]) != 2:
-        raise SettingsError(f"weights have to be [K, d], not {list(np.shape(arrays['weights']))}")
-    n_classes, n_features = np.shape(arrays["weights"])
-    if n_classes < 2 or n_features < 1:
-        raise SettingsError(f"weights [{n_classes}, {n_features}] have to be [K, d], K ≥ 2, d ≥ 1")
     for name, array in arrays.items():
-        if name != "weights" and np.shape(array) != (n_classes if name == "bias" else n_features,):
-            raise SettingsError(
-                f"{name} {list(np.shape(array))} doesn't fit weights [{n_classes}, {n_features}]"
-            )
         if not isinstance(array, np.ndarray) or array.dtype.name not in ("float32", "float64"):
             kind = getattr(array, "dtype", type(array).__name__)
             raise SettingsError(f"{name} has to be a numpy array of float32 or float64, not {kind}")
+    if arrays["weights"].ndim != 2:
+        raise SettingsError(f"weights have to be [K, d], not {list(arrays['weights'].shape)}")
+    n_classes, n_features = arrays["weights"].shape
+    if n_classes < 2 or n_features < 1:
+        raise SettingsError(f"weights [{n_classes}, {n_features}] have to be [K, d], K ≥ 2, d ≥ 1")
+    for name, array in arrays.items():
+        if name != "weights" and array.shape != (n_classes if name == "bias" else n_features,):
+            raise SettingsError(
+                f"{name} {list(array.shape)} doesn't fit weights [{n_classes}, {n_features}]"
+            )
         if not np.isfinite(array).all():
             raise SettingsError(f"{name} has to be finite")
     if not (arrays["scale"] > 0).all():

@@ -55,7 +55,7 @@ def check_hyperparameters(hyperparameters: T) -> T:
     settings, fields = settings_of(type(hyperparameters)), {}
     for name, values in hyperparameters._asdict().items():
         fields[name] = values if isinstance(values, jax.Array) else numbers(name, values)
-        if fields[name].dtype.kind not in "iuf":
+        if getattr(fields[name].dtype, "kind", "a key's") not in "iuf":
             raise SettingsError(f"{name} is {values.dtype}: it has to be real numbers")
         if name in settings and not isinstance(values, jax.core.Tracer):
             for value in np.unique(np.asarray(values)):

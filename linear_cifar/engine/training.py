@@ -5,7 +5,6 @@ Here keys, hyper-parameters and settings are checked and brought to their axis [
 """
 
 from collections.abc import Iterator
-from numbers import Integral
 from typing import Any
 
 import jax
@@ -13,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from linear_cifar.data.types import Dataset
+from linear_cifar.data.types import Dataset, check_dataset
 from linear_cifar.engine.devices import Data, layout
 from linear_cifar.engine.loop import Runs, run_epochs
 from linear_cifar.engine.state import (
@@ -25,7 +24,7 @@ from linear_cifar.engine.state import (
     TrainState,
     stack_history,
 )
-from linear_cifar.losses import Loss
+from linear_cifar.losses import Loss, check_loss
 from linear_cifar.model import Params
 from linear_cifar.optimizers import Hyperparameters, Optimizer, cast, check_hyperparameters
 from linear_cifar.settings import SettingsError, settings_of
@@ -123,6 +122,7 @@ def epochs(
       SettingsError: as for `train`.
     """
     key = as_key(key)
+    check_dataset(dataset)
     check_training(how, len(dataset.train.labels))
     hyperparameters = cast(check_hyperparameters(hyperparameters), how.dtype)
     if how.shuffle and key.ndim:
@@ -141,12 +141,8 @@ def check_training(how: Training, n: int) -> None:
     settings = settings_of(Training)
     settings["batch_size"] = settings["batch_size"]._replace(high=n)
     for name in ("n_epochs", "batch_size"):
-        value = getattr(how, name)
-        if not isinstance(value, Integral):
-            raise SettingsError(f"{name} is {value!r}: it has to be an integer")
-        settings[name].check(name, value)
-    if not isinstance(how.loss, Loss):
-        raise SettingsError(f"loss is {how.loss!r}: it has to be a Loss, as those in LOSSES")
+        settings[name].check_integer(name, getattr(how, name))
+    check_loss(how.loss)
     if not callable(how.optimizer):
         raise SettingsError(
             f"optimizer is {how.optimizer!r}: it has to be a function, as those in OPTIMIZERS"
