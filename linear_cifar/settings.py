@@ -87,6 +87,11 @@ def numbers(name: str, values: Any, kinds: str = "iuf") -> np.ndarray:
     return array
 
 
+def is_text(value: Any) -> bool:
+    """Whether it is a string that UTF-8 can hold, as half a pair of surrogates is not."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
 def settings_of(owner: type) -> dict[str, Setting]:
     """The settings that the fields of a class are annotated with, by name."""
     hints = get_type_hints(owner, include_extras=True)

@@ -1,4 +1,4 @@
-"""Properties of what the library's functions are given by mistake: each refuses it by an error of ours."""
+"""What the library's functions are given by mistake: each refuses it, by an error of ours."""
 
 from collections.abc import Callable
 from typing import Any
