@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from tests.campaign import figures, loaders, misuse, parts, refusals
+from tests.campaign import figures, loaders, misuse, parts, refusals, samples
 from tests.campaign.parts import Part
 
 PROPERTIES = {
     f"{module.__name__.rpartition('.')[2]}.{name}": getattr(module, name)
-    for module in (figures, misuse, refusals)
+    for module in (figures, misuse, refusals, samples)
     for name in module.PARTS
 }
 
