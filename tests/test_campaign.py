@@ -34,6 +34,21 @@ def test_a_changed_file_is_read_or_refused_in_one_line(tmp_path, name):
             read(content)
 
 
+FOUND = {
+    "an error of two lines": ("parquet", b"\x15\x00", b"\xff\xff"),
+    "letters beyond Unicode": ("labels", b"0\0\0\0", b"\xff\xff\xff\xff"),
+    "half a pair of surrogates": ("labels", b"0\0\0\0", b"\0\xd8\0\0"),
+    "a header that ends too soon": ("model_npz", b"), }", b"(, {"),
+}
+
+
+@pytest.mark.parametrize(("name", "old", "new"), FOUND.values(), ids=FOUND)
+def test_what_was_found_is_refused(tmp_path, name, old, new):
+    with loaders.LOADERS[name].reader(tmp_path) as read:
+        for content in loaders.LOADERS[name].honest():
+            read(content.replace(old, new))
+
+
 @pytest.mark.parametrize("name", PROPERTIES)
 def test_a_property_holds(name):
     PROPERTIES[name].check(20, 0)
