@@ -174,6 +174,7 @@ def with_validation(dataset: Dataset) -> Dataset:
 
     The standardiser is that of all of them. The validation split stays, but is no longer held out.
     """
+    check_dataset(dataset)
     both = (dataset.train, dataset.validation)
     train = Split(
         concatenated([split.inputs for split in both]),

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from linear_cifar.data.types import Dataset, check_dataset
-from linear_cifar.engine.devices import Data, layout
+from linear_cifar.engine.devices import Data, check_mesh, layout
 from linear_cifar.engine.loop import Runs, run_epochs
 from linear_cifar.engine.state import (
     DEFAULTS,
@@ -123,6 +123,7 @@ def epochs(
     """
     key = as_key(key)
     check_dataset(dataset)
+    check_mesh(mesh)
     check_training(how, len(dataset.train.labels))
     hyperparameters = cast(check_hyperparameters(hyperparameters), how.dtype)
     if how.shuffle and key.ndim:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from linear_cifar.data.on_disk import OnDisk
 from linear_cifar.data.types import Dataset, check_dataset
-from linear_cifar.engine.devices import device_mesh
+from linear_cifar.engine.devices import check_mesh, device_mesh
 from linear_cifar.engine.plan import Chunk
 from linear_cifar.losses import SOFTMAX_CROSS_ENTROPY, Loss, check_loss
 from linear_cifar.model import Params
@@ -184,8 +184,7 @@ def solve_chunks(
     if len(finished) == len(lam):
         return
     mesh = device_mesh(jax.devices()[:1]) if mesh is None else mesh
-    if not isinstance(mesh, Mesh):
-        raise SettingsError(f"mesh is {mesh!r}: it has to be a Mesh, as device_mesh makes")
+    check_mesh(mesh)
     problem = Problem(dataset, how.loss, how.dtype, mesh)
     known = {row: finished[row] for chunk in firsts for row in chunk.rows if row in finished}
     for chunk in (*firsts, *others):

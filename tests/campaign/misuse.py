@@ -1,6 +1,7 @@
 """What the library's functions are given by mistake: each refuses it, by an error of ours."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -8,11 +9,12 @@ import numpy as np
 from hypothesis import strategies as st
 
 import linear_cifar as lc
+from linear_cifar.data.features import DEFAULTS as READING, Reading
 from linear_cifar.optimizers import check_hyperparameters
 from linear_cifar.optimum.folds import stratified_folds
 from linear_cifar.settings import settings_of
 from linear_cifar.statistics import paired_difference, summarise
-from tests.campaign import properties
+from tests.campaign import parts, properties
 from tests.campaign.properties import attempt, of
 
 N, D = 8, 3
@@ -25,13 +27,13 @@ PARAMS, STANDARDISER = (
 )
 JUNK = [
     None, True, "", "a", "0.1", b"a", 1j, 0, 1, -1, 0.5, 2**31, 2**63, 10**400, 1e300, 5e-324,
-    np.nan, np.inf, -np.inf, [], [[]], [1, "a"], [[1], [1, 2]], {}, {"a": 1}, {1}, object(), type,
+    np.nan, np.inf, -np.inf, [], [[]], [1, "a"], [[1], [1, 2]], {}, {"a": 1}, {1}, object(),
     np.zeros(0), np.zeros(N), np.ones(N), np.zeros((N, D)), np.ones((2, 2)), np.ones((3, 3), int),
     np.arange(N), Y, Y[1:], -Y, np.full(N, np.nan), np.full((N, 2), np.inf), np.ones(N) * 1j,
     np.ones(N, object), np.array(["a"] * N), np.ma.array(np.ones(N), mask=Y), np.zeros((2, 3, 4)),
     np.float32(0.1), np.array(0.1), np.array([0.1]), np.array([0.1, 10]), np.datetime64("2020"),
     np.zeros(N, [("a", "f4")]), np.array(2**63, np.uint64), np.eye(2), -np.eye(2), KEY, SOFTMAX,
-    (X, Y), (X, Y, Y), DATA, lc.solve,
+    (X, Y), (X, Y, Y), DATA,
 ]  # fmt: skip
 
 
@@ -51,10 +53,27 @@ def _train(
     return lc.train(key, lc.Hyperparameters(lam, rate), data, **how)
 
 
+def _sweep(key: Any, lam: Any, data: Any, batch_size: Any, loss: Any, *more: Any) -> Any:
+    keywords = dict(zip(("optimizer", "memory_bytes", "mesh"), more, strict=True))
+    how = {"batch_size": batch_size, "loss": loss, "n_epochs": 1, **keywords}
+    return lc.sweep(key, lc.Hyperparameters(lam, 0.1), data, **how)
+
+
+def _load_features(*settings: Any) -> lc.Dataset:
+    names = (*Reading._fields, "seed")
+    with parts.folder() as place:
+        path = Path(place) / "features.npz"
+        np.savez(path, x=np.tile(X, (4, 1)), y=np.tile(Y, 4))
+        return lc.load_features(path, **dict(zip(names, settings, strict=True)))
+
+
 # Each with arguments that it takes, some of which are replaced.
 FUNCTIONS: dict[Callable, tuple] = {
     _model: (*PARAMS, *STANDARDISER, ("a", "b"), SOFTMAX, 0.1, False, 1.0),
     _solve: ([0.1], DATA, None, SOFTMAX, 1e-6, 100, 2**20, None),
+    _sweep: (KEY, [0.1], DATA, 4, SOFTMAX, lc.sgd, 2**20, None),
+    _load_features: (*READING, 0),
+    lc.with_validation: (DATA,),
     _train: (KEY, 0.1, 0.1, DATA, 1, 4, SOFTMAX),
     lc.balanced_accuracy: (np.eye(2),),
     lc.best: (np.ones(N), np.ones(N), "accuracy"),
