@@ -32,13 +32,14 @@ class Part(NamedTuple):
     needs: str = ""  # a package that may be missing
 
 
-def every() -> dict[str, Part]:
-    """All parts by name, with JAX set up as in the tests."""
+def every(of: str = "*") -> dict[str, Part]:
+    """All parts by name, or those of one module, with JAX set up as in the tests."""
     importlib.import_module("tests.conftest")
     found = {}
-    for path in sorted(Path(__file__).parent.glob("[a-z]*.py")):
-        parts = getattr(importlib.import_module(f"tests.campaign.{path.stem}"), "PARTS", {})
-        found |= {f"{path.stem}.{name}": part for name, part in parts.items()}
+    for path in sorted(Path(__file__).parent.glob(f"{of}.py")):
+        if path.stem != "__main__":
+            parts = getattr(importlib.import_module(f"tests.campaign.{path.stem}"), "PARTS", {})
+            found |= {f"{path.stem}.{name}": part for name, part in parts.items()}
     return found
 
 
@@ -74,5 +75,6 @@ def trials(
 def work(name: str, seed: int, seconds: float, tell: Connection) -> None:
     """What a process that tries a part does: it tells what came of each case."""
     os.setsid()  # for what it starts to be ended with it
-    for told in trials(every()[name], seed, itertools.count(), seconds):
+    part = every(name.partition(".")[0])[name]  # the others would start JAX, which no fork survives
+    for told in trials(part, seed, itertools.count(), seconds):
         tell.send(told)
