@@ -36,6 +36,10 @@ INSTRUMENTED = (
     "linear_cifar.records",
     "experiments.common.resumable",
     "experiments.common.seals",
+    "numpy.lib._format_impl",
+    "pickletools",
+    "tarfile",
+    "zipfile",
 )
 
 

@@ -60,7 +60,7 @@ def archives() -> list[bytes]:
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
         found.append(buffer.getvalue().rstrip(b"\0") + bytes(1024))
-    return [*found, gzip.compress(found[0])]
+    return found
 
 
 @contextlib.contextmanager
@@ -79,4 +79,8 @@ def archive_reader(folder: Path) -> Iterator[Reader]:
         yield read
 
 
-LOADERS = {"batch": Loader(batches, batch_reader), "archive": Loader(archives, archive_reader)}
+LOADERS = {
+    "batch": Loader(batches, batch_reader),
+    "archive": Loader(archives, archive_reader),
+    "compressed": Loader(lambda: [gzip.compress(archives()[0], mtime=0)], archive_reader),
+}
