@@ -6,7 +6,7 @@ import numpy as np
 
 from linear_cifar.data import checks
 from linear_cifar.data.errors import DataError
-from linear_cifar.settings import Setting, SettingsError, numbers
+from linear_cifar.settings import Setting, SettingsError, as_array, numbers
 from linear_cifar.statistics import Interval, summarise
 
 _NORMAL_QUANTILE = 1.959963984540054  # of 0.975
@@ -27,10 +27,10 @@ def check_scores(scores: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
     """Logits or probabilities [n, K] and labels [n], as arrays on the host.
 
     Raises:
-      DataError: another shape or dtype, or a label outside 0 … K − 1; or `SettingsError`, where
-        they are no real numbers.
+      DataError: another shape or dtype, or a label outside 0 … K − 1.
+      SettingsError: scores that are no real numbers.
     """
-    scores, labels = numbers("scores", scores), numbers("labels", labels, "iu")
+    scores, labels = numbers("scores", scores), as_array(labels)
     if scores.ndim != 2 or scores.shape[1] < 2:
         raise DataError(f"scores have to be [n, K], K ≥ 2, not {list(scores.shape)}")
     checks.check_labels("true", labels, *scores.shape)

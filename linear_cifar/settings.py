@@ -64,6 +64,14 @@ class Setting(NamedTuple):
         self.check(name, value)
 
 
+def as_array(values: Any) -> np.ndarray:
+    """Values as an array, or None as one where they make none: ragged ones, and keys of JAX."""
+    try:
+        return np.asanyarray(values)
+    except (TypeError, ValueError):
+        return np.asarray(None)
+
+
 def numbers(name: str, values: Any, kinds: str = "iuf") -> np.ndarray:
     """Real numbers as an array.
 
@@ -75,10 +83,7 @@ def numbers(name: str, values: Any, kinds: str = "iuf") -> np.ndarray:
     Raises:
       SettingsError: they are text, complex, masked, ragged or no numbers at all.
     """
-    try:
-        array = np.asarray(values)
-    except (TypeError, ValueError):  # ragged, or keys of JAX
-        array = np.asarray(None)
+    array = as_array(values)
     real = array.dtype.kind in kinds or array.dtype.name == "bfloat16"
     if not real or isinstance(values, np.ma.MaskedArray):
         kind = getattr(values, "dtype", type(values).__name__)

@@ -5,7 +5,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from linear_cifar.engine.training import as_key
-from linear_cifar.settings import Setting, SettingsError, numbers
+from linear_cifar.settings import Setting, SettingsError, as_array
 
 PER_CLASS = Setting("examples of each class", low=1)
 
@@ -76,10 +76,11 @@ def few_shot(key: jax.Array, labels: ArrayLike, per_class: int) -> np.ndarray:
 
 
 def _checked(labels: ArrayLike) -> np.ndarray:
-    found = numbers("labels", labels, "iu").astype(np.int64)
-    if found.ndim != 1 or not found.size or found.min() < 0:
+    found = as_array(labels)
+    ids = found.dtype.kind in "iu" and found.ndim == 1 and found.size
+    if not ids or found.astype(np.int64).min() < 0:  # as what is beyond becomes
         raise SettingsError("labels have to be class ids from 0 on, [N], N ≥ 1")
-    return found
+    return found.astype(np.int64)
 
 
 def _first_of_each(key: jax.Array, classes: np.ndarray, take: np.ndarray) -> np.ndarray:

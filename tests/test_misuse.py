@@ -68,7 +68,7 @@ MISTAKES = {
         jax.random.key(0), Hyperparameters(learning_rate=jax.random.key(0)), data
     ),
     "an array for a setting": lambda data: solve([0.1], data, tolerance=INPUTS),
-    "text for names": lambda _: dataset_from_arrays((INPUTS, LABELS), class_names="ab"),
+    "a number for names": lambda _: dataset_from_arrays((INPUTS, LABELS), class_names=2),
     "numbers for names": lambda _: dataset_from_arrays((INPUTS, LABELS), class_names=[0, 1]),
     "half a letter": lambda _: dataset_from_arrays((INPUTS, LABELS), class_names=["a", "\ud800"]),
     "text for a shape": lambda _: dataset_from_arrays((INPUTS, LABELS), image_shape="113"),

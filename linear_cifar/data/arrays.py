@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from linear_cifar.data import checks
 from linear_cifar.data.errors import DataError
 from linear_cifar.data.types import Dataset, Split, fit_standardiser
+from linear_cifar.settings import as_array
 
 
 def dataset_from_arrays(
@@ -57,7 +58,7 @@ def dataset_from_arrays(
     checks.check_inputs("train", inputs)
     empty = (inputs[:0], np.zeros(0, np.int32))
     if class_names is None:
-        class_names = _numbered(_as_labels("train", train), len(inputs))
+        class_names = _numbered(as_array(train[1]), len(inputs))
     splits = {
         where: _split(where, empty if split is None else split, len(class_names))
         for where, split in (("train", train), ("validation", validation), ("test", test))
@@ -93,7 +94,7 @@ def _numbered(labels: np.ndarray, n: int) -> list[str]:
 
 
 def _split(where: str, arrays: tuple[ArrayLike, ArrayLike], n_classes: int) -> Split:
-    inputs, labels = _as_inputs(where, arrays), _as_labels(where, arrays)
+    inputs, labels = _as_inputs(where, arrays), as_array(arrays[1])
     checks.check_inputs(where, inputs)
     checks.check_labels(where, labels, len(inputs), n_classes)
     checks.check_finite(where, inputs)
@@ -104,18 +105,10 @@ def _as_inputs(where: str, arrays: Any) -> np.ndarray:
     """The inputs as an array; bool and int64 in a type that is computed with."""
     if not isinstance(arrays, (tuple, list)) or len(arrays) != 2:
         raise DataError(f"{where} has to be a pair of arrays, inputs and labels")
-    return computable(where, _as_array(f"{where} inputs", arrays[0]))
-
-
-def _as_labels(where: str, arrays: Any) -> np.ndarray:
-    return _as_array(f"{where} labels", arrays[1])
-
-
-def _as_array(what: str, values: Any) -> np.ndarray:
-    try:
-        return np.asanyarray(values)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{what} are not an array: rows of different lengths?") from error
+    inputs = as_array(arrays[0])
+    if not inputs.ndim:
+        raise DataError(f"{where} inputs are not an array: rows of different lengths?")
+    return computable(where, inputs)
 
 
 def computable(where: str, inputs: np.ndarray) -> np.ndarray:

@@ -108,7 +108,7 @@ def check_offsets(where: str, mean: np.ndarray, scale: np.ndarray) -> None:
 
 def check_classes(class_names: Any) -> None:
     """Raises `DataError` unless there are at least two classes, each with a name of its own."""
-    if not isinstance(class_names, (list, tuple)) or not all(map(is_text, class_names)):
+    if not isinstance(class_names, (list, tuple, str)) or not all(map(is_text, class_names)):
         raise DataError("class names have to be strings, in a list or a tuple")
     if len(class_names) < 2:
         raise DataError(f"there have to be at least two classes, not {len(class_names)}")
