@@ -174,13 +174,13 @@ def again(name: str, path: Path) -> str | None:
 
 PARTS = {
     name: Part(
-        "inputs",
-        1_000_000,
-        session,
-        functools.partial(fuzzed, name),
-        RUNS,
-        RUNS / RATE[name],
-        "atheris",
+        tries="inputs",
+        goal=1_000_000,
+        case=session,
+        setting=functools.partial(fuzzed, name),
+        per_case=RUNS,
+        seconds=RUNS / RATE[name],
+        needs="atheris",
     )
     for name in LOADERS
 }
