@@ -217,7 +217,7 @@ def test_probabilities_that_are_none_are_refused_and_nan_stays():
     for value in (-0.1, 1.1):
         with pytest.raises(SettingsError, match="probabilities have to be from 0 to 1"):
             reliability(np.full((4, 2), value), np.zeros(4, int))
-    with pytest.raises(SettingsError, match="n_bins is 0: it has to be at least 1"):
+    with pytest.raises(SettingsError, match="n_bins is 0: it has to be from 1 to 1000000"):
         reliability(np.full((4, 2), 0.5), np.zeros(4, int), 0)
 
 

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from linear_cifar.data import checks
 from linear_cifar.data.errors import DataError
 from linear_cifar.data.types import Dataset, Split, fit_standardiser
+from linear_cifar.settings import as_array
 
 
 def dataset_from_arrays(
@@ -51,13 +52,15 @@ def dataset_from_arrays(
       Traceback (most recent call last):
       linear_cifar.data.errors.DataError: train labels have to be from 0 to 1: that of row 1 is 2
     """
+    if class_names is not None:
+        checks.check_classes(class_names)
     inputs = _as_inputs("train", train)
     checks.check_inputs("train", inputs)
     empty = (inputs[:0], np.zeros(0, np.int32))
     if class_names is None:
-        class_names = _numbered(np.asanyarray(train[1]), len(inputs))
+        class_names = _numbered(as_array(train[1]), len(inputs))
     splits = {
-        where: _split(where, split or empty, len(class_names))
+        where: _split(where, empty if split is None else split, len(class_names))
         for where, split in (("train", train), ("validation", validation), ("test", test))
     }
     if not len(splits["train"].labels):
@@ -91,7 +94,7 @@ def _numbered(labels: np.ndarray, n: int) -> list[str]:
 
 
 def _split(where: str, arrays: tuple[ArrayLike, ArrayLike], n_classes: int) -> Split:
-    inputs, labels = _as_inputs(where, arrays), np.asanyarray(arrays[1])
+    inputs, labels = _as_inputs(where, arrays), as_array(arrays[1])
     checks.check_inputs(where, inputs)
     checks.check_labels(where, labels, len(inputs), n_classes)
     checks.check_finite(where, inputs)
@@ -102,10 +105,9 @@ def _as_inputs(where: str, arrays: Any) -> np.ndarray:
     """The inputs as an array; bool and int64 in a type that is computed with."""
     if not isinstance(arrays, (tuple, list)) or len(arrays) != 2:
         raise DataError(f"{where} has to be a pair of arrays, inputs and labels")
-    try:
-        inputs = np.asanyarray(arrays[0])
-    except ValueError as error:
-        raise DataError(f"{where} inputs are not an array: rows of different lengths?") from error
+    inputs = as_array(arrays[0])
+    if not inputs.ndim:
+        raise DataError(f"{where} inputs are not an array: rows of different lengths?")
     return computable(where, inputs)
 
 

@@ -1,7 +1,9 @@
 """What is raised where data cannot be used."""
 
+from linear_cifar.errors import OneLineError
 
-class DataError(Exception):
+
+class DataError(OneLineError):
     """Data that is missing, damaged or not of the form it should have; one line says which."""
 
 
