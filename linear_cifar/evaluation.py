@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from linear_cifar.data.on_disk import OnDisk, blocks
 from linear_cifar.data.types import Split, Standardiser
 from linear_cifar.losses import SOFTMAX_CROSS_ENTROPY, Loss
-from linear_cifar.model import Params, logits
+from linear_cifar.model import Params, logits, predicted
 from linear_cifar.objective import penalty
 
 # Examples standardised at a time: enough for large matrix products, and 12 MB in float32.
@@ -186,12 +186,12 @@ def predictions(params: Params, split: Split, standardiser: Standardiser) -> jax
       standardiser: the training set's.
 
     Returns:
-      Class ids [C, n], int32.
+      Class ids [C, n], int32; −1 where a logit is not finite.
     """
 
     def one(params):
         def example(scores, _):
-            return jnp.argmax(scores).astype(jnp.int32)
+            return predicted(scores)
 
         return _map_examples(example, params, split, standardiser)
 
@@ -222,7 +222,7 @@ def ground_truth_probabilities(
     def example(scores, label):
         known = (label >= 0) & (label < len(scores))
         probability = jnp.where(known, loss.probabilities(scores)[label], jnp.nan)
-        return probability, jnp.argmax(scores) == label
+        return probability, predicted(scores) == label
 
     return _map_examples(example, params, split, standardiser)
 
@@ -232,13 +232,16 @@ def ground_truth_probabilities(
 def confusion_matrix(params: Params, split: Split, standardiser: Standardiser) -> jax.Array:
     """Counts [K, K] int32 of examples by true class (rows) and predicted class (columns).
 
-    The diagonal over the row sums is the accuracy of each class.
+    The diagonal over the row sums is the accuracy of each class. An example whose label is
+    out of range, or whose logits are not all finite, isn't counted.
     """
     n_classes = len(params.bias)
 
     def example(scores, label):
         # In int32: labels of uint8 would overflow from 16 classes on.
-        return label.astype(jnp.int32) * n_classes + jnp.argmax(scores).astype(jnp.int32)
+        label, found = label.astype(jnp.int32), predicted(scores)
+        counts = (label >= 0) & (label < n_classes) & (found >= 0)
+        return jnp.where(counts, label * n_classes + found, n_classes**2)  # or behind the last one
 
     cells = _map_examples(example, params, split, standardiser)
     return jnp.bincount(cells, length=n_classes**2).reshape(n_classes, n_classes).astype(jnp.int32)
@@ -268,7 +271,7 @@ def _measured(params: Params, split: Split, standardiser: Standardiser, loss: Lo
     """The loss of each example, whether it is predicted, and whether its logits are finite."""
 
     def example(scores, label):
-        return loss.value(scores, label), jnp.argmax(scores) == label, jnp.isfinite(scores).all()
+        return loss.value(scores, label), predicted(scores) == label, jnp.isfinite(scores).all()
 
     return _map_examples(example, params, split, standardiser)
 

@@ -67,7 +67,12 @@ def predict(params: Params, inputs: jax.Array) -> jax.Array:
       inputs: standardised examples [..., d].
 
     Returns:
-      Class ids [...], int32. Logits that are NaN give no meaningful class;
-      `evaluation.evaluate` reports such a model's accuracy as NaN.
+      Class ids [...], int32; −1 where a logit is not finite.
     """
-    return jnp.argmax(logits(params, inputs), axis=-1).astype(jnp.int32)
+    return predicted(logits(params, inputs))
+
+
+def predicted(scores: jax.Array) -> jax.Array:
+    """The class of logits [..., K] as `predict` has it, [...] int32."""
+    finite = jnp.isfinite(scores).all(axis=-1)
+    return jnp.where(finite, jnp.argmax(scores, axis=-1), -1).astype(jnp.int32)

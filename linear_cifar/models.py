@@ -89,8 +89,10 @@ class Model:
         return found
 
     def predict(self, inputs: Any, dtype: Any = np.float64) -> np.ndarray:
-        """The class with the largest logit, the first of equal ones, [n] int32."""
-        return self.logits(inputs, dtype).argmax(axis=1).astype(np.int32)
+        """The class with the largest logit, the first of equal ones, [n] int32; −1 of no number."""
+        scores = self.logits(inputs, dtype)
+        finite = np.isfinite(scores).all(axis=1)
+        return np.where(finite, scores.argmax(axis=1), -1).astype(np.int32)
 
     def probabilities(self, inputs: Any, dtype: Any = np.float64) -> np.ndarray:
         """Those of logits / T, [n, K] float64, of logits computed in `dtype`."""

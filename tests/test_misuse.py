@@ -11,9 +11,9 @@ from linear_cifar.calibration import fit_temperature, reliability, scaled_probab
 from linear_cifar.data import DataError, dataset_from_arrays
 from linear_cifar.data.types import Standardiser
 from linear_cifar.engine.training import train
-from linear_cifar.evaluation import ground_truth_probabilities
+from linear_cifar.evaluation import confusion_matrix, ground_truth_probabilities, predictions
 from linear_cifar.losses import LOSSES, SOFTMAX_CROSS_ENTROPY as SOFTMAX
-from linear_cifar.model import Params
+from linear_cifar.model import Params, predict
 from linear_cifar.models import Model
 from linear_cifar.optimizers import Hyperparameters, check_hyperparameters
 from linear_cifar.optimum.folds import cross_validate, stratified_folds
@@ -164,6 +164,22 @@ def test_a_label_out_of_range_has_no_probability(data, label):
     probability, correct = ground_truth_probabilities(PARAMS, split, data.standardiser)
     assert np.isnan(probability).all()
     assert not np.any(correct)
+
+
+def test_logits_that_are_not_finite_have_no_class(data):
+    broken = Params(np.array([[np.nan, 0, 0], [0, 0, 0]]), PARAMS.bias)
+    assert predict(broken, INPUTS).tolist() == [-1] * 40
+    stacked = Params(broken.weights[None], broken.bias[None])
+    assert predictions(stacked, data.train, data.standardiser).tolist() == [[-1] * 40]
+    assert not confusion_matrix(broken, data.train, data.standardiser).any()
+    _, correct = ground_truth_probabilities(broken, data.train, data.standardiser)
+    assert not np.any(correct)
+
+
+@pytest.mark.parametrize("label", [-1, 2])
+def test_a_label_out_of_range_is_in_no_cell_of_the_confusions(data, label):
+    split = data.train._replace(labels=np.where(np.arange(40) < 3, label, data.train.labels))
+    assert confusion_matrix(PARAMS, split, data.standardiser).sum() == 37
 
 
 def test_pairs_and_figures_of_unequal_lengths_are_named():

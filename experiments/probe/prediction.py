@@ -9,7 +9,7 @@ from absl import flags
 from experiments.common.output import output_folder
 from experiments.common.progress import print_table
 from linear_cifar import records
-from linear_cifar.data import load_inputs
+from linear_cifar.data import DataError, load_inputs
 from linear_cifar.data.on_disk import OnDisk, blocks
 from linear_cifar.models import Model, read_model
 from linear_cifar.settings import SettingsError
@@ -74,6 +74,8 @@ def write(folder: Path, model: Model, inputs: OnDisk) -> None:
         for start, block in blocks(inputs):
             p = model.probabilities(block)
             for i, (of_row, best) in enumerate(zip(p, model.predict(block), strict=True), start):
+                if best < 0:
+                    raise DataError(f"{FLAGS.predict}: the logits of row {i} are not finite")
                 yield (i, names[best], *np.round(of_row, 7))
 
     header = ("row", "class", *(f"p_{name}" for name in names))
