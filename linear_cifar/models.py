@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from linear_cifar.calibration import TEMPERATURE, scaled_probabilities
+from linear_cifar.data.errors import reason
 from linear_cifar.data.on_disk import block_rows
 from linear_cifar.data.types import Standardiser, normalised_rows
 from linear_cifar.losses import LOSSES, Loss
@@ -151,7 +152,7 @@ def write_model(path: str | Path, model: Model) -> None:
         staged.write_bytes(content)
         staged.replace(path)
     except OSError as error:
-        raise RecordError(f"cannot write {path}: {error.strerror or error}") from error
+        raise RecordError(f"cannot write {path}: {reason(error)}") from error
     finally:
         with contextlib.suppress(OSError):
             staged.unlink(missing_ok=True)
@@ -176,8 +177,7 @@ def read_model(path: str | Path) -> Model:
     except FileNotFoundError as error:
         raise RecordError(f"there is no {path}") from error
     except _damage() as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise RecordError(f"{path} cannot be read: {reason}") from error
+        raise RecordError(f"{path} cannot be read: {reason(error)}") from error
 
 
 def _model(arrays: Mapping[str, np.ndarray], details: Mapping[str, Any]) -> Model:

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from linear_cifar.data.errors import reason
 from linear_cifar.data.types import Dataset
 from linear_cifar.engine.state import History
 from linear_cifar.model import Params
@@ -25,11 +26,6 @@ HISTORY_BY_SEED = "history_by_seed.csv"
 
 class RecordError(Exception):
     """A record that cannot be written or read; one line says which and what to do."""
-
-
-def reason(error: Exception) -> str:
-    """An error in a few words: an operating system's without number and path."""
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from absl import app, flags, logging
 
 from experiments.common import distributed, terminal
 from linear_cifar.data import DataError
-from linear_cifar.records import RecordError, reason
+from linear_cifar.data.errors import reason
+from linear_cifar.records import RecordError
 from linear_cifar.settings import SettingsError
 
 FLAGS = flags.FLAGS

@@ -15,6 +15,7 @@ from absl import flags
 
 from experiments.common import seals
 from linear_cifar import records
+from linear_cifar.data.errors import reason
 from linear_cifar.records import RecordError
 
 FLAGS = flags.FLAGS
@@ -81,7 +82,7 @@ class Held:
         try:
             return seals.read_json(path)
         except (OSError, ValueError) as error:
-            seals.put_aside(path, f"can't be read ({records.reason(error)})")
+            seals.put_aside(path, f"can't be read ({reason(error)})")
             return None
 
     def _go_on(

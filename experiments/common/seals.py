@@ -14,6 +14,7 @@ from typing import Any
 import jax
 
 from linear_cifar import records
+from linear_cifar.data.errors import reason
 from linear_cifar.records import RecordError
 
 SEAL = "seal.json"  # in a folder: what it is of, and the checksums of its files
@@ -37,7 +38,7 @@ def unfit(folder: Path, of: str) -> str:
             return "is of something else"
         return "" if sealed.get("files") == _checksums(folder) else "is damaged"
     except (OSError, ValueError) as error:
-        return f"is damaged ({records.reason(error)})"
+        return f"is damaged ({reason(error)})"
 
 
 def _checksums(folder: Path) -> dict[str, str]:

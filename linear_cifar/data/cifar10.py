@@ -21,7 +21,7 @@ from typing import IO, Any, ClassVar
 import numpy as np
 
 from linear_cifar.data.download import ARCHIVE, FOLDER, download
-from linear_cifar.data.errors import DataError
+from linear_cifar.data.errors import DataError, reason
 
 CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -150,7 +150,7 @@ def _read_archive(archive: Path, names: tuple[str, ...]) -> Iterator[tuple[str, 
                 pass
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise DataError(
-            f"{archive} is corrupt ({error}): delete it to download it again"
+            f"{archive} is corrupt ({reason(error)}): delete it to download it again"
         ) from error
 
 
@@ -235,9 +235,7 @@ def parse_batch(content: bytes, path: str, known: bool = False) -> tuple[np.ndar
             _check_steps(content)
         batch = _BatchUnpickler(io.BytesIO(content), encoding="bytes").load()
     except Exception as error:  # a damaged pickle can raise any of a dozen types
-        raise DataError(
-            f"{path} is not a readable batch: {str(error) or type(error).__name__}"
-        ) from error
+        raise DataError(f"{path} is not a readable batch: {reason(error)}") from error
     if not isinstance(batch, dict) or not {b"data", b"labels"} <= batch.keys():
         raise DataError(f"{path} is not a batch: it has no b'data' and b'labels'")
     images, labels = (_plain(batch[key]) for key in (b"data", b"labels"))

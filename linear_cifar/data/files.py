@@ -12,7 +12,7 @@ from typing import BinaryIO, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from linear_cifar.data.errors import DataError
+from linear_cifar.data.errors import DataError, reason
 
 Reader = Callable[[int, int], np.ndarray]
 # Of a zip archive's local header, which the names and further fields follow.
@@ -55,13 +55,10 @@ def refusing(path: Path) -> Iterator[None]:
         yield
     except DataError:
         raise
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     except MemoryError as error:
         raise DataError(f"{path} does not fit into memory") from error
     except Exception as error:  # a damaged file can make the readers raise any of a dozen types
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise DataError(f"{path} cannot be read: {reason[0]}") from error
+        raise DataError(f"{path} cannot be read: {reason(error)}") from error
 
 
 def npy(path: Path) -> Stored:

@@ -121,6 +121,9 @@ def blocks(inputs: Any, multiple: int = 1) -> Iterator[tuple[int, np.ndarray]]:
 
 def read_ahead(read: Callable[[int], T], starts: Sequence[int]) -> Iterator[T]:
     """What `read` gives of each start, read while the one before it is used."""
+    if len(starts) < 2:  # a thread takes longer than a small file
+        yield from map(read, starts)
+        return
     with ThreadPoolExecutor(1) as reader:
         ahead = [reader.submit(read, start) for start in starts[:1]]
         for start in starts[1:]:

@@ -5,10 +5,13 @@ Each module beside this one that has `PARTS`, by name, takes part as MODULE.NAME
 
 import contextlib
 import importlib
+import itertools
+import os
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +33,8 @@ class Part(NamedTuple):
 
 
 def every() -> dict[str, Part]:
-    """All parts by name."""
+    """All parts by name, with JAX set up as in the tests."""
+    importlib.import_module("tests.conftest")
     found = {}
     for path in sorted(Path(__file__).parent.glob("[a-z]*.py")):
         parts = getattr(importlib.import_module(f"tests.campaign.{path.stem}"), "PARTS", {})
@@ -65,3 +69,10 @@ def trials(
             except Exception:
                 failure = traceback.format_exc()
             yield number, failure
+
+
+def work(name: str, seed: int, seconds: float, tell: Connection) -> None:
+    """What a process that tries a part does: it tells what came of each case."""
+    os.setsid()  # for what it starts to be ended with it
+    for told in trials(every()[name], seed, itertools.count(), seconds):
+        tell.send(told)

@@ -1,0 +1,166 @@
+"""Coverage-guided fuzzing of every loader, by atheris (libFuzzer).
+
+A case is a session of libFuzzer in a process of its own, forked of one that has everything loaded.
+It goes on from the inputs that earlier sessions found interesting. What fails is kept as a file,
+which `python -m tests.campaign --only=fuzz.LOADER --input=FILE` reads again.
+"""
+
+import contextlib
+import functools
+import hashlib
+import inspect
+import os
+import resource
+import sys
+import traceback
+import types
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tests.campaign.loaders import LOADERS, Loader, Reader
+from tests.campaign.parts import Part
+
+RUNS = 20_000  # of a session
+MOST_GROWTH = 64 * 2**20  # bytes of memory that one tiny input may take
+SECONDS = 10  # that it may take
+KEPT = Path("runs/campaign")  # what failed
+INSTRUMENTED = (
+    "linear_cifar.data.",
+    "linear_cifar.models",
+    "linear_cifar.records",
+    "experiments.common.",
+)
+
+
+class Fuzzed(NamedTuple):
+    """What the sessions of a loader share."""
+
+    name: str
+    loader: Loader
+    folder: Path
+
+
+@contextlib.contextmanager
+def fuzzed(name: str, folder: Path) -> Iterator[Fuzzed]:
+    """Instruments the project, and writes the honest files as the first inputs."""
+    for part in ("corpus", "files"):
+        (folder / part).mkdir()
+    for i, content in enumerate(LOADERS[name].honest()):
+        (folder / "corpus" / f"honest-{i}").write_bytes(content)
+    _instrument()
+    yield Fuzzed(name, LOADERS[name], folder)
+
+
+@functools.cache
+def _instrument() -> None:
+    """Makes the project's functions tell which branches they take, and what they compare."""
+    import atheris
+
+    for name, module in list(sys.modules.items()):
+        if not name.startswith(INSTRUMENTED):
+            continue
+        owners = [module, *(v for v in vars(module).values() if inspect.isclass(v))]
+        for owner in owners:
+            for value in vars(owner).values():
+                function = inspect.unwrap(value) if callable(value) else value
+                if isinstance(function, types.FunctionType) and function.__module__ == name:
+                    atheris.instrument_func(function)
+
+
+def session(rng: np.random.Generator, fuzzed: Fuzzed) -> str | None:
+    """A session of libFuzzer."""
+    before = set(KEPT.glob(f"{fuzzed.name}-*"))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with warnings.catch_warnings(
+        action="ignore"
+    ):  # JAX warns of a fork, before which it did nothing
+        process = os.fork()
+    if not process:
+        try:
+            _fuzz(int(rng.integers(1, 2**31)), fuzzed)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(process, 0)
+    found = sorted(set(KEPT.glob(f"{fuzzed.name}-*")) - before)
+    failures = [path.read_text() for path in found if path.suffix == ".txt"]
+    failures += [
+        _repeat(fuzzed.name, path) for path in found if not path.with_suffix(".txt").exists()
+    ]
+    if status and not failures:
+        failures = [f"the session ended with status {status}"]
+    return "\n".join(failures) or None
+
+
+def _repeat(name: str, path: Path) -> str:
+    return f"python -m tests.campaign --only=fuzz.{name} --input={path}"
+
+
+def _fuzz(seed: int, fuzzed: Fuzzed) -> None:
+    """Never returns: libFuzzer ends the process."""
+    import atheris
+
+    KEPT.mkdir(parents=True, exist_ok=True)
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 1)
+    os.dup2(quiet, 2)
+    words = {
+        "seed": seed,
+        "runs": RUNS,
+        "timeout": SECONDS,
+        "rss_limit_mb": 4000,
+        "max_len": 20_000,
+        "artifact_prefix": f"{KEPT}/{fuzzed.name}-",
+    }
+    flags = [f"-{name}={value}" for name, value in words.items()]
+    warnings.simplefilter("error")
+    with fuzzed.loader.reader(fuzzed.folder / "files") as read:
+        atheris.Setup(
+            ["fuzz", str(fuzzed.folder / "corpus"), *flags],
+            functools.partial(_watched, read, fuzzed, set()),
+        )
+        atheris.Fuzz()
+
+
+def _watched(read: Reader, fuzzed: Fuzzed, known: set[str], content: bytes) -> None:
+    """Reads an input, and keeps it if that fails in a place that isn't known to."""
+    peak = _peak()
+    try:
+        read(content)
+        if _peak() > peak + MOST_GROWTH:
+            raise MemoryError(f"{_peak() - peak:,} bytes for an input of {len(content):,}")
+    except Exception as error:
+        place = "".join(traceback.format_tb(error.__traceback__)[-1:]).partition("\n")[0]
+        if place not in known:
+            known.add(place)
+            path = KEPT / f"{fuzzed.name}-{hashlib.sha256(place.encode()).hexdigest()[:12]}"
+            path.write_bytes(content)
+            text = f"{traceback.format_exc()}{_repeat(fuzzed.name, path)}"
+            path.with_suffix(".txt").write_text(text)
+
+
+def _peak() -> int:
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def again(name: str, path: Path) -> str | None:
+    """Reads an input that was kept; what failed."""
+    from tests.campaign.parts import folder
+
+    warnings.simplefilter("error")
+    with folder() as place, LOADERS[name].reader(Path(place)) as read:
+        try:
+            read(path.read_bytes())
+        except Exception:
+            return traceback.format_exc()
+    return None
+
+
+PARTS = {
+    name: Part("inputs", 1_000_000, session, functools.partial(fuzzed, name), RUNS, 10.0, "atheris")
+    for name in LOADERS
+}
