@@ -96,7 +96,7 @@ def _odd_array(rng: Random, path: Path) -> None:
     name = rng.choice(list(arrays))
     array = arrays[name]
     changed: tuple[Callable[[], Any], ...] = (
-        lambda: array.ravel(),
+        array.ravel,
         lambda: array[:0],
         lambda: array[..., None],
         lambda: np.concatenate([array, array]) if array.ndim else array,

@@ -14,13 +14,14 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
 def read(root: Path) -> Folder:
-    """What a folder holds; links, pipes and the like are left out."""
+    """What a folder holds; what isn't a file or can't be read is left out."""
     found: Folder = {}
     for path in sorted(root.rglob("*")):
         if path.is_dir() and not path.is_symlink():
             found[str(path.relative_to(root))] = None
         elif path.is_file():
-            found[str(path.relative_to(root))] = path.read_bytes()
+            with contextlib.suppress(PermissionError):
+                found[str(path.relative_to(root))] = path.read_bytes()
     return found
 
 
