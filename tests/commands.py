@@ -22,7 +22,7 @@ from unittest import mock
 
 from absl import app, flags
 
-from experiments.common import command
+from experiments.common import command, terminal
 from linear_cifar import records
 from linear_cifar.data import Dataset, load_dataset, synthetic
 
@@ -101,6 +101,7 @@ def run(name, *words, n_images=400, interrupt_at=None):
     out, errors = io.StringIO(), _Interrupting(interrupt_at)
     code = 0
     formatwarning = warnings.formatwarning
+    handlers = {number: signal.getsignal(number) for number in terminal.ENDING}
     with (
         few_images(n_images),
         mock.patch.object(sys, "argv", argv),  # whose flags --helpshort shows
@@ -113,6 +114,8 @@ def run(name, *words, n_images=400, interrupt_at=None):
             code = end.code or 0
         finally:
             warnings.formatwarning = formatwarning
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
             for flag in set(flags.FLAGS) - others:
                 delattr(flags.FLAGS, flag)
             flags.FLAGS.unparse_flags()

@@ -48,6 +48,7 @@ def launch(
 
     logging.set_verbosity(logging.WARNING)  # JAX tells of every backend that it doesn't find
     warnings.formatwarning = lambda message, *_: f"note: {message}\n"
+    os.environ["MPLBACKEND"] = "agg"  # figures are files, and a name that isn't known is an error
     use_all_cores()
     others = set(FLAGS)
     define_flags()
@@ -68,12 +69,15 @@ def _run(main: Callable[[list[str]], int | None], rest: list[str]) -> int | None
     except (DataError, RecordError, SettingsError, MemoryError) as error:
         print(f"error: {reason(error)}", file=sys.stderr)
         return 1
-    except jax.errors.JaxRuntimeError as error:
-        if not jax.distributed.is_initialized():
+    except RuntimeError as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and jax.distributed.is_initialized():
+            distributed.leave_lost(error)
+        if not str(error).startswith("Unable to initialize backend"):  # as $JAX_PLATFORMS says
             raise
-        distributed.leave_lost(error)
+        print(f"error: {reason(error)}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt as interrupt:
-        print(f"interrupted: {interrupt or 'nothing written'}", file=sys.stderr)
+        print(f"interrupted: {str(interrupt) or 'nothing written'}", file=sys.stderr)
         return terminal.INTERRUPTED
 
 

@@ -69,7 +69,8 @@ def stdout_error() -> Exception | None:
 def interrupts() -> Iterator[list[int]]:
     """Signals that end a command are interrupts, as Ctrl-C is; yields those that came.
 
-    Those that are ignored, as by nohup, stay so.
+    Those that are ignored, as by nohup, stay so. Afterwards they end the process without a word,
+    for all that there is to say of the command has been said.
     """
     came: list[int] = []
 
@@ -78,11 +79,11 @@ def interrupts() -> Iterator[list[int]]:
         raise KeyboardInterrupt
 
     ignored = (signal.SIG_IGN, None)
-    before = {s: signal.getsignal(s) for s in ENDING if signal.getsignal(s) not in ignored}
-    for number in before:
+    taken = [number for number in ENDING if signal.getsignal(number) not in ignored]
+    for number in taken:
         signal.signal(number, interrupt)
     try:
         yield came
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)

@@ -1,22 +1,19 @@
-"""A command as `honest.run` runs it, in a process of its own: `python -m tests.campaign.program`."""
+"""A command as `honest.run` runs it, in a process: `python -m tests.campaign.program MODULE …`."""
 
+import importlib
 import sys
-
-sys.argv[0] = "-m"  # as it is when Python looks for the command's own module
-import experiments  # noqa: F401 (which takes signals from here on)
-
-del sys.argv[0]
 
 
 def main() -> None:
     """Runs the command that the first word names."""
-    import importlib
-
+    sys.argv[0] = "-m"  # as it is when Python looks for the command's own module
+    importlib.import_module("experiments")  # which takes signals from here on
+    del sys.argv[0]
     from experiments.common import command
     from tests import commands
     from tests.campaign import honest
 
-    module = importlib.import_module(f"{sys.argv[0]}")
+    module = importlib.import_module(sys.argv[0])
     if hasattr(module, "__path__"):
         module = importlib.import_module(f"{sys.argv[0]}.__main__")
     with commands.few_images(honest.N_IMAGES), honest.reduced():
