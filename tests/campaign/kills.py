@@ -23,6 +23,9 @@ KILLS = 4  # of a case
 PROGRAM = (sys.executable, "-m", "tests.campaign.program")
 DISTRIBUTED = ("experiments.lambda_path", "experiments.probe")
 LOST_SECONDS = 2  # of --heartbeat_seconds
+LOST = re.compile(
+    "^error: (another process was lost|cannot join the other processes)", re.MULTILINE
+)
 Random = np.random.Generator
 
 
@@ -85,10 +88,10 @@ def _end(
 @contextlib.contextmanager
 def _each(place: Path) -> Iterator[dict[str, Honest]]:
     """Every command that can be gone on with: run to its end, once more where that compiled."""
-    yield {name: _honest(name, place / name) for name in honest.RESUMABLE}
+    yield {name: run_honestly(name, place / name) for name in honest.RESUMABLE}
 
 
-def _honest(name: str, place: Path, n_processes: int = 1) -> Honest:
+def run_honestly(name: str, place: Path, n_processes: int = 1) -> Honest:
     place.mkdir()
     out = place / "out"
     line = honest.words(name, honest.make_data(place), out)
@@ -176,7 +179,7 @@ def _of_any(rng: Random, of_name: dict[str, Honest], by: Sequence[int]) -> str |
 
 @contextlib.contextmanager
 def _each_of_two(place: Path) -> Iterator[dict[str, Honest]]:
-    yield {name: _honest(name, place / name, 2) for name in DISTRIBUTED}
+    yield {name: run_honestly(name, place / name, 2) for name in DISTRIBUTED}
 
 
 def of_two(rng: Random, of_name: dict[str, Honest]) -> str | None:
@@ -189,14 +192,15 @@ def of_two(rng: Random, of_name: dict[str, Honest]) -> str | None:
     signals = [(after + float(rng.exponential(0.05)) * i, i, number) for i in places]
     what = f"{name}, {signal.Signals(number).name} to {places} after {after:.2f} s, "
     for place, ended in enumerate(_end(_started([*of.line, "--resume"], 2), signals)):
-        lost = ended.code in (0, 1) and ended.errors.count("\nerror: ") <= 1
-        if place in places and (ended.code in (-number, CODES.get(number)) or lost):
-            wrong = None
-        else:
-            wrong = None if lost else f"exit code {ended.code}"
-        if ended.seconds > honest.LONGEST + LOST_SECONDS:
+        wrong = None
+        by_signal = place in places and ended.code in (-number, CODES.get(number))
+        if not by_signal and ended.code and not LOST.search(ended.errors):
+            wrong = f"exit code {ended.code}"
+        elif ended.seconds > honest.LONGEST + LOST_SECONDS:
             wrong = f"{ended.seconds:.1f} s until its end"
-        if wrong or ("Traceback" in ended.errors and _reached_us(ended.errors)):
+        elif "Traceback" in ended.errors and _reached_us(ended.errors):
+            wrong = "a traceback"
+        if wrong:
             return f"{what}process {place}: {wrong}: {ended.errors}"
     wrong = _go_on_to_the_end(of, 2)
     return f"{what}{wrong}" if wrong else None

@@ -58,14 +58,23 @@ LIMITS = (
     "umask 777", "umask 077", "ulimit -f 0", "ulimit -f 4", "ulimit -f 100", "ulimit -n 64",
     "ulimit -n 128", "ulimit -s 1024", "ulimit -c 0", "trap '' PIPE", "trap '' INT TERM HUP",
 )  # fmt: skip
+NO_TEXT = b"\xff".decode("utf-8", "surrogateescape")  # a name of bytes that are none
 PLACES = (
-    "a b  c", "a\nb", "λ/é 漢", b"\xff".decode("utf-8", "surrogateescape"), "-out", ".hidden",
+    "a b  c", "a\nb", "λ/é 漢", NO_TEXT, "-out", ".hidden",
     "x" * 230, "x" * 300, "a/" * 100, "%s{0}$x$\\n", ".", "..", "/dev/null", "/dev/null/out",
     "/proc/out", "", "link", "dangling", "loop", "file", "pipe", "file/out", "read-only",
     "read-only/out", "unreadable", "other", "empty", "run", "tiny",
 )  # fmt: skip
 WORKING = ("cd gone && rmdir ../gone", "cd read-only", "cd unreadable", "cd /")
-DATA = ("$x^$.npz", "a\nb.npz", "λ 漢.npz", "%s{}.npz", "named.npz", "x" * 251 + ".npz")
+DATA = (
+    "$x^$.npz",
+    NO_TEXT + ".npz",
+    "a\nb.npz",
+    "λ 漢.npz",
+    "%s{}.npz",
+    "named.npz",
+    "x" * 251 + ".npz",
+)
 
 
 def _furnish(place: Path) -> None:
