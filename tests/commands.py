@@ -25,6 +25,7 @@ from absl import app, flags
 from experiments.common import command, terminal
 from linear_cifar import records
 from linear_cifar.data import Dataset, load_dataset, synthetic
+from linear_cifar.models import read_model
 
 ROOT = Path(__file__).parent.parent
 QUICK = ("--dataset=synthetic", "--n_epochs=2")
@@ -210,5 +211,7 @@ def check_every_file(folder):
             assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n", path
         elif path.suffix == ".npz":
             records.read_params(path)
+        elif path.suffix == ".safetensors":
+            read_model(path)
         else:
             assert path.suffix == ".html", path

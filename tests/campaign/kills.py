@@ -1,6 +1,7 @@
 """Processes end by signals, again and again until one ends by itself; nothing is lost by it."""
 
 import contextlib
+import re
 import shutil
 import signal
 import socket

@@ -16,7 +16,7 @@ def main() -> None:
     module = importlib.import_module(sys.argv[0])
     if hasattr(module, "__path__"):
         module = importlib.import_module(f"{sys.argv[0]}.__main__")
-    distributed.START_SECONDS = honest.LONGEST
+    distributed.START_SECONDS = int(honest.LONGEST)
     with commands.few_images(honest.N_IMAGES), honest.reduced():
         command.launch(module.main, module.define_flags)
 
