@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linear_cifar.losses import SOFTMAX_CROSS_ENTROPY, Loss
+from linear_cifar.losses import SOFTMAX_CROSS_ENTROPY, Loss, check_loss
 from linear_cifar.quality import check_scores
-from linear_cifar.settings import Setting, SettingsError
+from linear_cifar.settings import Setting, SettingsError, numbers
 
-N_BINS = Setting("bins of equal width of the confidence", low=1)
+N_BINS = Setting("bins of equal width of the confidence", low=1, high=1_000_000)
 TEMPERATURE = Setting("temperature that divides logits", above=0)
 _BATCH = 1000  # rows at a time: some megabytes
 # 1/T times the largest |logit|, beyond which a minimum is not looked for: then all is 0 or 1.
@@ -59,7 +59,7 @@ def reliability(probabilities: Any, labels: Any, n_bins: int = 15) -> Reliabilit
       >>> measured.n.tolist(), round(measured.error, 3)
       ([0, 2], 0.35)
     """
-    N_BINS.check("n_bins", n_bins)
+    N_BINS.check_integer("n_bins", n_bins)
     scores, labels = check_scores(probabilities, labels)
     edges = np.linspace(0, 1, n_bins + 1)
     if not len(labels) or np.isnan(scores).any():
@@ -107,6 +107,7 @@ def fit_temperature(logits: Any, labels: Any, loss: Loss = SOFTMAX_CROSS_ENTROPY
     """
     from scipy import optimize
 
+    check_loss(loss)
     scores, labels = check_scores(logits, labels)
     if not len(labels) or not np.isfinite(scores).all():
         fault = "a logit is not finite" if len(labels) else "there are no examples"
@@ -165,14 +166,17 @@ def scaled_probabilities(
       [n, K], float64; NaN in rows with a logit that is not finite.
 
     Raises:
-      SettingsError: the temperature out of its range.
+      SettingsError: the temperature out of its range, or logits of another form.
 
     Examples:
       >>> scaled_probabilities([[2.0, 0.0]], temperature=1.820478).round(3).tolist()
       [[0.75, 0.25]]
     """
+    check_loss(loss)
     TEMPERATURE.check("temperature", temperature)
-    scores = np.asarray(logits)
+    scores = numbers("logits", logits)
+    if scores.ndim != 2:
+        raise SettingsError(f"logits have to be [n, K], not {list(scores.shape)}")
     found = np.empty(scores.shape)
     with jax.enable_x64(True):
         for start in range(0, len(scores), _BATCH):

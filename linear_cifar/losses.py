@@ -4,10 +4,12 @@ The mean over examples and the penalty λ‖W‖² enter in `objective`, and now
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from linear_cifar.settings import SettingsError
 
 
 def softmax_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -168,3 +170,9 @@ MULTIPLE_BINARY_CROSS_ENTROPY = Loss(
     multiple_binary_cross_entropy_hessian,
 )
 LOSSES = {loss.name: loss for loss in (SOFTMAX_CROSS_ENTROPY, MULTIPLE_BINARY_CROSS_ENTROPY)}
+
+
+def check_loss(loss: Any) -> None:
+    """Raises `SettingsError` where it isn't a `Loss`."""
+    if not isinstance(loss, Loss):
+        raise SettingsError(f"loss is {loss!r}: it has to be a Loss, as those in LOSSES")

@@ -5,9 +5,10 @@ and its line in `OPTIMIZERS` and `OPTIMIZER_FIELDS`; flags, axes of sweeps and r
 """
 
 from collections.abc import Callable
-from typing import Annotated, NamedTuple, TypeAlias, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeAlias, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.typing import ArrayLike
@@ -54,12 +55,41 @@ def check_hyperparameters(hyperparameters: T) -> T:
     settings, fields = settings_of(type(hyperparameters)), {}
     for name, values in hyperparameters._asdict().items():
         fields[name] = values if isinstance(values, jax.Array) else numbers(name, values)
-        if fields[name].dtype.kind not in "iuf":
+        if getattr(fields[name].dtype, "kind", "a key's") not in "iuf":
             raise SettingsError(f"{name} is {values.dtype}: it has to be real numbers")
         if name in settings and not isinstance(values, jax.core.Tracer):
             for value in np.unique(np.asarray(values)):
                 settings[name].check(name, value)
     return hyperparameters._replace(**fields)
+
+
+def cast(hyperparameters: T, dtype: Any) -> T:
+    """Checked ones with their floating fields in the dtype of the training; traced ones pass.
+
+    Raises:
+      SettingsError: a value is out of its setting's range in this dtype, as 1e39 and the momentum
+        0.999999999 are in float32.
+    """
+    settings, fields = settings_of(type(hyperparameters)), {}
+    for name, given in hyperparameters._asdict().items():
+        traced = isinstance(given, jax.core.Tracer)
+        values = given if traced else np.asarray(given)  # on which nothing has to be compiled
+        is_float = jnp.issubdtype(values.dtype, jnp.floating)
+        with np.errstate(over="ignore"):
+            fields[name] = values.astype(dtype) if is_float else values
+        if is_float and not traced and name in settings:
+            _check_cast(name, settings[name], values, fields[name])
+    return hyperparameters._replace(**fields)
+
+
+def _check_cast(name: str, setting: Setting, values: np.ndarray, found: np.ndarray) -> None:
+    _, places = np.unique(found, return_index=True)
+    for value, in_dtype in zip(values.flat[places], found.flat[places], strict=True):
+        if not setting.admits(in_dtype):
+            raise SettingsError(
+                f"{name} is {value}, which is {in_dtype} in {found.dtype}: it has to be "
+                f"{setting.range or 'finite'}"
+            )
 
 
 def step_decay(hyperparameters: Hyperparameters, steps_per_epoch: int) -> optax.Schedule:

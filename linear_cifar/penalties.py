@@ -22,8 +22,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from linear_cifar.losses import MULTIPLE_BINARY_CROSS_ENTROPY, SOFTMAX_CROSS_ENTROPY, Loss
-from linear_cifar.settings import Setting, SettingsError
+from linear_cifar.losses import (
+    MULTIPLE_BINARY_CROSS_ENTROPY,
+    SOFTMAX_CROSS_ENTROPY,
+    Loss,
+    check_loss,
+)
+from linear_cifar.settings import Setting, SettingsError, numbers
 
 _VALUE = Setting("strength of a penalty", above=0)
 _COUNTS = {"n": Setting("examples", low=1), "n_classes": Setting("classes", low=2)}
@@ -111,17 +116,16 @@ def lam_of(
 
 
 def _checked(name: str, values: ArrayLike) -> np.ndarray:
-    values = np.asarray(values, np.float64)
+    values = numbers(name, values).astype(np.float64)
     for value in values.ravel():
         _VALUE.check(name, value)
     return values
 
 
 def _fit(n: int, n_classes: int, loss: Loss) -> _Fit:
-    _COUNTS["n"].check("n", n)
-    _COUNTS["n_classes"].check("n_classes", n_classes)
-    if not isinstance(loss, Loss):
-        raise SettingsError(f"loss is {loss!r}: it has to be a Loss, as those in LOSSES")
+    _COUNTS["n"].check_integer("n", n)
+    _COUNTS["n_classes"].check_integer("n_classes", n_classes)
+    check_loss(loss)
     if loss == SOFTMAX_CROSS_ENTROPY:
         return _Fit(n, 1, 1 / 2 if n_classes == 2 else 1)
     if loss == MULTIPLE_BINARY_CROSS_ENTROPY:

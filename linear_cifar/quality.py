@@ -6,7 +6,7 @@ import numpy as np
 
 from linear_cifar.data import checks
 from linear_cifar.data.errors import DataError
-from linear_cifar.settings import Setting
+from linear_cifar.settings import Setting, SettingsError, numbers
 from linear_cifar.statistics import Interval, summarise
 
 _NORMAL_QUANTILE = 1.959963984540054  # of 0.975
@@ -27,9 +27,10 @@ def check_scores(scores: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
     """Logits or probabilities [n, K] and labels [n], as arrays on the host.
 
     Raises:
-      DataError: another shape or dtype, or a label outside 0 … K − 1.
+      DataError: another shape or dtype, or a label outside 0 … K − 1; or `SettingsError`, where
+        they are no real numbers.
     """
-    scores, labels = np.asarray(scores), np.asarray(labels)
+    scores, labels = numbers("scores", scores), numbers("labels", labels, "iu")
     if scores.ndim != 2 or scores.shape[1] < 2:
         raise DataError(f"scores have to be [n, K], K ≥ 2, not {list(scores.shape)}")
     checks.check_labels("true", labels, *scores.shape)
@@ -63,7 +64,7 @@ def top_k_accuracy(logits: Any, labels: Any, k: int = 1) -> Interval:
     """
     scores, labels = check_scores(logits, labels)
     n, n_classes = scores.shape
-    Setting("classes that may hold the true one", low=1, high=n_classes).check("k", k)
+    Setting("classes that may hold the true one", low=1, high=n_classes).check_integer("k", k)
     if not n or not np.isfinite(scores).all():
         return Interval(np.nan, np.nan, np.nan, n)
     true = scores[np.arange(n), labels][:, None]
@@ -97,7 +98,7 @@ def confusion_counts(logits: Any, labels: Any) -> np.ndarray:
 
 def row_shares(counts: Any) -> np.ndarray:
     """A confusion matrix [K, K] over its row sums, float64; NaN for a class without examples."""
-    counts = np.asarray(counts, float)
+    counts = _checked(counts)
     return _ratio(counts, counts.sum(axis=1, keepdims=True))
 
 
@@ -120,7 +121,7 @@ def class_quality(counts: Any) -> ClassQuality:
       >>> quality.accuracy.tolist(), quality.precision.round(3).tolist()
       ([0.8, 1.0], [1.0, 0.833])
     """
-    counts = np.asarray(counts, float)
+    counts = _checked(counts)
     right, support, predicted = np.diagonal(counts), counts.sum(axis=1), counts.sum(axis=0)
     accuracy = _ratio(right, support)
     low, high = _wilson(accuracy, support)
@@ -138,9 +139,16 @@ def balanced_accuracy(counts: Any) -> float:
       A number from 0 to 1; classes without examples are left out, and NaN among the counts gives
       NaN, as no examples do.
     """
-    counts = np.asarray(counts, float)
+    counts = _checked(counts)
     present = counts.sum(axis=1) != 0
     return float(np.mean(class_quality(counts).accuracy[present])) if present.any() else np.nan
+
+
+def _checked(counts: Any) -> np.ndarray:
+    counts = numbers("counts", counts).astype(float)
+    if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:
+        raise SettingsError(f"counts have to be [K, K], not {list(counts.shape)}")
+    return counts
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

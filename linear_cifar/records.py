@@ -17,16 +17,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from linear_cifar.data.errors import reason
 from linear_cifar.data.types import Dataset
 from linear_cifar.engine.state import History
+from linear_cifar.errors import OneLineError, reason
 from linear_cifar.model import Params
 
 RESULT, HISTORY, PARAMS, FIGURES = "result.json", "history.csv", "params.npz", "figures"
 HISTORY_BY_SEED = "history_by_seed.csv"
 
 
-class RecordError(Exception):
+class RecordError(OneLineError):
     """A record that cannot be written or read; one line says which and what to do."""
 
 

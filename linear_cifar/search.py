@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from linear_cifar.settings import SettingsError, numbers
+
 
 def grid(**axes: Sequence) -> dict[str, np.ndarray]:
     """Every combination of the values of some columns, the last one varying fastest.
@@ -69,16 +71,14 @@ def ranking(
       Indices [C].
 
     Raises:
-      ValueError: the figures are not [C], or `by` is neither.
+      SettingsError: the figures are not [C], or `by` is neither.
     """
-    if by not in ("accuracy", "loss"):
-        raise ValueError(f"by is {by!r}: it has to be accuracy or loss")
-    if np.ndim(accuracy) != 1 or (loss is not None and np.shape(loss) != np.shape(accuracy)):
-        shapes = f"{np.shape(accuracy)} and {np.shape(() if loss is None else loss)}"
-        raise ValueError(f"accuracy and loss have to be [C]: they are {shapes}")
-    losses = np.zeros(len(accuracy)) if loss is None else np.asarray(loss)
+    _check_by(by)
+    if loss is None:
+        loss = np.zeros(np.shape(numbers("accuracy", accuracy)))
+    accuracy, losses = _figures(accuracy=accuracy, loss=loss)
     diverged = ~(np.isfinite(accuracy) & np.isfinite(losses))
-    keys = {"accuracy": -np.asarray(accuracy), "loss": losses}
+    keys = {"accuracy": -accuracy, "loss": losses}
     first = keys.pop(by)
     (second,) = keys.values()
     return np.lexsort((second, first, diverged))
@@ -88,13 +88,15 @@ def best(accuracy: np.ndarray, loss: np.ndarray | None = None, by: str = "accura
     """The first of the `ranking`.
 
     Raises:
-      ValueError: no configuration has finite figures: all diverged, or there is no validation data.
+      SettingsError: as `ranking`; or no configuration has finite figures: all diverged, or there
+        is no validation data.
     """
-    if not np.size(accuracy):
-        raise ValueError("there is no configuration to choose")
-    first = int(ranking(accuracy, loss, by)[0])
+    order = ranking(accuracy, loss, by)
+    if not len(order):
+        raise SettingsError("there is no configuration to choose")
+    first = int(order[0])
     if not (np.isfinite(accuracy[first]) and (loss is None or np.isfinite(loss[first]))):
-        raise ValueError(
+        raise SettingsError(
             "no configuration has finite figures: all diverged, or there is no validation data"
         )
     return first
@@ -118,23 +120,35 @@ def one_standard_error(
       The index.
 
     Raises:
-      ValueError: no mean is finite, or what is given has another form.
+      SettingsError: no mean is finite, or what is given has another form.
 
     Examples:
       >>> accuracy, error = np.array([0.80, 0.79, 0.5]), np.full(3, 0.02)
       >>> one_standard_error(np.array([0.1, 1.0, 10.0]), accuracy, error)
       1
     """
-    if not (np.ndim(lam) == 1 and np.shape(lam) == np.shape(mean) == np.shape(error)):
-        raise ValueError(
-            f"lam, mean and error have to be [C]: they are {np.shape(lam)}, {np.shape(mean)} and "
-            f"{np.shape(error)}"
-        )
-    if by not in ("accuracy", "loss"):
-        raise ValueError(f"by is {by!r}: it has to be accuracy or loss")
-    worse = np.asarray(mean, float) * (-1 if by == "accuracy" else 1)
+    _check_by(by)
+    lam, mean, error = _figures(lam=lam, mean=mean, error=error)
+    worse = mean * (-1 if by == "accuracy" else 1)
     if not np.isfinite(worse).any():
-        raise ValueError("no configuration has finite figures")
+        raise SettingsError("no configuration has finite figures")
     first = int(np.nanargmin(worse))
     near = worse <= worse[first] + np.nan_to_num(error[first])
     return int(np.argmax(np.where(near, lam, -np.inf)))
+
+
+def _figures(**of_configurations: Any) -> list[np.ndarray]:
+    """Numbers of configurations as arrays [C], float64."""
+    arrays = [numbers(name, of).astype(float) for name, of in of_configurations.items()]
+    if arrays[0].ndim != 1 or len({array.shape for array in arrays}) > 1:
+        names, shapes = (
+            f"{', '.join(map(str, words[:-1]))} and {words[-1]}"
+            for words in (list(of_configurations), [array.shape for array in arrays])
+        )
+        raise SettingsError(f"{names} have to be [C]: they are {shapes}")
+    return arrays
+
+
+def _check_by(by: Any) -> None:
+    if not isinstance(by, str) or by not in ("accuracy", "loss"):
+        raise SettingsError(f"by is {by!r}: it has to be accuracy or loss")

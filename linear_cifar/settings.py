@@ -1,12 +1,15 @@
 """What a setting is: its range and its help, said once for the library and for the commands."""
 
 import math
+from numbers import Integral
 from typing import Any, NamedTuple, get_type_hints
 
 import numpy as np
 
+from linear_cifar.errors import OneLineError
 
-class SettingsError(ValueError):
+
+class SettingsError(OneLineError, ValueError):
     """A setting out of its range; one line says which, and what the range is."""
 
 
@@ -54,6 +57,12 @@ class Setting(NamedTuple):
         if not self.admits(value):
             raise SettingsError(f"{name} is {value}: it has to be {self.range or 'finite'}")
 
+    def check_integer(self, name: str, value: Any) -> None:
+        """Raises `SettingsError` where it is no integer, or one out of the range."""
+        if not isinstance(value, Integral) or isinstance(value, bool):
+            raise SettingsError(f"{name} is {value!r}: it has to be an integer")
+        self.check(name, value)
+
 
 def numbers(name: str, values: Any, kinds: str = "iuf") -> np.ndarray:
     """Real numbers as an array.
@@ -68,7 +77,7 @@ def numbers(name: str, values: Any, kinds: str = "iuf") -> np.ndarray:
     """
     try:
         array = np.asarray(values)
-    except (TypeError, ValueError):  # ragged
+    except (TypeError, ValueError):  # ragged, or keys of JAX
         array = np.asarray(None)
     real = array.dtype.kind in kinds or array.dtype.name == "bfloat16"
     if not real or isinstance(values, np.ma.MaskedArray):
@@ -76,6 +85,11 @@ def numbers(name: str, values: Any, kinds: str = "iuf") -> np.ndarray:
         kind = "a masked array" if isinstance(values, np.ma.MaskedArray) else kind
         raise SettingsError(f"{name} is {kind}: it has to be real numbers")
     return array
+
+
+def is_text(value: Any) -> bool:
+    """Whether it is a string that UTF-8 can hold, as half a pair of surrogates is not."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def settings_of(owner: type) -> dict[str, Setting]:

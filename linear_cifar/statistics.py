@@ -4,6 +4,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from linear_cifar.settings import SettingsError, numbers
+
 
 class Interval(NamedTuple):
     """An estimate with a 95 % confidence interval."""
@@ -34,7 +36,9 @@ class Moments(NamedTuple):
 
 def moments(values: np.ndarray) -> Moments:
     """The moments of values [..., n], in float64; NaN where there are none."""
-    values = np.asarray(values, float)
+    values = numbers("values", values, "biuf").astype(float)
+    if not values.ndim:
+        raise SettingsError("values have to be [..., n], not a number")
     if not values.shape[-1]:
         return Moments(0, np.full(values.shape[:-1], np.nan), np.zeros(values.shape[:-1]))
     mean = values.mean(axis=-1)
@@ -92,9 +96,10 @@ def paired_difference(a: np.ndarray, b: np.ndarray) -> Interval:
       The `Interval` of mean(a − b).
 
     Raises:
-      ValueError: they are no pairs.
+      SettingsError: they are no pairs of numbers.
     """
-    if np.shape(a) != np.shape(b) or np.ndim(a) != 1:
-        raise ValueError(f"a and b have to be [n] both: they are {np.shape(a)} and {np.shape(b)}")
-    summary = summarise(np.asarray(a, float) - np.asarray(b, float))
+    a, b = (numbers(name, values, "biuf").astype(float) for name, values in (("a", a), ("b", b)))
+    if a.shape != b.shape or a.ndim != 1:
+        raise SettingsError(f"a and b have to be [n] both: they are {a.shape} and {b.shape}")
+    summary = summarise(a - b)
     return Interval(summary.mean, summary.low, summary.high, summary.n)

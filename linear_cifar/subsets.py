@@ -5,7 +5,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from linear_cifar.engine.training import as_key
-from linear_cifar.settings import Setting, SettingsError
+from linear_cifar.settings import Setting, SettingsError, numbers
 
 PER_CLASS = Setting("examples of each class", low=1)
 
@@ -35,7 +35,7 @@ def stratified_subset(key: jax.Array, labels: ArrayLike, n: int) -> np.ndarray:
     labels = _checked(labels)
     _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
     range_of_n = Setting("examples to draw", low=len(counts), high=len(labels))
-    range_of_n.check("n, with an example of each class,", n)
+    range_of_n.check_integer("n, with an example of each class,", n)
     of_rows, of_ties = jax.random.split(as_key(key))
     ties = np.asarray(jax.random.permutation(of_ties, len(counts)))
     return _first_of_each(of_rows, classes, _apportioned(counts, n, ties))
@@ -62,9 +62,10 @@ def few_shot(key: jax.Array, labels: ArrayLike, per_class: int) -> np.ndarray:
       >>> few_shot(jax.random.key(0), [0, 1, 1, 0], per_class=2).tolist()
       [0, 1, 2, 3]
     """
-    PER_CLASS.check("per_class", per_class)
+    PER_CLASS.check_integer("per_class", per_class)
     labels = _checked(labels)
-    counts = np.bincount(labels)
+    # A class beyond the number of examples has others without any before it.
+    counts = np.bincount(np.minimum(labels, len(labels)))
     too_few = np.flatnonzero(counts < per_class)
     if too_few.size:
         raise SettingsError(
@@ -75,10 +76,10 @@ def few_shot(key: jax.Array, labels: ArrayLike, per_class: int) -> np.ndarray:
 
 
 def _checked(labels: ArrayLike) -> np.ndarray:
-    labels = np.asarray(labels)
-    if labels.ndim != 1 or not labels.size or labels.dtype.kind not in "iu" or labels.min() < 0:
+    found = numbers("labels", labels, "iu").astype(np.int64)
+    if found.ndim != 1 or not found.size or found.min() < 0:
         raise SettingsError("labels have to be class ids from 0 on, [N], N ≥ 1")
-    return labels.astype(np.int64)
+    return found
 
 
 def _first_of_each(key: jax.Array, classes: np.ndarray, take: np.ndarray) -> np.ndarray:

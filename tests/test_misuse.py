@@ -7,18 +7,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from linear_cifar.calibration import fit_temperature, reliability, scaled_probabilities
 from linear_cifar.data import DataError, dataset_from_arrays
 from linear_cifar.data.types import Standardiser
+from linear_cifar.engine.training import train
 from linear_cifar.evaluation import ground_truth_probabilities
-from linear_cifar.losses import LOSSES
+from linear_cifar.losses import LOSSES, SOFTMAX_CROSS_ENTROPY as SOFTMAX
 from linear_cifar.model import Params
+from linear_cifar.models import Model
 from linear_cifar.optimizers import Hyperparameters, check_hyperparameters
-from linear_cifar.optimum.folds import cross_validate
+from linear_cifar.optimum.folds import cross_validate, stratified_folds
 from linear_cifar.optimum.prediction import bias_distance, certain
 from linear_cifar.optimum.solver import solve
-from linear_cifar.search import best, ranking
+from linear_cifar.penalties import elsewhere
+from linear_cifar.quality import balanced_accuracy, class_quality, confusion_counts, row_shares
+from linear_cifar.search import best, one_standard_error, ranking
 from linear_cifar.settings import SettingsError
-from linear_cifar.statistics import paired_difference
+from linear_cifar.statistics import paired_difference, summarise
+from linear_cifar.subsets import few_shot
 
 INPUTS, LABELS = np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 2
 PARAMS = Params(np.zeros((2, 3)), np.zeros(2))
@@ -37,6 +43,50 @@ each_no_number = pytest.mark.parametrize("values", NO_NUMBERS.values(), ids=NO_N
 @pytest.fixture(scope="module")
 def data():
     return dataset_from_arrays((INPUTS, LABELS))
+
+
+MISTAKES = {
+    "ragged counts": lambda _: class_quality([[1], [1, 2]]),
+    "counts of text": lambda _: row_shares("a"),
+    "a vector of counts": lambda _: balanced_accuracy([1, 2]),
+    "ragged scores": lambda _: confusion_counts([[1], [1, 2]], [0, 1]),
+    "bins beyond memory": lambda _: reliability(np.full((2, 2), 0.5), [0, 1], 2**40),
+    "half a bin": lambda _: reliability(np.full((2, 2), 0.5), [0, 1], 1.5),
+    "a number for logits": lambda _: scaled_probabilities(1.0),
+    "no loss": lambda _: fit_temperature(np.eye(2), [0, 1], None),
+    "a class beyond memory": lambda _: few_shot(jax.random.key(0), [0, 2**40], 1),
+    "folds of a matrix": lambda _: stratified_folds(jax.random.key(0), np.zeros((4, 2), int), 2),
+    "text for values": lambda _: summarise("a"),
+    "complex pairs": lambda _: paired_difference([1j, 2], [1, 2]),
+    "a list for a name": lambda _: ranking(np.ones(2), by=[]),
+    "text for figures": lambda _: one_standard_error(["a"], [1.0], [1.0]),
+    "text for a penalty": lambda _: elsewhere("a", 10, 2),
+    "no start": lambda data: solve([0.1], data, start=True),
+    "no data": lambda _: train(jax.random.key(0), Hyperparameters(), None),
+    "no data to fold": lambda _: cross_validate(jax.random.key(0), [0.1], None),
+    "a key for a rate": lambda data: train(
+        jax.random.key(0), Hyperparameters(learning_rate=jax.random.key(0)), data
+    ),
+    "an array for a setting": lambda data: solve([0.1], data, tolerance=INPUTS),
+    "text for names": lambda _: dataset_from_arrays((INPUTS, LABELS), class_names="ab"),
+    "numbers for names": lambda _: dataset_from_arrays((INPUTS, LABELS), class_names=[0, 1]),
+    "half a letter": lambda _: dataset_from_arrays((INPUTS, LABELS), class_names=["a", "\ud800"]),
+    "text for a shape": lambda _: dataset_from_arrays((INPUTS, LABELS), image_shape="113"),
+    "an empty split": lambda _: dataset_from_arrays((INPUTS, LABELS), test=[]),
+    "a ragged model": lambda _: Model(
+        Params([[1], [1, 2]], np.zeros(2)), Standardiser(*np.ones((2, 2))), ("a", "b"), SOFTMAX, 0.1
+    ),
+    "an array for a loss": lambda _: Model(
+        Params(np.eye(2), np.zeros(2)), Standardiser(*np.ones((2, 2))), ("a", "b"), INPUTS, 0.1
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_an_error_of_ours_in_one_line(data, mistake):
+    with pytest.raises((SettingsError, DataError)) as caught:
+        mistake(data)
+    assert "\n" not in str(caught.value)
 
 
 @each_no_number

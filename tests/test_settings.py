@@ -84,6 +84,31 @@ def test_a_number_of_epochs_out_of_its_range_is_refused(small, monkeypatch, n_ep
             function(KEY, Hyperparameters(0.1, 0.01), small, n_epochs=n_epochs)
 
 
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        (
+            "learning_rate",
+            1e39,
+            "learning_rate is 1e[+]39, which is inf in float32: it has",
+        ),
+        ("learning_rate", 1e-50, "learning_rate is 1e-50, which is 0.0 in float32"),
+        ("lam", 1e300, "lam is 1e[+]300, which is inf in float32: it has to be at least 0"),
+        ("momentum", 1 - 1e-9, "momentum is 0.999999999, which is 1.0 in float32"),
+        ("b1", 1 - 1e-9, "b1 is 0.999999999, which is 1.0 in float32"),
+    ],
+)
+def test_a_hyperparameter_that_leaves_its_range_in_the_dtype_is_refused(
+    small, monkeypatch, setting, value, message
+):
+    no_training(monkeypatch)
+    usual = getattr(Hyperparameters(), setting)
+    for values in (value, np.array([usual, value])):
+        for function in (train, sweep):
+            with pytest.raises(SettingsError, match=message):
+                function(KEY, Hyperparameters(**{setting: values}), small, dtype=jnp.float32)
+
+
 def test_columns_of_different_lengths_are_refused_with_their_names_and_lengths(small, monkeypatch):
     no_training(monkeypatch)
     with pytest.raises(SettingsError, match=r"lengths: batch_size 2, key 4, lam 3$"):

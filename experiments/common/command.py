@@ -12,7 +12,7 @@ from absl import app, flags, logging
 
 from experiments.common import distributed, terminal
 from linear_cifar.data import DataError
-from linear_cifar.data.errors import reason
+from linear_cifar.errors import reason
 from linear_cifar.records import RecordError
 from linear_cifar.settings import SettingsError
 

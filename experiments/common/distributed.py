@@ -15,7 +15,7 @@ import jax
 from absl import flags
 
 from experiments.common import watcher
-from linear_cifar.data.errors import reason
+from linear_cifar.errors import reason
 from linear_cifar.settings import SettingsError
 
 FLAGS = flags.FLAGS

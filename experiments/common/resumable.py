@@ -15,7 +15,7 @@ from absl import flags
 
 from experiments.common import seals
 from linear_cifar import records
-from linear_cifar.data.errors import reason
+from linear_cifar.errors import reason
 from linear_cifar.records import RecordError
 
 FLAGS = flags.FLAGS

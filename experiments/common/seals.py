@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 from linear_cifar import records
-from linear_cifar.data.errors import reason
+from linear_cifar.errors import reason
 from linear_cifar.records import RecordError
 
 SEAL = "seal.json"  # in a folder: what it is of, and the checksums of its files

@@ -51,13 +51,15 @@ def dataset_from_arrays(
       Traceback (most recent call last):
       linear_cifar.data.errors.DataError: train labels have to be from 0 to 1: that of row 1 is 2
     """
+    if class_names is not None:
+        checks.check_classes(class_names)
     inputs = _as_inputs("train", train)
     checks.check_inputs("train", inputs)
     empty = (inputs[:0], np.zeros(0, np.int32))
     if class_names is None:
-        class_names = _numbered(np.asanyarray(train[1]), len(inputs))
+        class_names = _numbered(_as_labels("train", train), len(inputs))
     splits = {
-        where: _split(where, split or empty, len(class_names))
+        where: _split(where, empty if split is None else split, len(class_names))
         for where, split in (("train", train), ("validation", validation), ("test", test))
     }
     if not len(splits["train"].labels):
@@ -91,7 +93,7 @@ def _numbered(labels: np.ndarray, n: int) -> list[str]:
 
 
 def _split(where: str, arrays: tuple[ArrayLike, ArrayLike], n_classes: int) -> Split:
-    inputs, labels = _as_inputs(where, arrays), np.asanyarray(arrays[1])
+    inputs, labels = _as_inputs(where, arrays), _as_labels(where, arrays)
     checks.check_inputs(where, inputs)
     checks.check_labels(where, labels, len(inputs), n_classes)
     checks.check_finite(where, inputs)
@@ -102,11 +104,18 @@ def _as_inputs(where: str, arrays: Any) -> np.ndarray:
     """The inputs as an array; bool and int64 in a type that is computed with."""
     if not isinstance(arrays, (tuple, list)) or len(arrays) != 2:
         raise DataError(f"{where} has to be a pair of arrays, inputs and labels")
+    return computable(where, _as_array(f"{where} inputs", arrays[0]))
+
+
+def _as_labels(where: str, arrays: Any) -> np.ndarray:
+    return _as_array(f"{where} labels", arrays[1])
+
+
+def _as_array(what: str, values: Any) -> np.ndarray:
     try:
-        inputs = np.asanyarray(arrays[0])
-    except ValueError as error:
-        raise DataError(f"{where} inputs are not an array: rows of different lengths?") from error
-    return computable(where, inputs)
+        return np.asanyarray(values)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{what} are not an array: rows of different lengths?") from error
 
 
 def computable(where: str, inputs: np.ndarray) -> np.ndarray:

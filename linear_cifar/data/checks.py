@@ -1,6 +1,7 @@
 """The checks that arrays pass on their way into a `Dataset`; every fault is one line."""
 
-from collections.abc import Sequence
+import math
+from numbers import Integral
 from typing import Any
 
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 
 from linear_cifar.data.errors import DataError
 from linear_cifar.data.on_disk import blocks
+from linear_cifar.settings import is_text
 
 INPUT_DTYPES = (
     "uint8", "int8", "uint16", "int16", "int32", "float16", "bfloat16", "float32", "float64",
@@ -104,9 +106,21 @@ def check_offsets(where: str, mean: np.ndarray, scale: np.ndarray) -> None:
         )
 
 
-def check_classes(class_names: Sequence[str]) -> None:
+def check_classes(class_names: Any) -> None:
     """Raises `DataError` unless there are at least two classes, each with a name of its own."""
+    if not isinstance(class_names, (list, tuple)) or not all(map(is_text, class_names)):
+        raise DataError("class names have to be strings, in a list or a tuple")
     if len(class_names) < 2:
         raise DataError(f"there have to be at least two classes, not {len(class_names)}")
     if len(set(class_names)) < len(class_names):
         raise DataError("class names have to differ from each other")
+
+
+def check_image_shape(shape: Any, n_features: int) -> None:
+    """Raises `DataError` unless images of a shape have so many entries, or the shape is None."""
+    if shape is None:
+        return
+    if not isinstance(shape, (list, tuple)) or not all(isinstance(n, Integral) for n in shape):
+        raise DataError(f"image_shape is {shape!r}: it has to be (channels, rows, columns)")
+    if len(shape) != 3 or math.prod(shape) != n_features or min(shape) < 1:
+        raise DataError(f"images {shape} don't have {n_features} entries")

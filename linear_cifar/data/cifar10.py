@@ -21,7 +21,8 @@ from typing import IO, Any, ClassVar
 import numpy as np
 
 from linear_cifar.data.download import ARCHIVE, FOLDER, download
-from linear_cifar.data.errors import DataError, reason
+from linear_cifar.data.errors import DataError
+from linear_cifar.errors import reason
 
 CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",

@@ -74,6 +74,7 @@ class Reading(NamedTuple):
 
 
 DEFAULTS = Reading()
+SEED = Setting("seed of the examples that are taken", low=0)
 
 
 def load_features(
@@ -135,6 +136,7 @@ def load_features(
         memory_gb,
     )
     _check_settings(how)
+    SEED.check_integer("seed", seed)
     path = Path(path)
     most_bytes = _machine_bytes() / 2 if memory_gb is None else memory_gb * 1e9
     given = {"inputs": inputs_name, "labels": labels_name}
@@ -185,11 +187,17 @@ def load_inputs(path: str | Path, inputs_name: str | None = None) -> OnDisk:
 
 
 def _check_settings(how: Reading) -> None:
-    for name, setting in settings_of(Reading).items():
-        value = getattr(how, name)
-        if isinstance(value, (int, float)):
-            setting.check(name, value)
-    if how.standardise not in STANDARDISE:
+    settings = settings_of(Reading)
+    for name in ("validation_fraction", "test_fraction"):
+        settings[name].check(name, getattr(how, name))
+    if how.memory_gb is not None:
+        settings["memory_gb"].check("memory_gb", how.memory_gb)
+    for name in ("inputs_name", "labels_name"):
+        if not isinstance(getattr(how, name), (str, type(None))):
+            raise SettingsError(f"{name} is {getattr(how, name)!r}: it has to be text")
+    if not isinstance(how.normalise_rows, bool):
+        raise SettingsError(f"normalise_rows is {how.normalise_rows!r}: it has to be True or False")
+    if not isinstance(how.standardise, str) or how.standardise not in STANDARDISE:
         raise SettingsError(
             f"standardise is {how.standardise!r}: it has to be one of {', '.join(STANDARDISE)}"
         )

@@ -12,7 +12,8 @@ from typing import BinaryIO, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from linear_cifar.data.errors import DataError, reason
+from linear_cifar.data.errors import DataError
+from linear_cifar.errors import reason
 
 Reader = Callable[[int, int], np.ndarray]
 # Of a zip archive's local header, which the names and further fields follow.

@@ -1,5 +1,6 @@
 """Labels of files, integers or text, as numbers from 0 to K − 1."""
 
+import sys
 from collections.abc import Mapping
 
 import jax.numpy as jnp
@@ -7,6 +8,8 @@ import numpy as np
 
 from linear_cifar.data.errors import DataError
 from linear_cifar.data.files import Stored
+
+_SURROGATE = 0xD800 >> 11  # of a letter's number, which half a pair has
 
 
 def number_classes(
@@ -43,6 +46,9 @@ def _read(stored: Stored) -> np.ndarray:
         except UnicodeDecodeError as error:
             raise DataError(f"{stored.where} labels are bytes that are not UTF-8") from error
     if values.dtype.kind == "U":
+        letters = np.ascontiguousarray(values).view(np.uint32)
+        if (letters > sys.maxunicode).any() or ((letters >> 11) == _SURROGATE).any():
+            raise DataError(f"{stored.where} labels have letters that are not Unicode")
         return values
     if jnp.issubdtype(values.dtype, jnp.floating):
         _check_whole(stored.where, values)

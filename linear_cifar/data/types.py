@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ import numpy as np
 from linear_cifar.data import checks
 from linear_cifar.data.errors import DataError
 from linear_cifar.data.on_disk import OnDisk, blocks, concatenated
+from linear_cifar.settings import SettingsError
 
 STANDARDISE = ("none", "centre", "scale")
 # A deviation of this share of the mean is what float64 makes of equal values, and no variation.
@@ -100,8 +101,7 @@ class Dataset:
             raise DataError("the standardiser's mean and scale have to be finite")
         if not (np.asarray(self.standardiser.scale) > 0).all():
             raise DataError("the standardiser's scale has to be above 0")
-        if self.image_shape is not None and np.prod(self.image_shape) != self.n_features:
-            raise DataError(f"images {self.image_shape} don't have {self.n_features} entries")
+        checks.check_image_shape(self.image_shape, self.n_features)
 
     @property
     def n_features(self) -> int:
@@ -126,6 +126,12 @@ class Dataset:
                 digest.update(np.ascontiguousarray(block).view(np.uint8).data)
             digest.update(np.ascontiguousarray(split.labels).view(np.uint8).data)
         return digest.hexdigest()
+
+
+def check_dataset(dataset: Any) -> None:
+    """Raises `SettingsError` where it isn't a `Dataset`."""
+    if not isinstance(dataset, Dataset):
+        raise SettingsError(f"dataset is a {type(dataset).__name__}: dataset_from_arrays makes one")
 
 
 def fit_standardiser(inputs: np.ndarray | jax.Array | OnDisk, chunk: int = 256) -> Standardiser:
@@ -168,6 +174,7 @@ def with_validation(dataset: Dataset) -> Dataset:
 
     The standardiser is that of all of them. The validation split stays, but is no longer held out.
     """
+    check_dataset(dataset)
     both = (dataset.train, dataset.validation)
     train = Split(
         concatenated([split.inputs for split in both]),

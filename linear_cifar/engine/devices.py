@@ -27,6 +27,12 @@ def device_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     return Mesh(np.array(jax.devices() if devices is None else devices), (AXIS,))
 
 
+def check_mesh(mesh: Any) -> None:
+    """Raises `SettingsError` where it is neither a mesh nor None."""
+    if mesh is not None and not isinstance(mesh, Mesh):
+        raise SettingsError(f"mesh is {mesh!r}: it has to be a Mesh, as device_mesh makes")
+
+
 def splits_features(mesh: Mesh | None) -> bool:
     """Whether a single run is worth splitting: on the cores of one processor, not among GPUs."""
     if mesh is None:

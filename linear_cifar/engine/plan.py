@@ -17,8 +17,8 @@ from linear_cifar.engine.state import Training
 from linear_cifar.engine.training import as_key, check_training
 from linear_cifar.losses import Loss
 from linear_cifar.model import init_params
-from linear_cifar.optimizers import Hyperparameters, Optimizer, check_hyperparameters
-from linear_cifar.settings import SettingsError
+from linear_cifar.optimizers import Hyperparameters, Optimizer, cast, check_hyperparameters
+from linear_cifar.settings import SettingsError, numbers
 
 # Runs at once on a device. Measured on two cores; a GPU has room for more before it is busy, but
 # none was at hand to measure on.
@@ -37,10 +37,7 @@ class Table(NamedTuple):
 
     def runs(self, rows: list[int], dtype: Any) -> Runs:
         """What the runs of some rows begin with; they share the order of the first one's key."""
-        fields = jax.tree.map(
-            lambda f: f[rows].astype(dtype) if f.dtype.kind == "f" else f[rows],
-            self.hyperparameters,
-        )
+        fields = cast(jax.tree.map(lambda f: f[rows], self.hyperparameters), dtype)
         return Runs(self.keys[rows], self.keys[rows[0]], self.key_impl, fields)
 
 
@@ -79,14 +76,13 @@ def make_table(
     hyperparameters = check_hyperparameters(hyperparameters)
     key = as_key(key)
     if hasattr(batch_size, "dtype"):
-        batch_size = np.asarray(batch_size).tolist()
-    # A `Loss` is a tuple, and one for all; a name is none, which is said where it is used.
-    many = {
-        "batch_size": np.ndim(batch_size) > 0,
-        "loss": not isinstance(loss, (Loss, str)),
-        "optimizer": not callable(optimizer) and not isinstance(optimizer, str),
-    }
+        batch_size = numbers("batch_size", batch_size).tolist()
     columns: dict[str, Any] = {"batch_size": batch_size, "loss": loss, "optimizer": optimizer}
+    # A `Loss` is a tuple, and one for all.
+    many = {n: isinstance(c, (list, tuple)) and not isinstance(c, Loss) for n, c in columns.items()}
+    for name, column in columns.items():
+        for value in column if many[name] else [column]:
+            _check_one(name, value)
     lengths = {name: len(columns[name]) for name in many if many[name]}
     named = {"key": key, **hyperparameters._asdict()}
     lengths |= {name: len(column) for name, column in named.items() if np.ndim(column)}
@@ -109,6 +105,14 @@ def make_table(
     )
 
 
+def _check_one(name: str, value: Any) -> None:
+    """That it can tell rows apart; what it has to be is checked of each group."""
+    try:
+        hash(value)
+    except TypeError as error:
+        raise SettingsError(f"{name} is {value!r}: a column has one value a row") from error
+
+
 def groups(table: Table, how: Training, n: int) -> list[Group]:
     """The rows that one program trains at once, in the order of the table.
 
@@ -118,8 +122,9 @@ def groups(table: Table, how: Training, n: int) -> list[Group]:
       n: training examples.
 
     Raises:
-      SettingsError: a batch size or number of epochs out of its range, in whichever row.
+      SettingsError: a setting out of its range, in whichever row.
     """
+    cast(table.hyperparameters, how.dtype)
     found: dict[tuple, list[int]] = {}
     for row, shape in enumerate(zip(*table[3:], strict=True)):
         # Runs that are shuffled together share their order, which their key gives.

@@ -11,9 +11,16 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
-from linear_cifar.data.types import Dataset
+from linear_cifar.data.types import Dataset, check_dataset
 from linear_cifar.engine import plan
-from linear_cifar.engine.devices import Data, await_others, fetch, layout, splits_features
+from linear_cifar.engine.devices import (
+    Data,
+    await_others,
+    check_mesh,
+    fetch,
+    layout,
+    splits_features,
+)
 from linear_cifar.engine.loop import run_epochs
 from linear_cifar.engine.state import (
     DEFAULTS,
@@ -27,8 +34,10 @@ from linear_cifar.evaluation import Metrics, evaluate_runs
 from linear_cifar.losses import Loss
 from linear_cifar.model import Params
 from linear_cifar.optimizers import Hyperparameters, Optimizer
+from linear_cifar.settings import Setting
 
 MEMORY_BYTES = 2**30  # for the states of the runs of a chunk, on a device
+_MEMORY = Setting("bytes that the states of a chunk may take on a device", low=1)
 
 
 @dataclass(frozen=True)
@@ -170,6 +179,9 @@ def sweep_epochs(
       SettingsError: a setting out of its range, before anything is trained.
       MemoryError: out of memory with one configuration a device.
     """
+    check_dataset(dataset)
+    check_mesh(mesh)
+    _MEMORY.check_integer("memory_bytes", memory_bytes)
     n_devices = 1 if mesh is None else mesh.size
     placed: dict[bool, Data] = {}  # by whether features are split
     for group in plan.groups(table, how, len(dataset.train.labels)):

@@ -5,7 +5,6 @@ Here keys, hyper-parameters and settings are checked and brought to their axis [
 """
 
 from collections.abc import Iterator
-from numbers import Integral
 from typing import Any
 
 import jax
@@ -13,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from linear_cifar.data.types import Dataset
-from linear_cifar.engine.devices import Data, layout
+from linear_cifar.data.types import Dataset, check_dataset
+from linear_cifar.engine.devices import Data, check_mesh, layout
 from linear_cifar.engine.loop import Runs, run_epochs
 from linear_cifar.engine.state import (
     DEFAULTS,
@@ -25,9 +24,9 @@ from linear_cifar.engine.state import (
     TrainState,
     stack_history,
 )
-from linear_cifar.losses import Loss
+from linear_cifar.losses import Loss, check_loss
 from linear_cifar.model import Params
-from linear_cifar.optimizers import Hyperparameters, Optimizer, check_hyperparameters
+from linear_cifar.optimizers import Hyperparameters, Optimizer, cast, check_hyperparameters
 from linear_cifar.settings import SettingsError, settings_of
 
 
@@ -123,14 +122,16 @@ def epochs(
       SettingsError: as for `train`.
     """
     key = as_key(key)
+    check_dataset(dataset)
+    check_mesh(mesh)
     check_training(how, len(dataset.train.labels))
-    hyperparameters = check_hyperparameters(hyperparameters)
+    hyperparameters = cast(check_hyperparameters(hyperparameters), how.dtype)
     if how.shuffle and key.ndim:
         raise SettingsError("shuffle takes one key: runs that share data share their order")
     (n_runs,) = _shape(key, hyperparameters) or (1,)
     key_data = _concrete(jax.random.key_data(key))
     keys = _broadcast(key_data, (n_runs, *key_data.shape[key.ndim :]))
-    fields = jax.tree.map(lambda f: _broadcast(_cast(f, how.dtype), (n_runs,)), hyperparameters)
+    fields = jax.tree.map(lambda f: _broadcast(f, (n_runs,)), hyperparameters)
     runs = Runs(keys, keys[0] if key.ndim else key_data, str(jax.random.key_impl(key)), fields)
     where = layout(mesh, n_runs, dataset.n_features)
     return run_epochs(runs.placed(where), Data(dataset, where), how)
@@ -141,12 +142,8 @@ def check_training(how: Training, n: int) -> None:
     settings = settings_of(Training)
     settings["batch_size"] = settings["batch_size"]._replace(high=n)
     for name in ("n_epochs", "batch_size"):
-        value = getattr(how, name)
-        if not isinstance(value, Integral):
-            raise SettingsError(f"{name} is {value!r}: it has to be an integer")
-        settings[name].check(name, value)
-    if not isinstance(how.loss, Loss):
-        raise SettingsError(f"loss is {how.loss!r}: it has to be a Loss, as those in LOSSES")
+        settings[name].check_integer(name, getattr(how, name))
+    check_loss(how.loss)
     if not callable(how.optimizer):
         raise SettingsError(
             f"optimizer is {how.optimizer!r}: it has to be a function, as those in OPTIMIZERS"
@@ -184,11 +181,6 @@ def _shape(key: jax.Array, hyperparameters: Hyperparameters) -> tuple[int, ...]:
 def _concrete(value: Any) -> Any:
     """A numpy array, on which nothing has to be compiled; a traced value as it is."""
     return value if isinstance(value, jax.core.Tracer) else np.asarray(value)
-
-
-def _cast(value: Any, dtype: Any) -> Any:
-    value = _concrete(value)
-    return value.astype(dtype) if jnp.issubdtype(value.dtype, jnp.floating) else value
 
 
 def _broadcast(value: Any, shape: tuple[int, ...]) -> Any:

@@ -7,13 +7,13 @@ import numpy as np
 from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
-from linear_cifar.data.types import Dataset
+from linear_cifar.data.types import Dataset, check_dataset
 from linear_cifar.engine.training import as_key
 from linear_cifar.evaluation import evaluate_examples, in_blocks
 from linear_cifar.losses import Loss
 from linear_cifar.model import Params
 from linear_cifar.optimum.solver import DEFAULTS, Optimum, Weights, check_lam, solve
-from linear_cifar.settings import Setting
+from linear_cifar.settings import Setting, SettingsError, numbers
 
 N_FOLDS = Setting("folds of a stratified cross-validation of the training examples", low=2)
 
@@ -39,10 +39,12 @@ def stratified_folds(key: jax.Array, labels: ArrayLike, n_folds: int) -> np.ndar
       class in them, differ by one at most.
 
     Raises:
-      SettingsError: `n_folds` out of its range.
+      SettingsError: `n_folds` out of its range, or labels that aren't integers [n].
     """
-    labels = np.asarray(labels)
-    N_FOLDS._replace(high=len(labels)).check("n_folds", n_folds)
+    labels = numbers("labels", labels, "iu")
+    if labels.ndim != 1:
+        raise SettingsError(f"labels have to be [n], not {list(labels.shape)}")
+    N_FOLDS._replace(high=len(labels)).check_integer("n_folds", n_folds)
     order = np.asarray(jax.random.permutation(as_key(key), len(labels)))
     by_class = order[np.argsort(labels[order], kind="stable")]
     folds = np.empty(len(labels), int)
@@ -125,6 +127,7 @@ def cross_validate(
       (4, 2)
     """
     lam = check_lam(lam)
+    check_dataset(dataset)
     folds = stratified_folds(key, dataset.train.labels, n_folds)
     of_row = np.repeat(np.arange(n_folds), len(lam))
     optimum: Optimum = solve(

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Iterator, Mapping
-from numbers import Integral
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -12,10 +11,10 @@ from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
 from linear_cifar.data.on_disk import OnDisk
-from linear_cifar.data.types import Dataset
-from linear_cifar.engine.devices import device_mesh
+from linear_cifar.data.types import Dataset, check_dataset
+from linear_cifar.engine.devices import check_mesh, device_mesh
 from linear_cifar.engine.plan import Chunk
-from linear_cifar.losses import SOFTMAX_CROSS_ENTROPY, Loss
+from linear_cifar.losses import SOFTMAX_CROSS_ENTROPY, Loss, check_loss
 from linear_cifar.model import Params
 from linear_cifar.optimizers import Hyperparameters
 from linear_cifar.optimum import descent
@@ -174,8 +173,7 @@ def solve_chunks(
       SettingsError: as for `solve`.
     """
     _check(how)
-    if not isinstance(dataset, Dataset):
-        raise SettingsError(f"dataset is a {type(dataset).__name__}: dataset_from_arrays makes one")
+    check_dataset(dataset)
     lam, weights = _checked(lam, weights, len(dataset.train.labels))
     check_fits(lam, how.dtype)
     start = None if start is None else _checked_start(start, len(lam), dataset)
@@ -186,8 +184,7 @@ def solve_chunks(
     if len(finished) == len(lam):
         return
     mesh = device_mesh(jax.devices()[:1]) if mesh is None else mesh
-    if not isinstance(mesh, Mesh):
-        raise SettingsError(f"mesh is {mesh!r}: it has to be a Mesh, as device_mesh makes")
+    check_mesh(mesh)
     problem = Problem(dataset, how.loss, how.dtype, mesh)
     known = {row: finished[row] for chunk in firsts for row in chunk.rows if row in finished}
     for chunk in (*firsts, *others):
@@ -304,13 +301,10 @@ def _where(choice: np.ndarray, a: Certified, b: Certified) -> Certified:
 
 
 def _check(how: Solver) -> None:
-    if not isinstance(how.loss, Loss):
-        raise SettingsError(f"loss is {how.loss!r}: it has to be a Loss, as those in LOSSES")
+    check_loss(how.loss)
     for name, setting in settings_of(Solver).items():
         value = getattr(how, name)
-        setting.check(name, value)
-        if name != "tolerance" and not isinstance(value, Integral):
-            raise SettingsError(f"{name} is {value!r}: it has to be an integer")
+        (setting.check if name == "tolerance" else setting.check_integer)(name, value)
     dtype = _name_of(how.dtype)
     if dtype not in _DTYPES:
         raise SettingsError(f"dtype is {how.dtype!r}: it has to be one of {', '.join(_DTYPES)}")
@@ -374,10 +368,16 @@ def _checked(
     return lam, weights
 
 
+def _pair(start: Any) -> tuple[Any, Any]:
+    if not isinstance(start, tuple) or len(start) != 2:
+        raise SettingsError(f"start is a {type(start).__name__}: it has to be Params")
+    return start
+
+
 def _checked_start(start: Params, c: int, dataset: Dataset) -> Params:
     """Parameters to descend from, as numpy arrays."""
     k, d = dataset.n_classes, dataset.n_features
-    arrays = Params(*map(np.asarray, start))
+    arrays = Params(*(numbers("start", array) for array in _pair(start)))
     if (arrays.weights.shape, arrays.bias.shape) != ((c, k, d), (c, k)):
         raise SettingsError(f"start has to be weights [{c}, {k}, {d}] and biases [{c}, {k}]")
     return arrays

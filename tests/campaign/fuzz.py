@@ -21,8 +21,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tests.campaign.loaders import LOADERS, Loader, Reader
+from tests.campaign.loaders import LOADERS
 from tests.campaign.parts import Part
+from tests.campaign.reading import Loader, Reader
 
 RUNS = 20_000  # of a session
 MOST_GROWTH = 64 * 2**20  # bytes of memory that one tiny input may take
