@@ -39,11 +39,11 @@ def write(
     """
     if jax.process_index():
         return
-    name = f"{rows[0]:06d}-{rows[-1]:06d}.npz"
+    path = folder / _name(rows)
     content: dict[str, Any] = {"rows": np.asarray(rows), **arrays}
     try:
         folder.mkdir(exist_ok=True)
-        with records.replacing(folder / name) as partial, partial.open("w+b") as file:
+        with records.replacing(path) as partial, partial.open("w+b") as file:
             np.savez(file, **content)
             file.write(f"{of}\n".encode())
             file.seek(0)
@@ -53,7 +53,7 @@ def write(
             os.fsync(file.fileno())
     except OSError as error:
         raise RecordError(
-            f"cannot write {folder / name}: {error.strerror}; what is finished before is kept"
+            f"cannot write {path}: {error.strerror}; what is finished before is kept"
         ) from error
 
 
@@ -86,7 +86,14 @@ def read(folder: Path, of: str | None = None) -> Iterator[dict[str, np.ndarray]]
             continue
         with np.load(path) as part:
             content = dict(part)
+        if path.name != _name(content["rows"]):  # that name would be written to for others
+            seals.put_aside(path, "is of other rows than its name")
+            continue
         yield content
+
+
+def _name(rows: Sequence[int] | np.ndarray) -> str:
+    return f"{rows[0]:06d}-{rows[-1]:06d}.npz"
 
 
 def _paths(folder: Path) -> list[Path]:
