@@ -17,7 +17,7 @@ from tests.campaign.folders import Folder
 from tests.conftest import undrawn_figures
 
 LONGEST = 10.0  # seconds that a command may take to do what it does or to say that it can't
-_PATH = ("--lam=0.01:10:5:log", "--memory_gb=4e-6")
+_PATH = ("--lam=0.01:10:4:log", "--memory_gb=4e-6")
 # By module: what is asked of it beside the folder and the data.
 RESUMABLE = {
     "experiments.sweep": (
@@ -30,7 +30,7 @@ RESUMABLE = {
         "--refit",
     ),
     "experiments.lambda_path": (*_PATH, "--n_folds=2"),
-    "experiments.probe": (*_PATH, "--n_train=20", "--n_draws=2"),
+    "experiments.probe": (*_PATH, "--n_train=20", "--n_draws=1"),
     "experiments.report": ("--dataset=synthetic", "--quick", "--n_seeds=1"),
 }
 OTHERS = {

@@ -21,7 +21,14 @@ from tests.campaign.moments import CODES
 from tests.campaign.parts import Part
 
 KILLS = 4  # of a case
-PROGRAM = (sys.executable, "-m", "tests.campaign.program")
+# With the signals as a shell leaves them, whoever runs the campaign.
+PROGRAM = (
+    "env",
+    "--default-signal=INT,TERM,HUP",
+    sys.executable,
+    "-m",
+    "tests.campaign.program",
+)
 DISTRIBUTED = ("experiments.lambda_path", "experiments.probe")
 LOST_SECONDS = 2  # of --heartbeat_seconds
 LOST = re.compile(
@@ -48,7 +55,6 @@ class Ended(NamedTuple):
 
 
 def _start(line: Sequence[str]) -> subprocess.Popen[str]:
-    """With the signals as a shell leaves them, whoever runs the campaign."""
     return subprocess.Popen(
         [*PROGRAM, *line],
         cwd=commands.ROOT,
@@ -56,13 +62,7 @@ def _start(line: Sequence[str]) -> subprocess.Popen[str]:
         text=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        preexec_fn=_usual_signals,  # noqa: PLW1509 (no other thread is in the campaign's process)
     )
-
-
-def _usual_signals() -> None:
-    for number in CODES:
-        signal.signal(number, signal.SIG_DFL)
 
 
 def _end(
@@ -196,13 +196,13 @@ def of_two(rng: Random, of_name: dict[str, Honest]) -> str | None:
         wrong = None
         by_signal = place in places and ended.code in (-number, CODES.get(number))
         if not by_signal and ended.code and not LOST.search(ended.errors):
-            wrong = f"exit code {ended.code}"
+            wrong = "badly ended"
         elif ended.seconds > honest.LONGEST + LOST_SECONDS:
             wrong = f"{ended.seconds:.1f} s until its end"
         elif "Traceback" in ended.errors and _reached_us(ended.errors):
             wrong = "a traceback"
         if wrong:
-            return f"{what}process {place}: {wrong}: {ended.errors}"
+            return f"{what}process {place}: {wrong}, exit code {ended.code}: {ended.errors}"
     wrong = _go_on_to_the_end(of, 2)
     return f"{what}{wrong}" if wrong else None
 

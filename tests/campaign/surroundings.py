@@ -170,10 +170,9 @@ def _ended(
                 ("stdin", "stdout", "stderr"), ending.enter_context(_terminal(seen))
             )
         process = subprocess.Popen(
-            ["/bin/bash", "-o", "pipefail", "-c", line],
+            privileges.given_up_by(["/bin/bash", "-o", "pipefail", "-c", line]),
             cwd=place,
             env=env,
-            preexec_fn=privileges.give_up_for_good,  # noqa: PLW1509 (the campaign's has one thread)
             start_new_session=True,
             **streams,
         )
