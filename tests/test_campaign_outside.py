@@ -1,5 +1,6 @@
 """A short part of the campaign on commands, and what it found."""
 
+import gc
 import shutil
 import signal
 import time
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from commands import QUICK, files, only_line, run, run_process, start
 
+from experiments.common import terminal
 from experiments.common.resumable import BEGUN
 from tests.campaign import corruption, folders, honest, kills, moments, privileges, surroundings
 from tests.campaign.parts import folder
@@ -73,6 +75,30 @@ def test_a_signal_after_the_end_says_nothing_of_what_is_written(tmp_path):
     assert done.returncode == -signal.SIGINT
     assert "written to" in done.stdout
     assert "interrupted" not in done.stderr
+
+
+def test_a_signal_in_a_callback_of_the_garbage_collector_is_not_lost():
+    ended, calls = [], []
+
+    def callback(*_):
+        calls.append(None)
+        if len(calls) == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    handlers = {number: signal.getsignal(number) for number in terminal.ENDING}
+    gc.callbacks.append(callback)
+    try:
+        with terminal.interrupts() as came:
+            gc.collect()
+            time.sleep(10)
+    except KeyboardInterrupt:
+        ended.append(came)
+    finally:
+        gc.callbacks.remove(callback)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert set(*ended) == {signal.SIGINT}
+    assert len(*ended) > 1
 
 
 @pytest.mark.slow

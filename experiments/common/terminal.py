@@ -4,12 +4,14 @@ import io
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+AGAIN_SECONDS = 0.05
 INTERRUPTED = 128 + signal.SIGINT
 
 
@@ -73,17 +75,30 @@ def interrupts() -> Iterator[list[int]]:
     for all that there is to say of the command has been said.
     """
     came: list[int] = []
+    again: list[threading.Timer] = []
 
     def interrupt(number: int, _: FrameType | None) -> NoReturn:
         came.append(number)
         raise KeyboardInterrupt
 
+    def lost(what: "sys.UnraisableHookArgs") -> None:
+        """An interrupt in a callback, as of the garbage collector, ends nothing: it comes again."""
+        if not (came and issubclass(what.exc_type, KeyboardInterrupt)):
+            sys.__unraisablehook__(what)
+            return
+        again.append(threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), came[-1])))
+        again[-1].start()
+
     ignored = (signal.SIG_IGN, None)
     taken = [number for number in ENDING if signal.getsignal(number) not in ignored]
     for number in taken:
         signal.signal(number, interrupt)
+    hook, sys.unraisablehook = sys.unraisablehook, lost
     try:
         yield came
     finally:
+        sys.unraisablehook = hook
+        for timer in again:
+            timer.cancel()
         for number in taken:
             signal.signal(number, signal.SIG_DFL)
