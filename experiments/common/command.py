@@ -69,16 +69,25 @@ def _run(main: Callable[[list[str]], int | None], rest: list[str]) -> int | None
     except (DataError, RecordError, SettingsError, MemoryError) as error:
         print(f"error: {reason(error)}", file=sys.stderr)
         return 1
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:
         if isinstance(error, jax.errors.JaxRuntimeError) and jax.distributed.is_initialized():
             distributed.leave_lost(error)
-        if not str(error).startswith("Unable to initialize backend"):  # as $JAX_PLATFORMS says
+        if not (why := _no_device()):
             raise
-        print(f"error: {reason(error)}", file=sys.stderr)
+        print(f"error: {why}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interrupt:
         print(f"interrupted: {str(interrupt) or 'nothing written'}", file=sys.stderr)
         return terminal.INTERRUPTED
+
+
+def _no_device() -> str:
+    """Why JAX has no device, "" if it has: it says so in the midst of whatever needs the first."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        return f"JAX has no device with JAX_PLATFORMS={jax.config.jax_platforms}: {reason(error)}"
+    return ""
 
 
 def use_all_cores() -> None:
