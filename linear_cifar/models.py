@@ -1,9 +1,7 @@
 """A fitted classifier with all that it takes to use it, as one file."""
 
-import contextlib
 import io
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +15,7 @@ from linear_cifar.data.types import Standardiser, normalised_rows
 from linear_cifar.errors import reason
 from linear_cifar.losses import LOSSES, Loss
 from linear_cifar.model import Params
-from linear_cifar.records import RecordError
+from linear_cifar.records import RecordError, replacing
 from linear_cifar.settings import Setting, SettingsError, is_text
 
 _LAM = Setting("λ of the cost", low=0)
@@ -148,15 +146,11 @@ def write_model(path: str | Path, model: Model) -> None:
     arrays = dict(zip(_ARRAYS, (*model.params, *model.standardiser), strict=True))
     details = {name: getattr(model, name) for name in _DETAILS} | {"loss": model.loss.name}
     content = _format(path)[0](arrays, details)
-    staged = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
-        staged.write_bytes(content)
-        staged.replace(path)
+        with replacing(path) as partial:
+            partial.write_bytes(content)
     except OSError as error:
         raise RecordError(f"cannot write {path}: {reason(error)}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            staged.unlink(missing_ok=True)
 
 
 def read_model(path: str | Path) -> Model:

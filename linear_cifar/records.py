@@ -1,11 +1,13 @@
 """What a run leaves on disk: written beside its place and moved there whole, and read back."""
 
+import contextlib
 import csv
 import importlib.metadata
 import json
 import math
 import os
 import platform
+import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -46,12 +48,12 @@ def new_run(output_dir: str | Path, overwrite: bool = False) -> Iterator[Path]:
     Raises:
       RecordError: the place is in use or cannot be written to, or the disk is full.
     """
-    target = Path(os.path.realpath(output_dir))  # where a link leads, there or not
     try:
+        target = Path(os.path.realpath(output_dir))  # where a link leads, there or not
         _check_free(target, overwrite)
         # What is there stays: it may be a mount point, or the folder that the user stands in.
         beside = target if target.exists() else target.parent
-        staged = beside / f".{target.name}.partial-{os.getpid()}"
+        staged = beside / _unused(target.name)
         staged.mkdir(parents=True)
     except OSError as error:
         raise RecordError(f"cannot write to {output_dir}: {error.strerror}") from error
@@ -97,9 +99,37 @@ def _move_into_place(staged: Path, target: Path) -> None:
     shutil.rmtree(replaced)
 
 
+def _unused(name: str) -> str:
+    """A hidden name that nothing has; a process's number would be had again in a container."""
+    return f".{name}.partial-{secrets.token_hex(4)}"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write, which takes its place if the block ends well.
+
+    So the file is there whole or not at all; and what else has its name, as a pipe or a link to
+    somewhere, is not written into.
+    """
+    partial = path.with_name(_unused(path.name) + path.suffix)
+    try:
+        yield partial
+        partial.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):  # as where the file system can't be written to
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes text as UTF-8, whatever the user's own encoding is."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes a value, made `plain`, as JSON."""
-    path.write_text(json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
 
 
 def plain(value: Any) -> Any:
@@ -121,7 +151,7 @@ def plain(value: Any) -> Any:
 
 def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
     """Writes a table; numbers in their shortest form that reads back as the same."""
-    with path.open("w", newline="") as file:
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows([str(value) for value in row] for row in rows)
@@ -152,11 +182,8 @@ def read_history(path: Path) -> History:
 
 def write_params(path: Path, params: Params) -> None:
     """Writes the arrays `weights` [K, d] and `bias` [K] as an uncompressed .npz."""
-    try:
-        np.savez(path, weights=np.asarray(params.weights), bias=np.asarray(params.bias))
-    except OSError:
-        path.unlink(missing_ok=True)  # half of it is nothing
-        raise
+    with replacing(path) as partial:
+        np.savez(partial, weights=np.asarray(params.weights), bias=np.asarray(params.bias))
 
 
 def read_history_by_seed(path: Path) -> History:
@@ -176,7 +203,8 @@ def write_figures(folder: Path, figures: Mapping[str, Any]) -> None:
     """Saves matplotlib figures as `figures/NAME.png` in a run's folder."""
     (folder / FIGURES).mkdir(exist_ok=True)
     for name, figure in figures.items():
-        figure.savefig(folder / FIGURES / f"{name}.png", dpi=120)
+        with replacing(folder / FIGURES / f"{name}.png") as partial:
+            figure.savefig(partial, dpi=120)
 
 
 def read_result(folder: Path) -> dict[str, Any]:

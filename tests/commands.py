@@ -22,9 +22,10 @@ from unittest import mock
 
 from absl import app, flags
 
-from experiments.common import command
+from experiments.common import command, terminal
 from linear_cifar import records
 from linear_cifar.data import Dataset, load_dataset, synthetic
+from linear_cifar.models import read_model
 
 ROOT = Path(__file__).parent.parent
 QUICK = ("--dataset=synthetic", "--n_epochs=2")
@@ -101,6 +102,7 @@ def run(name, *words, n_images=400, interrupt_at=None):
     out, errors = io.StringIO(), _Interrupting(interrupt_at)
     code = 0
     formatwarning = warnings.formatwarning
+    handlers = {number: signal.getsignal(number) for number in terminal.ENDING}
     with (
         few_images(n_images),
         mock.patch.object(sys, "argv", argv),  # whose flags --helpshort shows
@@ -113,6 +115,8 @@ def run(name, *words, n_images=400, interrupt_at=None):
             code = end.code or 0
         finally:
             warnings.formatwarning = formatwarning
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
             for flag in set(flags.FLAGS) - others:
                 delattr(flags.FLAGS, flag)
             flags.FLAGS.unparse_flags()
@@ -207,5 +211,7 @@ def check_every_file(folder):
             assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n", path
         elif path.suffix == ".npz":
             records.read_params(path)
+        elif path.suffix == ".safetensors":
+            read_model(path)
         else:
             assert path.suffix == ".html", path

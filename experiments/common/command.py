@@ -48,6 +48,7 @@ def launch(
 
     logging.set_verbosity(logging.WARNING)  # JAX tells of every backend that it doesn't find
     warnings.formatwarning = lambda message, *_: f"note: {message}\n"
+    os.environ["MPLBACKEND"] = "agg"  # figures are files, and a name that isn't known is an error
     use_all_cores()
     others = set(FLAGS)
     define_flags()
@@ -68,13 +69,25 @@ def _run(main: Callable[[list[str]], int | None], rest: list[str]) -> int | None
     except (DataError, RecordError, SettingsError, MemoryError) as error:
         print(f"error: {reason(error)}", file=sys.stderr)
         return 1
-    except jax.errors.JaxRuntimeError as error:
-        if not jax.distributed.is_initialized():
+    except (RuntimeError, AssertionError) as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and jax.distributed.is_initialized():
+            distributed.leave_lost(error)
+        if not (why := _no_device()):
             raise
-        distributed.leave_lost(error)
+        print(f"error: {why}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt as interrupt:
-        print(f"interrupted: {interrupt or 'nothing written'}", file=sys.stderr)
+        print(f"interrupted: {str(interrupt) or 'nothing written'}", file=sys.stderr)
         return terminal.INTERRUPTED
+
+
+def _no_device() -> str:
+    """Why JAX has no device, "" if it has: it says so in the midst of whatever needs the first."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        return f"JAX has no device with JAX_PLATFORMS={jax.config.jax_platforms}: {reason(error)}"
+    return ""
 
 
 def use_all_cores() -> None:

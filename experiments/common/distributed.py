@@ -3,8 +3,10 @@
 import atexit
 import faulthandler
 import os
+import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import NoReturn, TypeVar
@@ -13,6 +15,7 @@ import jax
 from absl import flags
 
 from experiments.common import watcher
+from linear_cifar.errors import reason
 from linear_cifar.settings import SettingsError
 
 FLAGS = flags.FLAGS
@@ -51,20 +54,31 @@ def start() -> None:
                 "--coordinator, --n_processes and --process_id go with --distributed"
             )
         return
+    if FLAGS.coordinator and not re.fullmatch(r".+:\d{1,5}", FLAGS.coordinator):
+        raise SettingsError(f"--coordinator={FLAGS.coordinator}: it has to be ADDRESS:PORT")
     _watch()
     # It would take SIGTERM for itself, and do nothing about it.
     jax.config.update("jax_enable_preemption_service", False)
-    try:
-        jax.distributed.initialize(
-            *given,
-            initialization_timeout=START_SECONDS,
-            heartbeat_timeout_seconds=FLAGS.heartbeat_seconds,
-        )
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    failed: list[Exception] = []
+
+    def join() -> None:
+        try:
+            jax.distributed.initialize(
+                *given,
+                initialization_timeout=START_SECONDS,
+                heartbeat_timeout_seconds=FLAGS.heartbeat_seconds,
+            )
+        except Exception as error:  # for the thread that can answer it
+            failed.append(error)
+
+    # A signal ends the waiting for a thread, and not that of JAX for the other processes.
+    joining = threading.Thread(target=join, daemon=True)
+    joining.start()
+    joining.join()
+    for error in failed:
         raise SettingsError(
-            f"cannot join the other processes ({reason}): give --coordinator, --n_processes and "
-            "--process_id, where JAX doesn't find them"
+            f"cannot join the other processes ({reason(error)}): give --coordinator, --n_processes "
+            "and --process_id, where JAX doesn't find them"
         ) from error
 
 

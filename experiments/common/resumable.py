@@ -62,17 +62,17 @@ class Held:
         try:
             if FLAGS.overwrite:
                 # What says that it is ours goes last, for a kill on the way to leave it.
-                for path in sorted(self.folder.iterdir(), key=lambda path: path.name == BEGUN):
+                marks = _marks(self.folder)
+                for path in sorted(self.folder.iterdir(), key=marks.__contains__):
                     seals.remove(path)
             before = self._begun() if os.path.lexists(begun) else None
             if before is None:
-                partial = self.folder / f".{BEGUN}.partial"
-                records.write_json(partial, asked | {"machine": machine})
-                partial.replace(begun)
+                records.write_json(begun, asked | {"machine": machine})
             else:
                 self._go_on(before, asked, machine)
-            for left_over in self.folder.glob("*/.*.partial*"):
-                seals.remove(left_over)
+            for pattern in (".*.partial*", "*/.*.partial*"):
+                for left_over in self.folder.glob(pattern):
+                    seals.remove(left_over)
         except OSError as error:
             raise RecordError(f"cannot write to {self.folder}: {error.strerror}") from error
 
@@ -121,9 +121,9 @@ def open_folder(folder: Path, kind: str) -> Iterator[Held]:
     Raises:
       RecordError: the folder is in use, holds something else or cannot be written to.
     """
-    place = Path(os.path.realpath(folder))  # where a link leads, there or not
-    new = not os.path.lexists(place)
     try:
+        place = Path(os.path.realpath(folder))  # where a link leads, there or not
+        new = not os.path.lexists(place)
         place.mkdir(parents=True, exist_ok=True)
         lock = os.open(place, os.O_RDONLY)  # held until this process ends, however it ends
     except OSError as error:
@@ -131,11 +131,11 @@ def open_folder(folder: Path, kind: str) -> Iterator[Held]:
     try:
         _take(lock, folder)
         _check_usable(folder, kind)
-        if FLAGS.resume and not os.path.lexists(folder / BEGUN):
+        if FLAGS.resume and not _is_begun(folder):
             print(f"note: {folder} holds nothing to resume: begun anew", file=sys.stderr)
         yield Held(folder, kind)
     except KeyboardInterrupt:
-        if os.path.lexists(folder / BEGUN):
+        if _is_begun(folder):
             raise Interrupted(goes_on(folder)) from None
         raise
     finally:
@@ -154,13 +154,22 @@ def _take(lock: int, folder: Path) -> None:
         ) from error
 
 
+def _marks(folder: Path) -> tuple[Path, Path]:
+    """What says that a folder is ours: what was begun, or that this was put aside."""
+    return folder / BEGUN, seals.aside(folder / BEGUN)
+
+
+def _is_begun(folder: Path) -> bool:
+    return any(map(os.path.lexists, _marks(folder)))
+
+
 def _check_usable(folder: Path, kind: str) -> None:
-    if os.path.lexists(folder / BEGUN):
+    if _is_begun(folder):
         if not (FLAGS.resume or FLAGS.overwrite):
             raise RecordError(
                 f"{folder} holds {kind}: --resume it, --overwrite it, or choose another folder"
             )
-    elif {path.name for path in folder.iterdir()} - {f".{BEGUN}.partial"}:
+    elif any(not path.name.startswith(f".{BEGUN}.partial") for path in folder.iterdir()):
         raise RecordError(f"{folder} holds something other than {kind}: choose another folder")
     elif not os.access(folder, os.W_OK):
         raise RecordError(f"cannot write to {folder}: Permission denied")

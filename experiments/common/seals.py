@@ -88,13 +88,18 @@ def put_aside(path: Path, why: str) -> None:
     """
     if jax.process_index():
         return
-    aside = path.with_name(f"unfit-{path.name}")
+    kept = aside(path)
     try:
-        remove(aside)
-        path.rename(aside)
+        remove(kept)
+        path.rename(kept)
     except OSError as error:
         raise RecordError(f"{path} {why}, and can't be moved: {error.strerror}") from error
-    print(f"note: {path} {why}: kept as {aside.name}, and made again", file=sys.stderr)
+    print(f"note: {path} {why}: kept as {kept.name}, and made again", file=sys.stderr)
+
+
+def aside(path: Path) -> Path:
+    """Where it is put."""
+    return path.with_name(f"unfit-{path.name}")
 
 
 def remove(path: Path) -> None:

@@ -4,7 +4,6 @@ A part is an .npz with two more lines: what it is of, and the checksum of all be
 fit is no part: it is put aside, and its rows are done again.
 """
 
-import contextlib
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ import jax
 import numpy as np
 
 from experiments.common import seals
+from linear_cifar import records
 from linear_cifar.records import RecordError
 
 ANYTHING = seals.fingerprint()
@@ -39,12 +39,11 @@ def write(
     """
     if jax.process_index():
         return
-    name = f"{rows[0]:06d}-{rows[-1]:06d}.npz"
-    partial = folder / f".{name}.partial"
+    path = folder / _name(rows)
     content: dict[str, Any] = {"rows": np.asarray(rows), **arrays}
     try:
         folder.mkdir(exist_ok=True)
-        with partial.open("w+b") as file:
+        with records.replacing(path) as partial, partial.open("w+b") as file:
             np.savez(file, **content)
             file.write(f"{of}\n".encode())
             file.seek(0)
@@ -52,14 +51,9 @@ def write(
             file.write(f"{checksum}\n".encode())
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(folder / name)
-    except BaseException as error:
-        with contextlib.suppress(OSError):  # as where the file system can't be written to
-            partial.unlink(missing_ok=True)
-        if not isinstance(error, OSError):
-            raise
+    except OSError as error:
         raise RecordError(
-            f"cannot write {folder / name}: {error.strerror}; what is finished before is kept"
+            f"cannot write {path}: {error.strerror}; what is finished before is kept"
         ) from error
 
 
@@ -92,7 +86,14 @@ def read(folder: Path, of: str | None = None) -> Iterator[dict[str, np.ndarray]]
             continue
         with np.load(path) as part:
             content = dict(part)
+        if path.name != _name(content["rows"]):  # that name would be written to for others
+            seals.put_aside(path, "is of other rows than its name")
+            continue
         yield content
+
+
+def _name(rows: Sequence[int] | np.ndarray) -> str:
+    return f"{rows[0]:06d}-{rows[-1]:06d}.npz"
 
 
 def _paths(folder: Path) -> list[Path]:

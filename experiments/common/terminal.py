@@ -4,12 +4,14 @@ import io
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+AGAIN_SECONDS = 0.05
 INTERRUPTED = 128 + signal.SIGINT
 
 
@@ -69,20 +71,34 @@ def stdout_error() -> Exception | None:
 def interrupts() -> Iterator[list[int]]:
     """Signals that end a command are interrupts, as Ctrl-C is; yields those that came.
 
-    Those that are ignored, as by nohup, stay so.
+    Those that are ignored, as by nohup, stay so. Afterwards they end the process without a word,
+    for all that there is to say of the command has been said.
     """
     came: list[int] = []
+    again: list[threading.Timer] = []
 
     def interrupt(number: int, _: FrameType | None) -> NoReturn:
         came.append(number)
         raise KeyboardInterrupt
 
+    def lost(what: "sys.UnraisableHookArgs") -> None:
+        """An interrupt in a callback, as of the garbage collector, ends nothing: it comes again."""
+        if not (came and issubclass(what.exc_type, KeyboardInterrupt)):
+            sys.__unraisablehook__(what)
+            return
+        again.append(threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), came[-1])))
+        again[-1].start()
+
     ignored = (signal.SIG_IGN, None)
-    before = {s: signal.getsignal(s) for s in ENDING if signal.getsignal(s) not in ignored}
-    for number in before:
+    taken = [number for number in ENDING if signal.getsignal(number) not in ignored]
+    for number in taken:
         signal.signal(number, interrupt)
+    hook, sys.unraisablehook = sys.unraisablehook, lost
     try:
         yield came
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        sys.unraisablehook = hook
+        for timer in again:
+            timer.cancel()
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)

@@ -2,7 +2,6 @@
 
 import base64
 import math
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -72,20 +71,12 @@ def write(folder: Path, datasets: dict[str, Dataset], n_seeds: int, quick: bool)
             for name in (*runs, *cells, *plan.PATHS)
         },
     }
-    _write_whole(folder / "report.json", lambda path: records.write_json(path, report))
-    html = _render(report, folder)
-    _write_whole(folder / "index.html", lambda path: path.write_text(html, encoding="utf-8"))
-    return report
-
-
-def _write_whole(path: Path, write_to) -> None:
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
-        write_to(partial)
-        partial.replace(path)
+        records.write_json(folder / "report.json", report)
+        records.write_text(folder / "index.html", _render(report, folder))
     except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise records.RecordError(f"cannot write {path}: {error.strerror}") from error
+        raise records.RecordError(f"cannot write {folder}: {error.strerror}") from error
+    return report
 
 
 def _read_run(folder: Path, run: plan.Run) -> Finished:

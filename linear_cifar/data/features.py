@@ -154,7 +154,7 @@ def load_features(
     checks.check_varied(where, parts["train"].inputs)
     standardiser = fit_standardiser(parts["train"].inputs)
     checks.check_offsets(where, *map(np.asarray, standardiser))
-    name = path.resolve().name
+    name = os.fsencode(path.resolve().name).decode(errors="backslashreplace")  # it is drawn
     return Dataset(
         name=name,
         train=parts["train"],

@@ -55,7 +55,7 @@ def plot_path(
             axes.axvline(value, color="0.3", ls=style, label=f"{label}: λ = {value:.3g}")
         _over_lam(axes, name)
         axes.legend()
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     return figure
 
 
@@ -84,7 +84,7 @@ def plot_costs(
     right.set_yscale("log")
     for axes in (left, right):
         axes.legend()
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     return figure
 
 
@@ -103,7 +103,7 @@ def plot_passes(lam: np.ndarray, passes: np.ndarray, title: str) -> Figure:
     axes.set_ylim(bottom=0)
     _over_lam(axes, "passes over the data")
     axes.legend()
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     return figure
 
 
@@ -136,8 +136,8 @@ def plot_weights_over_lam(
             axes.set(xticks=[], yticks=[])
         row[0].set_ylabel(f"λ = {value:.3g}\nfrom −{largest:.2g}\nto {largest:.2g}")
     for axes, name in zip(panels[0], class_names, strict=True):
-        axes.set_title(name, fontsize=10)
-    figure.suptitle(title, fontsize=11)
+        axes.set_title(name, fontsize=10, parse_math=False)
+    figure.suptitle(title, fontsize=11, parse_math=False)
     return figure
 
 

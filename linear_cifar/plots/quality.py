@@ -51,7 +51,7 @@ def plot_confusion(counts: np.ndarray, class_names: Sequence[str], title: str) -
     axes.set(xlabel="predicted class", ylabel="true class")
     bar = figure.colorbar(image, label="share of the true class", shrink=0.8)
     bar.set_ticks(_MARKED, labels=[f"{share:.0%}" for share in _MARKED])
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(title, fontsize=10, parse_math=False)
     return figure
 
 
@@ -91,7 +91,7 @@ def plot_reliability(before: Reliability, after: Reliability, title: str) -> Fig
     above.legend(loc="upper left")
     for axes in (above, below):
         axes.grid(alpha=0.3)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(title, fontsize=10, parse_math=False)
     return figure
 
 
@@ -120,7 +120,7 @@ def plot_learning_curve(
     axes.set(xscale="log", xlabel="training examples", ylabel="accuracy")
     axes.grid(alpha=0.3, which="both")
     axes.legend(loc="lower right")
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(title, fontsize=10, parse_math=False)
     return figure
 
 
@@ -155,7 +155,7 @@ def plot_per_class(quality: ClassQuality, class_names: Sequence[str], title: str
         axes.text(0.01, _ENDS, f"… {left_out} classes between …", va="center", fontsize=9)
     axes.set(xlabel="accuracy of the class", xlim=(0, 1), ylim=(-0.7, places.max(initial=0) + 0.7))
     axes.grid(alpha=0.3, axis="x")
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(title, fontsize=10, parse_math=False)
     return figure
 
 

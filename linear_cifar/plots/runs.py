@@ -45,7 +45,7 @@ def plot_history(history: History, title: str, learning_rates: np.ndarray | None
         right.step(range(1, len(learning_rates)), learning_rates[:-1], color=_RATE, ls=":")
         right.set_yscale("log")
         right.set_ylabel("learning rate", color=_RATE)
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     return figure
 
 
@@ -76,8 +76,10 @@ def plot_weights(
         axes.set_axis_off()
     for axes, image, name in zip(panels, images, class_names, strict=False):
         axes.imshow(image, interpolation="nearest")
-        axes.set_title(name, fontsize=10)
-    figure.suptitle(f"{title}\nmid-grey is 0, black and white are ∓{largest:.2g}", fontsize=11)
+        axes.set_title(name, fontsize=10, parse_math=False)
+    figure.suptitle(
+        f"{title}\nmid-grey is 0, black and white are ∓{largest:.2g}", fontsize=11, parse_math=False
+    )
     return figure
 
 
@@ -121,5 +123,5 @@ def plot_probabilities(
         axes.grid(alpha=0.3)
         axes.legend()
     panels[0].set_ylabel("test examples")
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     return figure

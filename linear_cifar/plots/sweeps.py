@@ -55,7 +55,7 @@ def plot_grid(
     axes.set_yticks(rows, [f"{learning_rates[i]:.3g}" for i in rows])
     axes.set(xlabel="λ", ylabel="learning rate")
     figure.colorbar(image, label="accuracy")
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(title, fontsize=10, parse_math=False)
     return figure
 
 
@@ -88,7 +88,7 @@ def plot_over_lam(
     n_columns = -(-len(learning_rates) // _LEGEND_ROWS)
     axes.legend(title="learning rate", ncols=n_columns, fontsize=9, columnspacing=1, **place)
     figure.set_figwidth(7 + n_columns)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(title, fontsize=10, parse_math=False)
     return figure
 
 
@@ -120,7 +120,7 @@ def plot_drawn(
     for axes in (where, height):
         _scale_lam(axes, np.unique(lam))
         axes.grid(alpha=0.3)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(title, fontsize=10, parse_math=False)
     return figure
 
 
@@ -153,7 +153,7 @@ def plot_validation_and_test(validation: np.ndarray, test: np.ndarray, title: st
         axes.legend()
     axes.set(xlabel="validation accuracy", ylabel="test accuracy")
     axes.grid(alpha=0.3)
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(title, fontsize=9, parse_math=False)
     return figure
 
 
