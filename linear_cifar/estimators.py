@@ -37,7 +37,8 @@ from linear_cifar.data.types import Dataset, Split, Standardiser
 from linear_cifar.evaluation import evaluate_examples
 from linear_cifar.losses import LOSSES, MULTIPLE_BINARY_CROSS_ENTROPY, SOFTMAX_CROSS_ENTROPY, Loss
 from linear_cifar.model import Params
-from linear_cifar.optimum.solver import DEFAULTS, Optimum, check_lam, solve
+from linear_cifar.optimum.settings import DEFAULTS, check_lam
+from linear_cifar.optimum.solver import Optimum, solve
 from linear_cifar.search import best, one_standard_error
 from linear_cifar.settings import SettingsError
 

@@ -106,8 +106,8 @@ def multiple_binary_cross_entropy_gradient(logits: jax.Array, labels: jax.Array)
       labels: class ids y [...], integers from 0 to K − 1; others give NaN.
 
     Returns:
-      G [..., K], in the dtype of the logits. Of a logit that is NaN its own class alone has NaN, for
-      the classes' losses have nothing in common; the loss is NaN.
+      G [..., K], in the dtype of the logits. Of a logit that is NaN its own class alone has NaN,
+      for the classes' losses have nothing in common; the loss is NaN.
 
     References:
       E. Dieme, DD2424 Deep Learning in Data Science, Assignment 1, KTH, 2024: "Multiple binary

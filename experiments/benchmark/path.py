@@ -30,7 +30,8 @@ from linear_cifar.optimum.certificate import certify
 from linear_cifar.optimum.examples import Examples
 from linear_cifar.optimum.folds import fitted_to, stratified_folds
 from linear_cifar.optimum.problem import Problem
-from linear_cifar.optimum.solver import DEFAULTS, Optimum, solve_chunks
+from linear_cifar.optimum.settings import DEFAULTS
+from linear_cifar.optimum.solver import Optimum, solve_chunks
 
 LAM = np.geomspace(1e-4, 10, 41)
 N_FOLDS = 5

@@ -13,7 +13,7 @@ from linear_cifar.data.types import STANDARDISE
 from linear_cifar.engine.state import Training
 from linear_cifar.losses import LOSSES
 from linear_cifar.optimizers import OPTIMIZERS, Hyperparameters
-from linear_cifar.optimum.solver import DEFAULTS as SOLVER, Solver
+from linear_cifar.optimum.settings import DEFAULTS as SOLVER, Solver
 from linear_cifar.settings import Setting, SettingsError, settings_of
 
 FLAGS = flags.FLAGS

@@ -13,7 +13,7 @@ from linear_cifar.data import Dataset
 from linear_cifar.engine.devices import await_others
 from linear_cifar.losses import LOSSES
 from linear_cifar.optimum.folds import N_FOLDS, stratified_folds
-from linear_cifar.optimum.solver import DEFAULTS, LAM, Solver, check_fits
+from linear_cifar.optimum.settings import DEFAULTS, LAM, Solver, check_fits
 
 FLAGS = absl_flags.FLAGS
 # Memory too: chunks are cut by it.

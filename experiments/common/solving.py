@@ -17,7 +17,8 @@ from linear_cifar.evaluation import evaluate_examples, in_blocks, predictions
 from linear_cifar.model import Params
 from linear_cifar.optimum.folds import fitted_to, held_out
 from linear_cifar.optimum.prediction import certain
-from linear_cifar.optimum.solver import Optimum, Solver, Solving, solve, solve_chunks
+from linear_cifar.optimum.settings import Solver
+from linear_cifar.optimum.solver import Optimum, Solving, solve, solve_chunks
 from linear_cifar.statistics import merged, moments, share_interval, summary_of
 
 OPTIMUM = ("cost", "gap", "distance", "passes", "converged", "settled")

@@ -16,7 +16,8 @@ from linear_cifar.data.on_disk import OnDisk
 from linear_cifar.engine.devices import device_mesh
 from linear_cifar.evaluation import evaluate_runs
 from linear_cifar.model import Params
-from linear_cifar.optimum.solver import Solver, solve
+from linear_cifar.optimum.settings import Solver
+from linear_cifar.optimum.solver import solve
 from linear_cifar.search import best
 from linear_cifar.settings import Setting, SettingsError
 from linear_cifar.statistics import Summary, summarise

@@ -22,7 +22,7 @@ from linear_cifar import records
 from linear_cifar.data import Dataset
 from linear_cifar.losses import LOSSES
 from linear_cifar.model import Params
-from linear_cifar.optimum.solver import DEFAULTS
+from linear_cifar.optimum.settings import DEFAULTS
 from linear_cifar.statistics import paired_difference
 
 CHUNKS = "chunks"

@@ -12,7 +12,8 @@ from linear_cifar.engine.training import as_key
 from linear_cifar.evaluation import evaluate_examples, in_blocks
 from linear_cifar.losses import Loss
 from linear_cifar.model import Params
-from linear_cifar.optimum.solver import DEFAULTS, Optimum, Weights, check_lam, solve
+from linear_cifar.optimum.settings import DEFAULTS, Weights, check_lam
+from linear_cifar.optimum.solver import Optimum, solve
 from linear_cifar.settings import Setting, SettingsError, numbers
 
 N_FOLDS = Setting("folds of a stratified cross-validation of the training examples", low=2)

@@ -40,7 +40,7 @@ from linear_cifar.data.types import Dataset, Split, Standardiser
 from linear_cifar.losses import MULTIPLE_BINARY_CROSS_ENTROPY, SOFTMAX_CROSS_ENTROPY, Loss
 from linear_cifar.model import Params
 from linear_cifar.optimum import weighted
-from linear_cifar.optimum.solver import LAM
+from linear_cifar.optimum.settings import LAM
 from linear_cifar.settings import Setting, SettingsError
 
 DISTANCE = Setting("of the weights from the optimum's, at most", low=0)
