@@ -86,7 +86,7 @@ def _no_device() -> str:
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
-        return f"JAX has no device with JAX_PLATFORMS={jax.config.values['jax_platforms']}: {reason(error)}"
+        return f"JAX has no device with JAX_PLATFORMS={jax.config.jax_platforms}: {reason(error)}"
     return ""
 
 
