@@ -86,7 +86,8 @@ def _no_device() -> str:
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
-        return f"JAX has no device with JAX_PLATFORMS={jax.config.jax_platforms}: {reason(error)}"
+        platforms = os.environ.get("JAX_PLATFORMS")
+        return f"JAX has no device with JAX_PLATFORMS={platforms}: {reason(error)}"
     return ""
 
 
