@@ -159,7 +159,7 @@ def test_weights_are_repetitions_and_scikit_learn_s(iris, class_weight):
 
 def test_filling_up_and_what_has_no_weight_change_nothing(iris, monkeypatch):
     filled = LinearProbe(LAM).fit(*iris)
-    monkeypatch.setattr("linear_cifar.estimators._SMALL", 0)
+    monkeypatch.setattr("linear_cifar.estimators.examples._SMALL", 0)
     assert_same_coefficients(LinearProbe(LAM).fit(*iris), filled, relative=1e-7)
 
 
