@@ -112,14 +112,13 @@ def test_a_backend_that_is_not_known_is_one_line_or_none(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
-def test_a_process_that_waits_for_the_others_can_be_interrupted(tmp_path, by):
+def test_a_process_that_waits_for_the_others_can_be_interrupted(tmp_path):
     words = ("--distributed", "--coordinator=127.0.0.1:1", "--n_processes=2", "--process_id=1")
     process = start("experiments.sweep", *words, f"--output_dir={tmp_path / 'run'}")
     time.sleep(8)
-    process.send_signal(by)
+    process.terminate()
     _, errors = process.communicate(timeout=10)
-    assert process.returncode == moments.CODES[by]
+    assert process.returncode == moments.CODES[signal.SIGTERM]
     assert errors.endswith("interrupted: nothing written\n")
 
 
@@ -146,6 +145,6 @@ def test_a_sweep_survives_kills(case):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range(2))
 def test_records_are_whole_in_any_surroundings(tmp_path, number):
     assert surroundings.case(np.random.default_rng(number), tmp_path) is None

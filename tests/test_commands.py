@@ -13,7 +13,6 @@ from commands import (
     RUN_FILES,
     environment,
     files,
-    interrupt,
     only_line,
     run,
     run_process,
@@ -161,18 +160,6 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
     assert "cannot write" in only_line(done)
     assert "2/2" in done.stderr  # it had something to write
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.slow
-def test_an_interrupt_keeps_the_finished_epochs(tmp_path):
-    out = tmp_path / "run"
-    words = ("--dataset=synthetic", "--shuffle", "--n_epochs=100", f"--output_dir={out}")
-    done = interrupt("validation accuracy", "experiments.baseline", *words)
-    assert done.returncode == 130, done.stderr
-    assert "interrupted after epoch" in done.stderr
-    assert files(out) == RUN_FILES
-    assert records.read_result(out)["interrupted"] is True
-    assert 1 < len(records.read_history(out / "history.csv").train_cost) < 101
 
 
 def test_the_library_adds_no_package_to_those_of_jax_and_optax():

@@ -10,19 +10,21 @@ from commands import QUICK, ROOT, RUN_FILES, environment, files, interrupt, run_
 from linear_cifar import records
 
 LONG = ("--dataset=synthetic", "--n_epochs=100")
-CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("by", CODES)
 def test_a_signal_keeps_the_finished_epochs(tmp_path, by):
     out = tmp_path / "run"
-    words = (*LONG, f"--output_dir={out}")
+    words = (*LONG, "--shuffle", f"--output_dir={out}")
     done = interrupt("validation accuracy", "experiments.baseline", *words, by=by)
     assert done.returncode == CODES[by], done.stderr
     assert "interrupted after epoch" in done.stderr
     assert files(out) == RUN_FILES
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert records.read_result(out)["interrupted"] is True
+    assert 1 < len(records.read_history(out / "history.csv").train_cost) < 101
 
 
 @pytest.mark.slow
