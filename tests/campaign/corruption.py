@@ -197,5 +197,5 @@ def case(rng: Random, commands: dict[str, Honest]) -> str | None:
 
 
 PARTS = {
-    "resumed": Part("damaged files", 2000, case, honest.each_resumable, seconds=0.4),
+    "resumed": Part("damaged files", 2000, case, honest.each_resumable, seconds=0.6),
 }

@@ -208,7 +208,7 @@ def of_two(rng: Random, of_name: dict[str, Honest]) -> str | None:
 
 
 PARTS = {
-    "killed": Part("SIGKILLs", 200, killed, _each, per_case=KILLS, seconds=15),
+    "killed": Part("SIGKILLs", 200, killed, _each, per_case=KILLS, seconds=17),
     "interrupted": Part("other signals", 100, interrupted, _each, per_case=KILLS, seconds=15),
-    "of_two": Part("signals to one of two", 40, of_two, _each_of_two, seconds=15),
+    "of_two": Part("signals to one of two", 20, of_two, _each_of_two, seconds=35),
 }

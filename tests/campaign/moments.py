@@ -28,7 +28,12 @@ _OURS = tuple(str(commands.ROOT / name) for name in ("linear_cifar", "experiment
 def _half_written(rng: np.random.Generator, before: Folder, after: Folder) -> Folder:
     """A moment, and some of the first bytes of a file that is written next."""
     found = dict(before)
-    changed = sorted(name for name, content in after.items() if content != before.get(name))
+    # A folder that is moved comes whole.
+    changed = sorted(
+        name
+        for name, content in after.items()
+        if content != before.get(name) and str(Path(name).parent) in {".", *before}
+    )
     if changed and (content := after[changed[0]]):
         found[changed[0]] = content[: rng.integers(len(content))]
     return found
@@ -139,6 +144,6 @@ def _what_is_left(of: Honest, resumable: bool, ended: commands.Done) -> str | No
 
 
 PARTS = {
-    "killed": Part("states of a kill", 2000, killed, honest.each_resumable, seconds=0.5),
-    "signalled": Part("signals at calls", 2000, signalled, _counted, seconds=0.6),
+    "killed": Part("states of a kill", 1000, killed, honest.each_resumable),
+    "signalled": Part("signals at calls", 500, signalled, _counted, seconds=2),
 }
