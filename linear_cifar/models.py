@@ -21,7 +21,7 @@ from linear_cifar.settings import Setting, SettingsError, is_text
 _LAM = Setting("λ of the cost", low=0)
 _ARRAYS = ("weights", "bias", "mean", "scale")
 _METADATA = "linear_cifar"  # of .safetensors: the rest, as JSON
-_DETAILS = ("class_names", "normalise_rows", "loss", "lam", "temperature")
+_DETAILS = ("class_names", "feature_names", "normalise_rows", "loss", "lam", "temperature")
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,16 +45,22 @@ class Model:
     lam: float  # λ that the parameters were fitted with
     normalise_rows: bool = False  # examples have length 1 before they are standardised
     temperature: float = 1.0  # T: probabilities are those of logits / T
+    feature_names: tuple[str, ...] = ()  # d of them, of a table's columns; () for none
 
     def __post_init__(self) -> None:
         _check_arrays(dict(zip(_ARRAYS, (*self.params, *self.standardiser), strict=True)))
-        names = self.class_names
-        if not isinstance(names, tuple) or not all(map(is_text, names)):
-            raise SettingsError("class_names have to be a tuple of strings")
-        if len(names) != len(self.params.bias):
-            raise SettingsError(
-                f"there are {len(names)} class_names for weights of {len(self.params.bias)} classes"
-            )
+        n_classes, n_features = self.params.weights.shape
+        for name, of, wanted in (
+            ("class_names", "classes", (n_classes,)),
+            ("feature_names", "features", (n_features, 0)),
+        ):
+            names = getattr(self, name)
+            if not isinstance(names, tuple) or not all(map(is_text, names)):
+                raise SettingsError(f"{name} have to be a tuple of strings")
+            if len(names) not in wanted:
+                raise SettingsError(
+                    f"there are {len(names)} {name} for weights of {wanted[0]} {of}"
+                )
         if not isinstance(self.loss, Loss) or LOSSES.get(self.loss.name) != self.loss:
             raise SettingsError(f"loss has to be one of {', '.join(LOSSES)}")
         if not isinstance(self.normalise_rows, bool):
@@ -176,13 +182,18 @@ def read_model(path: str | Path) -> Model:
 
 
 def _model(arrays: Mapping[str, np.ndarray], details: Mapping[str, Any]) -> Model:
-    names, loss = details["class_names"], details["loss"]
+    loss = details["loss"]
+    classes, features = (
+        tuple(names) if isinstance(names, list) else names
+        for names in (details["class_names"], details["feature_names"])
+    )
     if not isinstance(loss, str) or loss not in LOSSES:
         raise SettingsError(f"loss is {str(loss)[:40]!r}: it has to be one of {', '.join(LOSSES)}")
     return Model(
         params=Params(arrays["weights"], arrays["bias"]),
         standardiser=Standardiser(arrays["mean"], arrays["scale"]),
-        class_names=tuple(names) if isinstance(names, list) else names,
+        class_names=classes,
+        feature_names=features,
         loss=LOSSES[loss],
         lam=details["lam"],
         normalise_rows=details["normalise_rows"],

@@ -16,7 +16,7 @@ from commands import check_every_file, only_line, run
 from conftest import assert_close
 from safetensors.numpy import save_file
 
-from linear_cifar import SettingsError, load_features, records, with_validation
+from linear_cifar import SettingsError, load_features, load_inputs, records, with_validation
 from linear_cifar.data import DataError, fit_standardiser, on_disk
 from linear_cifar.data.on_disk import OnDisk
 from linear_cifar.data.types import STANDARDISE
@@ -303,6 +303,33 @@ def test_a_table_s_labels_may_be_text_and_its_columns_of_several_types(tmp_path,
     data = whole(path, labels_name="kind")
     assert data.class_names == ("a", "b", "c")
     same(data.train.inputs, np.stack([whole_numbers, halves], axis=1))
+
+
+def test_a_table_s_columns_are_those_of_training_by_name(tmp_path):
+    """Taken by their place they would give accuracies of chance."""
+    inputs, labels = examples()[0][:, :2], np.arange(N) % 3
+    columns = {"a": inputs[:, 0], "b": inputs[:, 1], "kind": labels}
+    for name, order in (("train", "ab"), ("test", "ba"), ("further", "ba")):
+        of = {column: columns[column] for column in (*order, "kind")}
+        pyarrow.csv.write_csv(pa.table(of), tmp_path / f"{name}.csv")
+    found = "column 0 of the features is 'b', and that of the training examples 'a'"
+    with pytest.raises(DataError, match=found):
+        load_features(tmp_path, labels_name="kind")
+    (tmp_path / "test.csv").unlink()
+    data = load_features(tmp_path / "train.csv", labels_name="kind")
+    assert data.feature_names == ("a", "b")
+    further = (tmp_path / "further.csv", None, "kind")
+    with pytest.raises(DataError, match=found):
+        load_inputs(*further, data.feature_names)
+    same(load_inputs(*further)[:], inputs[:, ::-1].astype(float))
+
+
+def test_inputs_to_predict_may_be_those_of_a_split(tmp_path):
+    inputs, labels = examples()
+    path = save_npz(tmp_path / "a.npz", x_train=inputs, y_train=labels, x_test=2 * inputs)
+    with pytest.raises(DataError, match="could be any of 'x_train', 'x_test': give inputs_name"):
+        load_inputs(path)
+    same(load_inputs(path, "x_test")[:], 2 * inputs)
 
 
 def test_a_parquet_column_of_categories_is_text(tmp_path):

@@ -325,6 +325,7 @@ def model(loss=SOFTMAX_CROSS_ENTROPY, dtype=np.float64, **changes):
         "params": Params(rng.normal(size=(3, 5)).astype(dtype), rng.normal(size=3).astype(dtype)),
         "standardiser": Standardiser(rng.normal(size=5), rng.uniform(0.5, 2, 5)),
         "class_names": ("cat", "dög", "a longer name"),
+        "feature_names": ("ä", *"bcde"),
         "loss": loss,
         "lam": 1 / 3,
         "normalise_rows": True,
@@ -349,7 +350,7 @@ def test_a_model_is_read_back_bit_for_bit(tmp_path, suffix, loss, dtype):
     ):
         assert a.dtype == b.dtype
         assert np.array_equal(a, b)
-    for name in ("class_names", "loss", "lam", "normalise_rows", "temperature"):
+    for name in ("class_names", "feature_names", "loss", "lam", "normalise_rows", "temperature"):
         assert getattr(read, name) == getattr(written, name)
         assert type(getattr(read, name)) is type(getattr(written, name))
     inputs = RNG.normal(size=(7, 5))
@@ -425,6 +426,7 @@ FAULTS = {
     "mean": (np.zeros(5, int), "mean has to be a numpy array of float32 or float64, not int64"),
     "scale": (np.zeros(5), "scale has to be above 0"),
     "class_names": (np.array(["a", "b"]), "there are 2 class_names for weights of 3 classes"),
+    "feature_names": (np.array(["a"]), "there are 1 feature_names for weights of 5 features"),
     "loss": (np.array("hinge"), "loss is 'hinge': it has to be one of softmax, multi_bce"),
     "lam": (np.array(np.nan), "lam is nan: it has to be at least 0"),
     "normalise_rows": (np.array(1), "normalise_rows has to be True or False"),

@@ -36,14 +36,28 @@ def as_path(what: Problems, columns: dict[str, np.ndarray]) -> Path:
             error = of_folds.std(axis=0, ddof=1) / np.sqrt(len(of_folds))
             of_path |= {f"folds_{name}": of_folds.mean(axis=0), f"folds_{name}_error": error}
     costs = dict(zip(lam.tolist(), columns["cost"][whole].tolist(), strict=True))
+    n, n_converged, n_settled = (
+        int(of.sum()) for of in (what.lam > 0, columns["converged"], columns["settled"])
+    )
     every = {
-        "n": len(what.lam),
-        "n_converged": int(columns["converged"].sum()),
-        "n_settled": int(columns["settled"].sum()),
+        "n": n,
+        "n_converged": n_converged,
+        "n_settled": n_settled,
+        "n_unfinished": n - n_converged - n_settled,  # by rounding, or too few passes
         "worst_relative_gap": np.max(columns["gap"] / columns["cost"]),
         "mean_passes": columns["passes"].mean(),
     }
     return Path(what.path, rows, of_path, costs, every)
+
+
+def summary(path: Path) -> str:
+    """What came of the optima, in a line."""
+    every = path.all_optima
+    words = [f"{every['n']}, of which {every['n_converged']} are certified"]
+    words += [f"{every['n_settled']} settled"] if every["n_settled"] else []
+    if every["n_unfinished"]:
+        words.append(f"{every['n_unfinished']} as near as rounding or --max_passes let them")
+    return ", ".join(words)
 
 
 def row(path: Path, place: int) -> dict[str, Any]:

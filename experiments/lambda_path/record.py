@@ -101,7 +101,7 @@ def _print(path, choice: Choice, content: dict, title: str, folder: Path, watch)
     at_optimum = refit["test_accuracy_at_optimum"]
     rows: list[tuple[str, Any]] = [
         ("path", f"{title}, {n} λ from {path.lam[0]:g} to {path.lam[-1]:g}"),
-        ("optima", "{n}, of which {n_converged} are certified".format(**every)),
+        ("optima", paths.summary(path)),
         ("worst gap", f"{every['worst_relative_gap']:.1e} of the cost"),
         ("passes", f"{every['mean_passes']:.1f} on average"),
         (f"best by {choice.source} {choice.select}", _figures(best, choice)),

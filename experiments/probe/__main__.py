@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
     with distributed.first_only(resumable.open_folder(folder, "a probe")) as held:
         with watch.phase("load"):
             dataset = load_data(FLAGS.split, path_flags.needed())
-        further = prediction.further(dataset.n_features)
+        further = prediction.further(dataset.n_features, dataset.feature_names)
         sizes = learning.sizes(dataset)
         what = solving.problems(lam, (), dataset, path_flags.folds(dataset))
         path_flags.begin(held, lam, what, dataset)

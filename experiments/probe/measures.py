@@ -83,8 +83,16 @@ def test(refit: Refit, chosen: Chosen, loss: Loss) -> Tested:
 def _model(params: Params, dataset: Dataset, loss: Loss, lam: float, temperature: float) -> Model:
     """The model of features as they are stored."""
     standardiser = Standardiser(*map(np.asarray, dataset.standardiser))
-    names = dataset.class_names
-    return Model(params, standardiser, names, loss, lam, dataset.normalise_rows, temperature)
+    return Model(
+        params,
+        standardiser,
+        dataset.class_names,
+        loss,
+        lam,
+        dataset.normalise_rows,
+        temperature,
+        dataset.feature_names,
+    )
 
 
 def _temperature(chosen: Chosen, loss: Loss) -> tuple[float, str]:

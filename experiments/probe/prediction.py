@@ -1,5 +1,6 @@
 """A model applied to further features."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,12 @@ def define_flags() -> None:
     )
 
 
-def further(n_features: int) -> OnDisk | None:
+def further(n_features: int, names: Sequence[str]) -> OnDisk | None:
     """The features that --predict names, [n, d]; None where it isn't given.
+
+    Args:
+      n_features: that they have to have.
+      names: of these, where they are known.
 
     Raises:
       SettingsError: they have another number of features.
@@ -41,7 +46,7 @@ def further(n_features: int) -> OnDisk | None:
     """
     if FLAGS.predict is None:
         return None
-    inputs = load_inputs(FLAGS.predict, FLAGS.inputs_name)
+    inputs = load_inputs(FLAGS.predict, FLAGS.inputs_name, FLAGS.labels_name, names)
     if inputs.shape[1] != n_features:
         raise SettingsError(
             f"--predict={FLAGS.predict} has {inputs.shape[1]} features, and the model {n_features}"
@@ -54,7 +59,7 @@ def with_model() -> int:
     if FLAGS.predict is None or FLAGS.features is not None:
         raise SettingsError("--model goes with --predict, and without --features")
     model = read_model(FLAGS.model)
-    inputs = further(model.params.weights.shape[1])
+    inputs = further(model.params.weights.shape[1], model.feature_names)
     assert inputs is not None
     with output_folder("predictions") as (folder, target):
         write(folder, model, inputs)

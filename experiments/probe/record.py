@@ -159,16 +159,13 @@ def _print(
     watch: Stopwatch,
 ) -> None:
     path, choice, _, dataset, _ = chosen
-    every, accuracy = path.all_optima, tested.accuracy
+    accuracy = tested.accuracy
     sizes = (len(getattr(dataset, name).labels) for name in ("train", "validation", "test"))
     counts = "{} training, {} validation and {} test examples".format(*sizes)
     rows: list[tuple[str, Any]] = [
         ("probe", f"{title}, {len(path.lam)} λ from {path.lam[0]:g} to {path.lam[-1]:g}"),
         ("data", f"{counts} of {dataset.n_features} features, {dataset.n_classes} classes"),
-        (
-            "optima",
-            "{n}, of which {n_converged} are certified and {n_settled} settled".format(**every),
-        ),
+        ("optima", paths.summary(path)),
         (
             "chosen",
             f"λ = {refit.lam:.4g} (C = {_c(refit, chosen):.4g}) by {choice.source} {choice.select}",

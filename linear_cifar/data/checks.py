@@ -1,6 +1,7 @@
 """The checks that arrays pass on their way into a `Dataset`; every fault is one line."""
 
 import math
+from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
@@ -37,6 +38,16 @@ def check_width(where: str, inputs: Any, n_features: int) -> None:
         raise DataError(
             f"{where} inputs have {inputs.shape[1]} features, train inputs {n_features}"
         )
+
+
+def check_columns(where: str, columns: Sequence[str], expected: Sequence[str]) -> None:
+    """Raises `DataError` unless a table has the columns that are trained on; () are unknown."""
+    for i, (name, wanted) in enumerate(zip(columns, expected, strict=False)):
+        if name != wanted:
+            raise DataError(
+                f"{where} column {i} of the features is {name!r}, and that of the training "
+                f"examples {wanted!r}: they have to be the same, in the same order"
+            )
 
 
 def check_one_label_each(where: str, labels: Any, n: int) -> None:

@@ -1,6 +1,7 @@
 """A `Dataset` from files: features of one's own with their labels, in memory or left on disk."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -165,15 +166,23 @@ def load_features(
         notice=_notice(name, found, parts, seed),
         standardise=standardise,
         normalise_rows=normalise_rows,
+        feature_names=found["train"].inputs.columns,
     )
 
 
-def load_inputs(path: str | Path, inputs_name: str | None = None) -> OnDisk:
+def load_inputs(
+    path: str | Path,
+    inputs_name: str | None = None,
+    labels_name: str | None = None,
+    feature_names: Sequence[str] = (),
+) -> OnDisk:
     """The inputs of a file, with or without labels, to predict; each is read where it is used.
 
     Args:
       path: a file of a format that `load_features` reads.
       inputs_name: name of the array of inputs; None for a usual one, or for the only one.
+      labels_name: name of a table's column that is none of the features; None for a usual one.
+      feature_names: that the columns of a table have to have, as those of training; () for any.
 
     Returns:
       [n, d], as stored.
@@ -181,8 +190,10 @@ def load_inputs(path: str | Path, inputs_name: str | None = None) -> OnDisk:
     Raises:
       DataError: the file is missing or damaged, or holds no array [n, d] that could be meant.
     """
-    stored = find_inputs(Path(path), inputs_name, _machine_bytes() / 2)
+    given = {"inputs": inputs_name, "labels": labels_name}
+    stored = find_inputs(Path(path), given, _machine_bytes() / 2)
     checks.check_inputs(stored.where, stored._replace(dtype=_dtype(stored)))
+    checks.check_columns(stored.where, stored.columns, feature_names)
     return _rows(stored, normalise=False)
 
 
@@ -213,6 +224,7 @@ def _check_form(examples: Examples, train: Stored) -> None:
     inputs, labels = examples.inputs, examples.labels
     checks.check_inputs(inputs.where, inputs._replace(dtype=_dtype(inputs)))
     checks.check_width(inputs.where, inputs, train.shape[1])
+    checks.check_columns(inputs.where, inputs.columns, train.columns)
     if not inputs.shape[0]:
         raise DataError(f"{inputs.where} inputs {list(inputs.shape)} have no examples")
     checks.check_one_label_each(labels.where, labels, inputs.shape[0])

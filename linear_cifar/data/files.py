@@ -29,6 +29,7 @@ class Stored(NamedTuple):
     dtype: np.dtype  # what `read` gives, in the machine's byte order
     read: Reader  # the rows from the first number to below the second one, an array of its own
     whole: str = ""  # why it is read as a whole or not at all; "": it is read in blocks
+    columns: tuple[str, ...] = ()  # names of a table's columns; () where it is none
 
     @property
     def ndim(self) -> int:

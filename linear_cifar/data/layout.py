@@ -75,12 +75,12 @@ def find_examples(
         return _of_files([(path, None)], path, given, most_bytes)
 
 
-def find_inputs(path: Path, given: str | None, most_bytes: float) -> Stored:
+def find_inputs(path: Path, given: Mapping[str, str | None], most_bytes: float) -> Stored:
     """Finds and opens the inputs of a file, which need not have labels.
 
     Args:
       path: a file.
-      given: the name of their array; None for a usual one, or for the only one.
+      given: as for `find_examples`; an array may also be named as it is, with its split.
       most_bytes: that a table may have.
 
     Raises:
@@ -93,21 +93,24 @@ def find_inputs(path: Path, given: str | None, most_bytes: float) -> Stored:
             return npy(path)
         if ending in TABLES:
             table = tables.open_table(path, most_bytes)
-            labels = [n for n in table.column_names if n.lower() in USUAL["labels"]]
+            usual = [given["labels"]] if given["labels"] else USUAL["labels"]
+            labels = [n for n in table.column_names if n in usual or n.lower() in usual]
             return tables.features(path, table, labels[0] if labels else None)
         named = [_Named(name, None, o) for name, o in ARCHIVES[ending](path).items()]
-        meant = dict(_of_role(named, "inputs", given, path))
-        if len(named) == 1 and given is None:
+        meant = dict(_of_role(named, "inputs", given["inputs"], path))
+        if len(named) == 1 and given["inputs"] is None:
             meant = {"train": named[0]}
         if len(meant) != 1:
-            names = _list([array.name for array in named])
-            raise DataError(f"{path}: inputs could be any of {names}: give inputs_name")
+            names = _list([array.name for array in list(meant.values()) or named])
+            raise DataError(f"{path}: inputs could be any of {names}: give inputs_name in full")
         return next(iter(meant.values())).open()
 
 
 def _check_file(path: Path) -> None:
     if not path.exists():
         raise DataError(f"{path} does not exist")
+    if path.is_dir():
+        raise DataError(f"{path} is a folder, where one file is wanted")
     if not path.is_file():
         raise DataError(f"{path} is neither a file nor a folder")
     if path.suffix.lower() not in ENDINGS:

@@ -61,7 +61,7 @@ def features(path: Path, table: Any, label: str | None) -> Stored:
     values = np.empty((table.num_rows, len(columns)), dtype)
     for i, column in enumerate(columns):
         values[:, i] = column.to_numpy()
-    return Stored(f"{path}:", values.shape, dtype, reader(values), _WHOLE)
+    return Stored(f"{path}:", values.shape, dtype, reader(values), _WHOLE, tuple(names))
 
 
 def _check_column(path: Path, name: str, column: Any) -> None:

@@ -85,6 +85,7 @@ class Dataset:
     notice: str = ""  # what the user has to be told about the data, one line; "" for nothing
     standardise: str = "scale"  # of `STANDARDISE`: what the standardiser was limited to
     normalise_rows: bool = False  # whether every row was divided by its L2 norm when it was read
+    feature_names: tuple[str, ...] = ()  # those of a table's columns, d of them; () for none
 
     def __post_init__(self) -> None:
         checks.check_classes(self.class_names)
@@ -102,6 +103,10 @@ class Dataset:
         if not (np.asarray(self.standardiser.scale) > 0).all():
             raise DataError("the standardiser's scale has to be above 0")
         checks.check_image_shape(self.image_shape, self.n_features)
+        if len(self.feature_names) not in (0, self.n_features):
+            raise DataError(
+                f"there are {len(self.feature_names)} names of {self.n_features} features"
+            )
 
     @property
     def n_features(self) -> int:

@@ -54,7 +54,8 @@ def plot_path(
         for (label, value), style in zip(chosen.items(), ("--", ":"), strict=False):
             axes.axvline(value, color="0.3", ls=style, label=f"{label}: λ = {value:.3g}")
         _over_lam(axes, name)
-        axes.legend()
+    of_both = panels[0].get_legend_handles_labels()
+    figure.legend(*of_both, loc="outside lower center", ncols=4)
     figure.suptitle(title, parse_math=False)
     return figure
 

@@ -111,9 +111,8 @@ def plot_learning_curve(
     """
     figure = Figure(figsize=(6.5, 4.4), layout="constrained")
     axes = figure.subplots()
-    axes.fill_between(
-        n_train, accuracy.low, accuracy.high, color="C0", alpha=0.2, lw=0, label="95 % of the mean"
-    )
+    low, high = np.clip((accuracy.low, accuracy.high), 0, 1)  # those of few draws go further
+    axes.fill_between(n_train, low, high, color="C0", alpha=0.2, lw=0, label="95 % of the mean")
     axes.plot(n_train, accuracy.mean, color="C0", label="mean over draws")
     rows = np.repeat(n_train, np.shape(draws)[1])
     axes.plot(rows, np.ravel(draws), "o", ms=4, color="C0", alpha=0.5, label="a draw", mew=0)
