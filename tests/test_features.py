@@ -332,6 +332,32 @@ def test_inputs_to_predict_may_be_those_of_a_split(tmp_path):
     same(load_inputs(path, "x_test")[:], 2 * inputs)
 
 
+def test_a_table_takes_no_more_memory_than_it_has_rows_whatever_it_claims(tmp_path):
+    inputs, labels = examples(12, 3)
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pa.table({"y": labels, **dict(zip("abc", inputs.T))}), path)
+    honest, pool = path.read_bytes(), pa.default_memory_pool()
+    size = int.from_bytes(honest[-8:-4], "little")
+    start, footer = honest[: -size - 8], honest[-size - 8 : -8]
+    twelve, many = b"\x16\x18", b"\x16\x80\x80\x80\x20"  # a field of 64 bits, zigzag: 12, 2²⁵
+    pieces = footer.split(twelve)
+    assert len(pieces) > 4  # the file's rows, the row group's, and each column's values
+    before = pool.max_memory()
+    for i in range(1, len(pieces)):
+        claims = twelve.join(pieces[:i]) + many + twelve.join(pieces[i:])
+        path.write_bytes(start + claims + len(claims).to_bytes(4, "little") + b"PAR1")
+        with contextlib.suppress(DataError):
+            load_features(path)
+    assert pool.max_memory() < before + 2**25
+
+
+def test_labels_may_hold_any_nan(tmp_path):
+    labels = np.frombuffer(np.array([0x7FF4000000000000] * N, np.uint64).tobytes())
+    save_npz(tmp_path / "a.npz", x=examples()[0], y=labels)
+    with pytest.raises(DataError, match="that of row 0 is nan"):
+        load_features(tmp_path / "a.npz")
+
+
 def test_a_parquet_column_of_categories_is_text(tmp_path):
     words = pa.array(["b", "a", "c"] * 20).dictionary_encode()
     pyarrow.parquet.write_table(pa.table({"y": words, "a": np.arange(N)}), tmp_path / "a.parquet")

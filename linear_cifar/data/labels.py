@@ -62,7 +62,8 @@ def _read(stored: Stored) -> np.ndarray:
 def _check_whole(where: str, values: np.ndarray) -> None:
     numbers = values.astype(np.float64)
     # Above 2⁵³, neighbouring integers are one number. NaN is not below it.
-    broken = np.flatnonzero(~(np.abs(numbers) < 2**53) | (numbers != np.round(numbers)))
+    with np.errstate(invalid="ignore"):  # there are NaN of a kind that is an error in arithmetic
+        broken = np.flatnonzero(~(np.abs(numbers) < 2**53) | (numbers != np.round(numbers)))
     if broken.size:
         row = broken[0]
         raise DataError(

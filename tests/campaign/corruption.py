@@ -53,10 +53,15 @@ def _zeros(_: Random, content: bytearray) -> bytes:
     return bytes(len(content))
 
 
+def _files(root: Path) -> list[Path]:
+    return sorted(path for path in root.rglob("*") if path.is_file())
+
+
 def _swapped(rng: Random, path: Path) -> None:
     """With another file of the folder."""
     root = next(parent for parent in path.parents if parent.name == "out")
-    other = _any_file(rng, root)
+    others = _files(root)
+    other = others[rng.integers(len(others))]
     ours, theirs = path.read_bytes(), other.read_bytes()
     path.write_bytes(theirs)
     other.write_bytes(ours)
@@ -150,21 +155,16 @@ OF_ALL: dict[str, Callable[[Random, Path], None]] = {
 }
 
 
-def _any_file(rng: Random, root: Path) -> Path:
-    files = sorted(path for path in root.rglob("*") if path.is_file())
-    return files[rng.integers(len(files))]
-
-
 def _damage(rng: Random, root: Path) -> str:
     """Damages one entry of a folder; what was done."""
-    if rng.random() < 0.7:
-        name = rng.choice(list(OF_FILES))
-        path, damage = _any_file(rng, root), OF_FILES[name]
-    else:
-        name = rng.choice(list(OF_ALL))
-        every = sorted(root.rglob("*"))
-        path, damage = every[rng.integers(len(every))], OF_ALL[name]
-    damage(rng, path)
+    every = sorted(root.rglob("*"))
+    files = _files(root)
+    if not every:
+        return "nothing is left"
+    kinds, among = (OF_FILES, files) if files and rng.random() < 0.7 else (OF_ALL, every)
+    name = rng.choice(list(kinds))
+    path = among[rng.integers(len(among))]
+    kinds[name](rng, path)
     return f"{path.relative_to(root)}, {name}"
 
 
@@ -185,7 +185,7 @@ def case(rng: Random, commands: dict[str, Honest]) -> str | None:
     of = commands[name]
     _left(rng, of)
     what = f"{name}: {' and '.join(_damage(rng, of.out) for _ in range(1 + rng.binomial(2, 0.1)))}"
-    done = honest.run([*of.line, "--resume"])
+    done = honest.run([*of.line, "--resume"], of.seconds)
     if isinstance(done, str):
         return f"{what}: {done}"
     wrong = (

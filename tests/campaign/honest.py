@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from tests.campaign import folders, privileges
 from tests.campaign.folders import Folder
 from tests.conftest import undrawn_figures
 
-LONGEST = 10.0  # seconds that a command may take to do what it does or to say that it can't
+LONGEST = 10.0  # seconds that a command may take beyond the work that it has to do
 _PATH = ("--lam=0.01:10:4:log", "--memory_gb=4e-6")
 # By module: what is asked of it beside the folder and the data.
 RESUMABLE = {
@@ -85,15 +86,21 @@ def _hang(*_: Any) -> NoReturn:
     raise Hang
 
 
-def run(line: list[str]) -> commands.Done | str:
-    """Runs a command in this process; what it left on the terminal, or that it hangs."""
+def run(line: list[str], seconds: float = 0) -> commands.Done | str:
+    """Runs a command in this process; what it left on the terminal, or that it hangs.
+
+    Args:
+      line: its words.
+      seconds: that what it has to do takes.
+    """
     before = signal.signal(signal.SIGALRM, _hang)
-    signal.setitimer(signal.ITIMER_REAL, LONGEST)
+    longest = LONGEST + seconds
+    signal.setitimer(signal.ITIMER_REAL, longest)
     try:
         with warnings.catch_warnings(action="error"):
             return commands.run(*line, n_images=N_IMAGES)
     except Hang:
-        return f"takes longer than {LONGEST:g} seconds"
+        return f"takes longer than {longest:.0f} seconds"
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -114,6 +121,7 @@ class Honest(NamedTuple):
     out: Path
     moments: list[Folder]  # its folder before each change of it, and at the end
     whole: Folder  # the last of them
+    seconds: float  # that it took, with what was compiled for the first time
 
 
 def run_honestly(name: str, place: Path) -> Honest:
@@ -127,10 +135,11 @@ def run_honestly(name: str, place: Path) -> Honest:
     out = place / "out"
     line = words(name, make_data(place), out)
     out.mkdir()
+    begun = time.monotonic()
     with folders.every_moment(out) as moments:
         done = commands.run(*line, n_images=N_IMAGES)
     assert done.returncode == 0, done.stderr
-    return Honest(line, out, moments, moments[-1])
+    return Honest(line, out, moments, moments[-1], time.monotonic() - begun)
 
 
 @contextlib.contextmanager

@@ -31,6 +31,7 @@ PROGRAM = (
 )
 DISTRIBUTED = ("experiments.lambda_path", "experiments.probe")
 LOST_SECONDS = 2  # of --heartbeat_seconds
+LOST_WITHIN = 60  # seconds, in which a process has to end after another one
 LOST = re.compile(
     "^error: (another process was lost|cannot join the other processes)", re.MULTILINE
 )
@@ -197,7 +198,7 @@ def of_two(rng: Random, of_name: dict[str, Honest]) -> str | None:
         by_signal = place in places and ended.code in (-number, CODES.get(number))
         if not by_signal and ended.code and not LOST.search(ended.errors):
             wrong = "badly ended"
-        elif ended.seconds > honest.LONGEST + LOST_SECONDS:
+        elif ended.seconds > LOST_WITHIN:
             wrong = f"{ended.seconds:.1f} s until its end"
         elif "Traceback" in ended.errors and _reached_us(ended.errors):
             wrong = "a traceback"

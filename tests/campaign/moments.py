@@ -53,7 +53,7 @@ def killed(rng: np.random.Generator, of_name: dict[str, Honest]) -> str | None:
         folders.write(left, of.out)
         what += f", killed at change {number} of {len(moments)}"
         with folders.every_moment(of.out) as moments:
-            done = honest.run([*of.line, "--resume"])
+            done = honest.run([*of.line, "--resume"], of.seconds)
         if isinstance(done, str):
             return f"{what}: {done}"
         if wrong := folders.difference(folders.read(of.out), of.whole):
@@ -113,7 +113,7 @@ def signalled(rng: np.random.Generator, of_name: dict[str, tuple[Honest, int]]) 
     what = f"{name}, {signal.Signals(by).name} at call {at} of {n_calls}"
     line, calls = _begin_anew(of), _Calls(at, int(by))
     with calls.counted():
-        done = honest.run(line)
+        done = honest.run(line, of.seconds)
     if isinstance(done, str):
         return f"{what}: {done}"
     if done.returncode not in (0, CODES[by]) or (
@@ -136,7 +136,7 @@ def _what_is_left(of: Honest, resumable: bool, ended: commands.Done) -> str | No
         if of.out.exists():
             commands.check_every_file(of.out)
         return None
-    done = honest.run([*of.line, "--resume"])
+    done = honest.run([*of.line, "--resume"], of.seconds)
     if isinstance(done, str):
         return f"gone on with, it {done}"
     wrong = folders.difference(folders.read(of.out), of.whole)
