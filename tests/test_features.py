@@ -1,5 +1,6 @@
 """Files as data: what is found in them, what stays as it is stored, and what is refused."""
 
+import contextlib
 import os
 import pickle
 import sys
@@ -335,7 +336,9 @@ def test_inputs_to_predict_may_be_those_of_a_split(tmp_path):
 def test_a_table_takes_no_more_memory_than_it_has_rows_whatever_it_claims(tmp_path):
     inputs, labels = examples(12, 3)
     path = tmp_path / "a.parquet"
-    pyarrow.parquet.write_table(pa.table({"y": labels, **dict(zip("abc", inputs.T))}), path)
+    pyarrow.parquet.write_table(
+        pa.table({"y": labels, **dict(zip("abc", inputs.T, strict=True))}), path
+    )
     honest, pool = path.read_bytes(), pa.default_memory_pool()
     size = int.from_bytes(honest[-8:-4], "little")
     start, footer = honest[: -size - 8], honest[-size - 8 : -8]
