@@ -54,6 +54,7 @@ def test_a_folder_of_one_s_own_is_read_and_said_not_to_be_official(folder):
         assert str(folder) in notice
 
 
+@pytest.mark.slow
 def test_the_archive_is_read_as_it_is(folder, tmp_path):
     archive = tmp_path / "elsewhere" / "cifar-10-python.tar.gz"
     archive.parent.mkdir()

@@ -147,6 +147,7 @@ def test_a_folder_in_use_is_refused_before_training_and_kept(tmp_path):
     assert records.read_result(tmp_path / "run")["seed"] == 9
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
     command = f"ulimit -f 4; exec {sys.executable} -m experiments.baseline {' '.join(QUICK)}"
     done = subprocess.run(

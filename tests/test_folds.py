@@ -29,6 +29,7 @@ def test_a_number_of_folds_that_there_can_not_be_is_refused(n_folds):
         stratified_folds(jax.random.key(0), np.arange(50) % 2, n_folds)
 
 
+@pytest.mark.slow
 def test_every_fold_has_the_figures_of_a_fit_without_it():
     inputs, labels = load_digits(return_X_y=True)
     data = dataset_from_arrays((inputs[:300], labels[:300]))

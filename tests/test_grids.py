@@ -14,6 +14,7 @@ from linear_cifar import records
 from linear_cifar.model import init_params
 
 
+@pytest.mark.slow
 def test_a_grid_s_cells_equal_each_configuration_alone(tmp_path):
     out, dataset = tmp_path / "run", few()
     words = ["--batch_size=30,400", "--learning_rate=0.01,1e30", "--lam=0,1", "--n_epochs=1"]

@@ -91,6 +91,7 @@ def test_a_shuffle_is_refused(pair):
         train(jax.random.key(0), Hyperparameters(), pair[1], shuffle=True)
 
 
+@pytest.mark.slow
 def test_figures_are_the_same(pair):
     here, away = pair
     rng = np.random.default_rng(0)

@@ -98,6 +98,7 @@ def test_a_bias_that_is_not_optimal_has_no_certificate(digits):
     assert np.isfinite(gap(shifted, refit_bias=False))
 
 
+@pytest.mark.slow
 def test_weights_of_zero_and_one_leave_examples_out(digits):
     folds = np.ones((2, 500))
     folds[0, :100] = folds[1, 100:200] = 0

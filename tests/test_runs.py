@@ -180,6 +180,7 @@ def test_the_accuracy_of_a_class_is_its_mean_over_seeds(tmp_path):
     np.testing.assert_allclose(list(by_class.values()), np.mean(of_seeds, axis=0), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_loss_comparison_holds_a_run_for_each_loss(tmp_path):
     out = tmp_path / "run"
     words = ("--dataset=synthetic", "--n_epochs=1", f"--output_dir={out}")

@@ -90,6 +90,7 @@ def test_output_that_cannot_be_written_costs_no_record(tmp_path, around, code, e
     assert records.read_result(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_terminal_without_greek_letters_has_others(tmp_path):
     ascii_only = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     words = (*QUICK, "--lam=0.1", f"--output_dir={tmp_path / 'run'}")

@@ -123,6 +123,7 @@ def test_a_diverging_configuration_is_last_and_said_to_be(copy):
     assert not {"sweep_by_seed.csv", "params_refit.npz"} & files(copy)
 
 
+@pytest.mark.slow
 def test_random_configurations_of_all_optimisers(tmp_path):
     out = tmp_path / "run"
     words = (

@@ -168,6 +168,7 @@ def test_autodiff_trains_the_same(small):
     assert_close(by_hand.weights, by_autodiff.weights)
 
 
+@pytest.mark.slow
 def test_optax_transformations_train_and_sweep(small):
     def momentum(hyperparameters, steps_per_epoch):
         schedule = optax.cosine_decay_schedule(hyperparameters.learning_rate, 5 * steps_per_epoch)
