@@ -39,12 +39,14 @@ class Tried:
     seconds: float = 0.0
     failed: int = 0
     failures: list[str] = field(default_factory=list)  # the first ones, with what repeats them
+    cases: list[int] = field(default_factory=list)  # the numbers of all that failed
 
     def add(self, number: int, count: int, failure: str | None, seed: int) -> None:
         """Counts a case."""
         self.tried += count
         if failure is not None:
             self.failed += 1
+            self.cases.append(number)
             again = f"python -m tests.campaign --only={self.part} --seed={seed} --case={number}"
             self.failures += [f"{failure}\n{again}"][: SHOWN - len(self.failures)]
 
@@ -74,6 +76,8 @@ def main(argv: list[str] | None = None) -> int:
     print(*found, sep="\n")
     for tried in found:
         print(*(f"\n{tried.part}: {failure}" for failure in tried.failures), sep="\n", end="")
+        if tried.failed > SHOWN:
+            print(f"\n{tried.part}: all cases that failed: {tried.cases}")
     if given.output:
         given.output.write_text(json.dumps([asdict(tried) for tried in found], indent=2) + "\n")
     return int(any(tried.failed for tried in found))
