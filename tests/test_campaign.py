@@ -78,7 +78,7 @@ def test_what_a_case_raises_is_its_failure():
 def test_a_campaign_tells_what_it_tried(tmp_path):
     from commands import run_process
 
-    words = ("--minutes=0.02", "--only=figures.unit_rows", f"--output={tmp_path / 'table.json'}")
+    words = ("--minutes=0.02", "--only=samples.unit_rows", f"--output={tmp_path / 'table.json'}")
     done = run_process("tests.campaign", *words)
     assert done.returncode == 0, done.stdout + done.stderr
     (row,) = json.loads((tmp_path / "table.json").read_text())
