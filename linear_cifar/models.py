@@ -87,9 +87,10 @@ class Model:
         weights, bias = (np.asarray(a, dtype) for a in self.params)
         found = np.empty((len(inputs), len(bias)), dtype)
         start = 0
-        for rows in self._prepared(inputs, dtype):
-            found[start : start + len(rows)] = rows @ weights.T + bias
-            start += len(rows)
+        with np.errstate(over="ignore", invalid="ignore"):  # no class and NaN say so
+            for rows in self._prepared(inputs, dtype):
+                found[start : start + len(rows)] = rows @ weights.T + bias
+                start += len(rows)
         return found
 
     def predict(self, inputs: Any, dtype: Any = np.float64) -> np.ndarray:

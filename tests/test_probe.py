@@ -11,8 +11,10 @@ from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 
-from linear_cifar.data import load_features
-from linear_cifar.models import read_model
+from linear_cifar.data import Standardiser, load_features
+from linear_cifar.losses import SOFTMAX_CROSS_ENTROPY
+from linear_cifar.model import Params
+from linear_cifar.models import Model, read_model, write_model
 from linear_cifar.penalties import elsewhere
 
 LAM = "--lam=1e-3:1:4:log"
@@ -85,6 +87,20 @@ def test_the_model_predicts_alike_from_either_file(probed, digits, tmp_path):
     assert done.returncode == 0, done.stderr
     again = (tmp_path / "out" / "predictions.csv").read_bytes()
     assert again == (out / "predictions.csv").read_bytes()
+
+
+def test_an_example_without_a_class_is_refused_by_its_row(tmp_path):
+    params, standardiser = Params(np.eye(2, 3), np.zeros(2)), Standardiser(np.zeros(3), np.ones(3))
+    params.weights[0] = 1e300
+    model = Model(params, standardiser, ("a", "b"), SOFTMAX_CROSS_ENTROPY, 0.1)
+    write_model(tmp_path / "m.npz", model)
+    inputs = np.ones((4, 3)) * [[1], [1], [1e10], [1]]
+    assert model.predict(inputs).tolist() == [0, 0, -1, 0]
+    np.save(tmp_path / "others.npy", inputs)
+    words = (f"--model={tmp_path / 'm.npz'}", f"--predict={tmp_path / 'others.npy'}")
+    done = run("experiments.probe", *words, f"--output_dir={tmp_path / 'out'}")
+    assert "the logits of row 2 are not finite" in only_line(done)
+    assert not (tmp_path / "out").exists()
 
 
 def test_fewer_examples_are_drawn_again_and_again(probed):

@@ -36,9 +36,8 @@ def as_path(what: Problems, columns: dict[str, np.ndarray]) -> Path:
             error = of_folds.std(axis=0, ddof=1) / np.sqrt(len(of_folds))
             of_path |= {f"folds_{name}": of_folds.mean(axis=0), f"folds_{name}_error": error}
     costs = dict(zip(lam.tolist(), columns["cost"][whole].tolist(), strict=True))
-    n, n_converged, n_settled = (
-        int(of.sum()) for of in (what.lam > 0, columns["converged"], columns["settled"])
-    )
+    n = len(what.lam)
+    n_converged, n_settled = (int(columns[name].sum()) for name in FLAGGED)
     every = {
         "n": n,
         "n_converged": n_converged,

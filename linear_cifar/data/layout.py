@@ -93,8 +93,7 @@ def find_inputs(path: Path, given: Mapping[str, str | None], most_bytes: float) 
             return npy(path)
         if ending in TABLES:
             table = tables.open_table(path, most_bytes)
-            usual = [given["labels"]] if given["labels"] else USUAL["labels"]
-            labels = [n for n in table.column_names if n in usual or n.lower() in usual]
+            labels = _columns_of_labels(table.column_names, given["labels"])
             return tables.features(path, table, labels[0] if labels else None)
         named = [_Named(name, None, o) for name, o in ARCHIVES[ending](path).items()]
         meant = dict(_of_role(named, "inputs", given["inputs"], path))
@@ -220,7 +219,7 @@ def _of_table(path: Path, given: Mapping[str, str | None], most_bytes: float) ->
         raise DataError(f"{path}: a table's inputs are all columns but the labels': no inputs_name")
     table = tables.open_table(path, most_bytes)
     names, wanted = table.column_names, given["labels"]
-    usual = [n for n in names if (n.lower() in USUAL["labels"] if wanted is None else n == wanted)]
+    usual = _columns_of_labels(names, wanted)
     if not usual:
         called = _called("labels", wanted)
         raise DataError(f"{path} has no column {called}: it has {_list(names)}; give labels_name")
@@ -228,6 +227,11 @@ def _of_table(path: Path, given: Mapping[str, str | None], most_bytes: float) ->
         raise DataError(f"{path}: labels could be any of {_list(usual)}: give labels_name")
     stored = (tables.features(path, table, usual[0]), tables.labels(path, table, usual[0]))
     return Examples(*stored, ("the other columns", usual[0]))
+
+
+def _columns_of_labels(names: list[str], given: str | None) -> list[str]:
+    """Those of a table that may be the labels."""
+    return [n for n in names if (n.lower() in USUAL["labels"] if given is None else n == given)]
 
 
 def _called(role: str, given: str | None) -> str:

@@ -88,9 +88,7 @@ def session(rng: np.random.Generator, fuzzed: Fuzzed) -> str | None:
     before = set(KEPT.glob(f"{fuzzed.name}-*"))
     sys.stdout.flush()
     sys.stderr.flush()
-    with warnings.catch_warnings(
-        action="ignore"
-    ):  # JAX warns of a fork, before which it did nothing
+    with warnings.catch_warnings(action="ignore"):  # JAX's, of a fork, before which it did nothing
         process = os.fork()
     if not process:
         try:
