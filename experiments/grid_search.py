@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.common import axes, command, flags, grids
+from experiments.common import axes, command, flags, grids, terminal
 from experiments.common.data import data_title, load_data
 from experiments.common.output import output_folder
 from experiments.common.progress import Stopwatch, print_table
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
     _print(result, results, data_title(dataset), watch, target)
     if result["interrupted"]:
         print("interrupted: the configurations that were finished are written", file=sys.stderr)
-        return 130
+        return terminal.INTERRUPTED
     return 0
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from experiments.common import command, flags, runs
+from experiments.common import command, flags, runs, terminal
 from experiments.common.data import load_data
 from experiments.common.histograms import plot_histograms
 from experiments.common.output import output_folder, write_result
@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
         runs.print_outcome(outcome, dataset, results[name], target / name)
         print()
     print(f"histograms in {target / records.FIGURES}")
-    return 130 if interrupted else 0
+    return terminal.INTERRUPTED if interrupted else 0
 
 
 if __name__ == "__main__":

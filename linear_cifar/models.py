@@ -170,6 +170,7 @@ def read_model(path: str | Path) -> Model:
     read = _format(path)[1]
     try:
         arrays, details = read(path)
+        details = {"feature_names": []} | details  # which models did not always have
         missing = [name for name in (*_ARRAYS, *_DETAILS) if name not in {*arrays, *details}]
         if missing:
             raise SettingsError(f"it has no {missing[0]}")

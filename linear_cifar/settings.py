@@ -93,8 +93,13 @@ def numbers(name: str, values: Any, kinds: str = "iuf") -> np.ndarray:
 
 
 def is_text(value: Any) -> bool:
-    """Whether it is a string that UTF-8 can hold, as half a pair of surrogates is not."""
-    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+    """Whether it is a string that files can hold.
+
+    Half a pair of surrogates is none in UTF-8, and numpy takes a NUL for the end.
+    """
+    if not isinstance(value, str):
+        return False
+    return not any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def settings_of(owner: type) -> dict[str, Setting]:

@@ -105,7 +105,7 @@ def share_interval(share: Any, n: Any) -> tuple[np.ndarray, np.ndarray]:
       >>> round(float(low), 4), float(high)
       (0.7225, 1.0)
     """
-    z, share, n = _NORMAL_QUANTILE, np.asarray(share, float), np.maximum(n, 1)
+    z, share, n = _NORMAL_QUANTILE, np.asarray(share, float), np.maximum(np.asarray(n, float), 1)
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     # At 0 and 1 an end is there too, but for rounding.

@@ -38,6 +38,12 @@ RUN_FILES = {
 }
 
 
+def module_of(name: str):
+    """The module that `python -m NAME` runs."""
+    module = importlib.import_module(name)
+    return importlib.import_module(f"{name}.__main__") if hasattr(module, "__path__") else module
+
+
 class Done(NamedTuple):
     """What a command left on the terminal, and its exit code."""
 
@@ -93,9 +99,7 @@ def run(name, *words, n_images=400, interrupt_at=None):
       n_images: of a batch of the synthetic data set.
       interrupt_at: what on stderr brings it a SIGINT.
     """
-    module = importlib.import_module(name)
-    if hasattr(module, "__path__"):
-        module = importlib.import_module(f"{name}.__main__")
+    module = module_of(name)
     app.define_help_flags()  # once, or they would go with the first command's
     others = set(flags.FLAGS)
     argv = [name, *map(str, words)]

@@ -1,6 +1,7 @@
 """A short part of the campaign on commands, and what it found."""
 
 import gc
+import json
 import shutil
 import signal
 import time
@@ -63,6 +64,16 @@ def test_what_has_the_name_of_a_record_is_not_written_into(swept, name, instead)
 @pytest.mark.parametrize("name", [".begun.json.partial", ".sweep.csv.partial-1"])
 def test_what_a_kill_leaves_half_written_goes(swept, name):
     resumed(swept, swept.whole | {name: b"half"})
+
+
+@pytest.mark.slow
+def test_a_setting_of_none_has_to_be_among_what_was_begun():
+    with folder() as place, honest.reduced():
+        of = honest.run_honestly("experiments.probe", honest.Path(place) / "probe")
+        begun = json.loads((of.out / BEGUN).read_text())
+        assert begun.pop("n_folds") is None
+        (of.out / BEGUN).write_text(json.dumps(begun))
+        assert "was begun with other n_folds" in only_line(honest.run([*of.line, "--resume"]))
 
 
 @pytest.mark.slow

@@ -1,13 +1,12 @@
 """What the documents tell a reader to run: examples run, commands parse, links lead somewhere."""
 
-import importlib
 import pkgutil
 import re
 import shlex
 
 import jax
 import pytest
-from commands import ROOT, few_images, run
+from commands import ROOT, few_images, module_of, run
 
 import experiments
 from linear_cifar.data import download
@@ -16,12 +15,6 @@ DOCUMENTS = {
     str(path.relative_to(ROOT)): path.read_text()
     for path in (ROOT / "README.md", ROOT / "WORKSPACE.md", *sorted((ROOT / "docs").glob("*.md")))
 }
-
-
-def module_of(name):
-    """The module that `python -m` runs."""
-    module = importlib.import_module(name)
-    return importlib.import_module(f"{name}.__main__") if hasattr(module, "__path__") else module
 
 
 HELPS = {

@@ -325,6 +325,30 @@ def test_a_table_s_columns_are_those_of_training_by_name(tmp_path):
     np.testing.assert_allclose(load_inputs(*further)[:], inputs[:, ::-1], rtol=1e-6)
 
 
+def test_features_that_are_called_as_labels_are(tmp_path):
+    """Where the names of training are known, they say what is no label."""
+    inputs, labels = examples()[0][:, :2], np.arange(N) % 3
+    table = pa.table({"Y": inputs[:, 0], "b": inputs[:, 1], "y": labels})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    data = load_features(tmp_path / "a.parquet", labels_name="y")
+    assert data.feature_names == ("Y", "b")
+    same(load_inputs(tmp_path / "a.parquet", labels_name="y")[:], inputs)
+    same(load_inputs(tmp_path / "a.parquet", feature_names=("Y", "b"))[:], inputs)
+    pyarrow.parquet.write_table(table.drop_columns("y"), tmp_path / "b.parquet")
+    same(load_inputs(tmp_path / "b.parquet", feature_names=("Y", "b"))[:], inputs)
+    with pytest.raises(DataError, match="1 columns of features, and 2 of the training"):
+        load_inputs(tmp_path / "b.parquet", feature_names=("b", "c"), labels_name="Y")
+
+
+def test_an_index_by_a_name_is_no_feature(tmp_path):
+    said = b'{"index_columns": ["row"], "columns": []}'
+    table = pa.table({"a": np.arange(N), "row": np.arange(N), "y": np.arange(N) % 3})
+    table = table.replace_schema_metadata({b"pandas": said})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="column 'row': it is an index and no feature"):
+        load_features(tmp_path / "a.parquet")
+
+
 def test_inputs_to_predict_may_be_those_of_a_split(tmp_path):
     inputs, labels = examples()
     path = save_npz(tmp_path / "a.npz", x_train=inputs, y_train=labels, x_test=2 * inputs)

@@ -1,11 +1,10 @@
 """The commands' flags: which there are, what is refused, and what comes of those that are taken."""
 
-import importlib
 import pkgutil
 
 import numpy as np
 import pytest
-from commands import QUICK, only_line, run, run_process
+from commands import QUICK, module_of, only_line, run, run_process
 
 import experiments
 from linear_cifar import records
@@ -24,9 +23,7 @@ OWN = {
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_every_module_of_experiments_is_a_command(name):
-    module = importlib.import_module(f"experiments.{name}")
-    if hasattr(module, "__path__"):
-        module = importlib.import_module(f"experiments.{name}.__main__")
+    module = module_of(f"experiments.{name}")
     assert f"\npython -m experiments.{name}" in module.__doc__
     for word, message in (
         ("--bogus=1", "Unknown command line flag 'bogus'"),

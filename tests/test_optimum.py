@@ -334,6 +334,28 @@ def test_a_descent_ends_where_what_is_watched_stays_the_same(digits):
     assert not solve([1e-5], digits, **how, max_passes=260, watched=changing).settled.any()
 
 
+def test_slow_progress_is_no_end(digits):
+    """The gap stays where it is for more than fifty passes, while the cost falls."""
+    few = dataset_from_arrays((digits.train.inputs[:400], digits.train.labels[:400]))
+    found = solve([1e-6], few, dtype=jnp.float64, max_passes=3000)
+    assert found.converged.all(), (found.passes, found.gap / found.cost)
+    assert found.passes[0] > 500
+
+
+def test_what_is_watched_may_be_a_buffer_and_has_to_be_an_array_of_runs(digits):
+    buffer, looks = np.zeros(1), itertools.count()
+
+    def watched(params):
+        buffer[:] = next(looks)
+        return buffer
+
+    how = {"tolerance": 1e-12, "dtype": jnp.float64, "max_passes": 120}
+    assert not solve([1e-5], digits, **how, watched=watched).settled.any()
+    for wrong in (lambda params: 1.0, lambda params: np.zeros(3), 5):
+        with pytest.raises(SettingsError, match="watched"):
+            solve([1e-5], digits, **how, watched=wrong)
+
+
 def test_a_loss_without_second_derivatives_of_its_own_has_them_differentiated(digits):
     own = SOFTMAX_CROSS_ENTROPY._replace(name="own", logit_hessian=None)
     found, expected = (

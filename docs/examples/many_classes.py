@@ -1,4 +1,4 @@
-"""A thousand classes and 4,096 features: the optimum for three λ, with its time and memory.
+"""A thousand classes and 4,096 features: the optimum for two λ, with its time and memory.
 
 python docs/examples/many_classes.py
 """

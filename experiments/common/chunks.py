@@ -10,9 +10,9 @@ from jax.experimental import multihost_utils
 
 from experiments.common import seals, store, training
 from experiments.common.progress import Stopwatch
-from experiments.common.results import SPLITS, Result, by_seed
+from experiments.common.results import Result, by_seed
 from experiments.common.settings import Settings
-from linear_cifar.data import Dataset
+from linear_cifar.data import SPLITS, Dataset
 from linear_cifar.model import Params
 
 NAMES = ("accuracy", "loss")

@@ -6,7 +6,7 @@ from typing import Any
 from absl import flags
 
 from experiments.common.settings import Settings
-from linear_cifar.data import DATASET_NAMES, SPLITS
+from linear_cifar.data import DATASET_NAMES, DIVISIONS
 from linear_cifar.data.features import DEFAULTS as READING, Reading
 from linear_cifar.data.layout import ENDINGS
 from linear_cifar.data.types import STANDARDISE
@@ -33,7 +33,7 @@ IMAGES_BYTES = 4 * 10 * (3072 + 1)  # of a run's parameters
 CHOICES: Mapping[str, Collection[str]] = {
     "loss": LOSSES,
     "optimizer": OPTIMIZERS,
-    "split": SPLITS,
+    "split": DIVISIONS,
     "standardise": STANDARDISE,
     "select": ("accuracy", "loss"),
 }

@@ -12,10 +12,10 @@ from experiments.common import chunks
 from experiments.common.data import data_title
 from experiments.common.output import write_result
 from experiments.common.progress import Stopwatch
-from experiments.common.results import SPLITS, Result, ranked, write_tables
+from experiments.common.results import Result, ranked, write_tables
 from experiments.common.settings import Settings
 from linear_cifar import records, search
-from linear_cifar.data import Dataset
+from linear_cifar.data import SPLITS, Dataset
 
 COLUMNS = ("batch_size", "learning_rate", "lam")  # what a grid combines, by their values
 ACCURACIES = tuple(f"{split}_accuracy" for split in SPLITS)

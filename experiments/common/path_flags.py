@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from absl import flags as absl_flags
 
-from experiments.common import axes, distributed, flags, resumable
+from experiments.common import axes, distributed, flags, resumable, terminal
 from experiments.common.solving import Problems
 from linear_cifar.data import Dataset
 from linear_cifar.engine.devices import await_others
@@ -113,4 +113,4 @@ def say_interrupted(columns: dict[str, np.ndarray], what: Problems, folder: Path
     n_finished = int(np.isfinite(columns["cost"]).sum())
     done = f"{n_finished} of {len(what.lam)} optima are finished"
     print(f"interrupted: {done}; {resumable.goes_on(folder)}", file=sys.stderr)
-    return 130
+    return terminal.INTERRUPTED

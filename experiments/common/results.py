@@ -14,8 +14,6 @@ from linear_cifar.data import Dataset
 from linear_cifar.evaluation import Metrics
 from linear_cifar.search import ranking
 
-SPLITS = ("train", "validation", "test")
-
 
 @dataclass(frozen=True)
 class Result:

@@ -88,7 +88,7 @@ class Held:
     def _go_on(
         self, before: dict[str, Any], asked: dict[str, Any], machine: dict[str, Any]
     ) -> None:
-        if other := [name for name in asked if before.get(name) != asked[name]]:
+        if other := [n for n in asked if n not in before or before[n] != asked[n]]:
             raise RecordError(
                 f"{self.folder} was begun with other {', '.join(other)}: choose another folder"
             )

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.common import training
+from experiments.common import terminal, training
 from experiments.common.data import data_title, load_data
 from experiments.common.output import output_folder, write_result
 from experiments.common.progress import Stopwatch, print_table
@@ -49,7 +49,7 @@ def command(experiment: str, **fixed: Any) -> int:
         (outcome,) = train([settings], dataset, watch)
         result = write(experiment, dataset, outcome, folder, watch)
     print_outcome(outcome, dataset, result, target)
-    return 130 if outcome.interrupted else 0
+    return terminal.INTERRUPTED if outcome.interrupted else 0
 
 
 def train(together: Sequence[Settings], dataset: Dataset, watch: Stopwatch) -> list[Outcome]:

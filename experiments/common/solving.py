@@ -10,8 +10,7 @@ import numpy as np
 from experiments.common import seals, store
 from experiments.common.histograms import true_class_probabilities
 from experiments.common.progress import Stopwatch, progress
-from experiments.common.results import SPLITS
-from linear_cifar.data import Dataset, Standardiser, with_validation
+from linear_cifar.data import SPLITS, Dataset, Standardiser, with_validation
 from linear_cifar.engine.devices import device_mesh
 from linear_cifar.evaluation import evaluate_examples, in_blocks, predictions
 from linear_cifar.model import Params

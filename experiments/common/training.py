@@ -8,9 +8,8 @@ import jax
 import numpy as np
 
 from experiments.common.progress import Stopwatch, progress
-from experiments.common.results import SPLITS
 from experiments.common.settings import Settings, as_table
-from linear_cifar.data import Dataset
+from linear_cifar.data import SPLITS, Dataset
 from linear_cifar.engine.devices import device_mesh
 from linear_cifar.engine.plan import groups
 from linear_cifar.engine.state import EpochMetrics, History, stack_history

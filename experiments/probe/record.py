@@ -15,6 +15,7 @@ from experiments.probe import prediction
 from experiments.probe.learning import Point
 from experiments.probe.measures import TOP_K, Chosen, Tested
 from linear_cifar import records
+from linear_cifar.data import SPLITS
 from linear_cifar.data.on_disk import OnDisk
 from linear_cifar.losses import LOSSES
 from linear_cifar.models import write_model
@@ -160,7 +161,7 @@ def _print(
 ) -> None:
     path, choice, _, dataset, _ = chosen
     accuracy = tested.accuracy
-    sizes = (len(getattr(dataset, name).labels) for name in ("train", "validation", "test"))
+    sizes = (len(getattr(dataset, name).labels) for name in SPLITS)
     counts = "{} training, {} validation and {} test examples".format(*sizes)
     rows: list[tuple[str, Any]] = [
         ("probe", f"{title}, {len(path.lam)} λ from {path.lam[0]:g} to {path.lam[-1]:g}"),

@@ -14,7 +14,16 @@ import sys
 
 from absl import flags as absl_flags
 
-from experiments.common import axes, chunks, command, distributed, flags, resumable, training
+from experiments.common import (
+    axes,
+    chunks,
+    command,
+    distributed,
+    flags,
+    resumable,
+    terminal,
+    training,
+)
 from experiments.common.data import load_data
 from experiments.common.output import default_folder
 from experiments.common.progress import Stopwatch
@@ -81,7 +90,7 @@ def main(argv: list[str]) -> int:
         if interrupted:
             done = f"{kept.finished.sum()} of {len(kept.finished)} runs are finished"
             print(f"interrupted: {done}; {resumable.goes_on(folder)}", file=sys.stderr)
-            return 130
+            return terminal.INTERRUPTED
         results = ranked(chunks.results(configurations, kept), FLAGS.select)
         refitted = None
         if FLAGS.refit and not results[0].diverged:

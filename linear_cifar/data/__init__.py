@@ -11,10 +11,11 @@ from linear_cifar.data.features import (
 )
 from linear_cifar.data.loading import (
     DATASET_NAMES as DATASET_NAMES,
-    SPLITS as SPLITS,
+    DIVISIONS as DIVISIONS,
     load_dataset as load_dataset,
 )
 from linear_cifar.data.types import (
+    SPLITS as SPLITS,
     Dataset as Dataset,
     Split as Split,
     Standardiser as Standardiser,

@@ -48,6 +48,11 @@ def check_columns(where: str, columns: Sequence[str], expected: Sequence[str]) -
                 f"{where} column {i} of the features is {name!r}, and that of the training "
                 f"examples {wanted!r}: they have to be the same, in the same order"
             )
+    if columns and expected and len(columns) != len(expected):
+        raise DataError(
+            f"{where} there are {len(columns)} columns of features, and {len(expected)} of the "
+            "training examples"
+        )
 
 
 def check_one_label_each(where: str, labels: Any, n: int) -> None:

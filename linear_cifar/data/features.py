@@ -16,6 +16,7 @@ from linear_cifar.data.labels import number_classes
 from linear_cifar.data.layout import Examples, find_examples, find_inputs
 from linear_cifar.data.on_disk import OnDisk
 from linear_cifar.data.types import (
+    SPLITS,
     STANDARDISE,
     Dataset,
     Split,
@@ -23,8 +24,6 @@ from linear_cifar.data.types import (
     normalised_rows,
 )
 from linear_cifar.settings import Setting, SettingsError, settings_of
-
-SPLITS = ("train", "validation", "test")
 
 
 class Reading(NamedTuple):
@@ -191,7 +190,8 @@ def load_inputs(
       DataError: the file is missing or damaged, or holds no array [n, d] that could be meant.
     """
     given = {"inputs": inputs_name, "labels": labels_name}
-    stored = find_inputs(Path(path), given, _machine_bytes() / 2)
+    _check_names(given)
+    stored = find_inputs(Path(path), given, _machine_bytes() / 2, feature_names)
     checks.check_inputs(stored.where, stored._replace(dtype=_dtype(stored)))
     checks.check_columns(stored.where, stored.columns, feature_names)
     return _rows(stored, normalise=False)
@@ -203,15 +203,19 @@ def _check_settings(how: Reading) -> None:
         settings[name].check(name, getattr(how, name))
     if how.memory_gb is not None:
         settings["memory_gb"].check("memory_gb", how.memory_gb)
-    for name in ("inputs_name", "labels_name"):
-        if not isinstance(getattr(how, name), (str, type(None))):
-            raise SettingsError(f"{name} is {getattr(how, name)!r}: it has to be text")
+    _check_names({"inputs": how.inputs_name, "labels": how.labels_name})
     if not isinstance(how.normalise_rows, bool):
         raise SettingsError(f"normalise_rows is {how.normalise_rows!r}: it has to be True or False")
     if not isinstance(how.standardise, str) or how.standardise not in STANDARDISE:
         raise SettingsError(
             f"standardise is {how.standardise!r}: it has to be one of {', '.join(STANDARDISE)}"
         )
+
+
+def _check_names(given: dict[str, str | None]) -> None:
+    for role, name in given.items():
+        if not isinstance(name, (str, type(None))):
+            raise SettingsError(f"{role}_name is {name!r}: it has to be text")
 
 
 def _machine_bytes() -> float:

@@ -1,7 +1,7 @@
 """Which of the arrays that a file or folder holds are inputs and labels, and of which split."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -75,13 +75,16 @@ def find_examples(
         return _of_files([(path, None)], path, given, most_bytes)
 
 
-def find_inputs(path: Path, given: Mapping[str, str | None], most_bytes: float) -> Stored:
+def find_inputs(
+    path: Path, given: Mapping[str, str | None], most_bytes: float, features: Sequence[str]
+) -> Stored:
     """Finds and opens the inputs of a file, which need not have labels.
 
     Args:
       path: a file.
       given: as for `find_examples`; an array may also be named as it is, with its split.
       most_bytes: that a table may have.
+      features: names of a table's columns that are none of the labels.
 
     Raises:
       DataError: as `find_examples`.
@@ -93,7 +96,8 @@ def find_inputs(path: Path, given: Mapping[str, str | None], most_bytes: float) 
             return npy(path)
         if ending in TABLES:
             table = tables.open_table(path, most_bytes)
-            labels = _columns_of_labels(table.column_names, given["labels"])
+            columns = [name for name in table.column_names if name not in features]
+            labels = _columns_of_labels(columns, given["labels"])
             return tables.features(path, table, labels[0] if labels else None)
         named = [_Named(name, None, o) for name, o in ARCHIVES[ending](path).items()]
         meant = dict(_of_role(named, "inputs", given["inputs"], path))

@@ -9,7 +9,7 @@ from linear_cifar.data.errors import DataError, UnavailableError
 from linear_cifar.data.types import Dataset, Split, fit_standardiser
 
 DATASET_NAMES = ("auto", "cifar10", "synthetic")
-SPLITS = ("assignment", "full")
+DIVISIONS = ("assignment", "full")
 N_FULL_VALIDATION = 1000
 
 
@@ -24,7 +24,8 @@ def load_dataset(
     Args:
       name: "cifar10", from the data folder or else by download; "synthetic", drawn from a seed; or
         "auto", CIFAR-10 if it can be had and else the synthetic images, with a notice of that.
-      data_dir: folder that holds or will hold CIFAR-10's files; None for the user's cache folder.
+      data_dir: folder that holds or will hold CIFAR-10's files; None for
+        `$LINEAR_CIFAR_DATA`, else the user's cache folder.
       split: "assignment" (data_batch_1 trains, data_batch_2 validates) or "full" (49,000 images
         of all five batches train, their last 1,000 validate); test_batch tests in both.
       progress: show a download's progress bar on stderr.
@@ -35,7 +36,7 @@ def load_dataset(
     Raises:
       DataError: an unknown name or split, or CIFAR-10 is damaged, or ("cifar10" only) can't be had.
     """
-    for what, given, known in (("dataset", name, DATASET_NAMES), ("split", split, SPLITS)):
+    for what, given, known in (("dataset", name, DATASET_NAMES), ("split", split, DIVISIONS)):
         if given not in known:
             raise DataError(f"no {what} {given!r}: it has to be one of {', '.join(known)}")
     names = (*cifar10.TRAIN_BATCHES[: 2 if split == "assignment" else 5], cifar10.TEST_BATCH)

@@ -7,9 +7,11 @@ import numpy as np
 
 from linear_cifar.data.errors import DataError
 from linear_cifar.data.files import Stored, reader, refusing, too_large
+from linear_cifar.settings import is_text
 
 # By which the columns of an index go that was saved along, and which would give the order away.
 _INDEX_NAMES = ("", "__index_level_", "Unnamed: 0")
+_INDEX = "it is an index and no feature: leave it out"
 _WHOLE = "it is a table"
 
 
@@ -54,8 +56,10 @@ def features(path: Path, table: Any, label: str | None) -> Stored:
     """
     names = [name for name in table.column_names if name != label]
     columns = [table.column(i) for i, name in enumerate(table.column_names) if name != label]
-    dtypes = []
+    dtypes, index = [], (table.schema.pandas_metadata or {}).get("index_columns", [])
     for name, column in zip(names, columns, strict=True):
+        if name in index:
+            raise DataError(f"{path}, column {name!r}: {_INDEX}")
         _check_column(path, name, column)
         dtypes.append(np.dtype(column.type.to_pandas_dtype()))
     dtype = np.result_type(*dtypes) if dtypes else np.dtype(float)
@@ -69,7 +73,9 @@ def _check_column(path: Path, name: str, column: Any) -> None:
     import pyarrow
 
     if name == "" or name.startswith(_INDEX_NAMES[1:]):
-        raise DataError(f"{path}, column {name!r}: it is an index and no feature: leave it out")
+        raise DataError(f"{path}, column {name!r}: {_INDEX}")
+    if not is_text(name):
+        raise DataError(f"{path}, column {name!r}: a name may not hold a NUL")
     kinds = (pyarrow.types.is_integer, pyarrow.types.is_floating, pyarrow.types.is_boolean)
     if not any(kind(column.type) for kind in kinds):
         raise DataError(f"{path}, column {name}: features have to be numbers, not {column.type}")

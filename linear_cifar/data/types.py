@@ -15,6 +15,7 @@ from linear_cifar.data.errors import DataError
 from linear_cifar.data.on_disk import OnDisk, blocks, concatenated
 from linear_cifar.settings import SettingsError
 
+SPLITS = ("train", "validation", "test")
 STANDARDISE = ("none", "centre", "scale")
 # A deviation of this share of the mean is what float64 makes of equal values, and no variation.
 _CONSTANT = 1e-12
@@ -89,7 +90,7 @@ class Dataset:
 
     def __post_init__(self) -> None:
         checks.check_classes(self.class_names)
-        for where in ("train", "validation", "test"):
+        for where in SPLITS:
             inputs, labels = getattr(self, where)
             checks.check_inputs(where, inputs)
             checks.check_labels(where, labels, len(inputs), self.n_classes)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -12,8 +13,11 @@ from linear_cifar.model import Params
 from linear_cifar.optimum import descent
 from linear_cifar.optimum.examples import Block
 from linear_cifar.optimum.problem import Problem
+from linear_cifar.settings import SettingsError
 
-_STALLED = 50  # passes without progress after which rounding is in the way
+# Passes after which rounding is in the way, if in none of them the gap fell by a fifth, nor a cost
+# by more than its last digit: where λ is small, costs fall for hundreds of passes before gaps do.
+_STALLED = 50
 # Passes from one look at what is watched to the next, and how many times it has to be the same.
 _BETWEEN_LOOKS, _SAME = 25, 2
 # Finished runs leave once the passes that they were taken along in have cost as many operations as
@@ -63,6 +67,7 @@ def descend(
     passes, relative = (goal < np.inf).astype(int), np.zeros(len(goal))
     last: Params = jax.tree.map(np.array, fetch(state.params))
     rows, best, n_stalled, wasted = np.arange(len(goal)), np.inf, 0, 0
+    least, digit = np.full(len(goal), np.inf), float(jnp.finfo(problem.how.dtype).eps)
     of_pass = 4 * problem.examples.n * problem.examples.dataset.n_features * problem.n_classes
     while True:
         goal[looks.settled(state, passes, rows)] = np.inf
@@ -71,8 +76,10 @@ def descend(
             relative[rows] = gaps / costs
             left = ~(gaps <= goal[rows] * costs) & (goal[rows] < np.inf)
             worst = np.max(relative[rows] / goal[rows], where=left, initial=0)
-        n_stalled = 0 if worst <= 0.8 * best else n_stalled + 1  # NaN stalls
-        best = np.fmin(best, worst) if n_stalled == 0 else best
+            falls = left & (costs < (1 - digit) * least[rows])  # NaN doesn't
+        least[rows] = np.fmin(least[rows], costs)
+        n_stalled = 0 if worst <= 0.8 * best or falls.any() else n_stalled + 1
+        best = worst if worst <= 0.8 * best else best
         ended = not left.any() or passes.max() >= limit or n_stalled == _STALLED
         wasted += np.sum(~left) * of_pass
         shrinks = wasted >= _COMPILING
@@ -103,7 +110,9 @@ class _Looks:
         most = int(passes.max())
         if self._watched is None or not most or most % _BETWEEN_LOOKS:
             return []
-        seen = np.asarray(self._watched(self._problem.back(fetch(state.params))))
+        seen = np.array(self._watched(self._problem.back(fetch(state.params))))  # not a buffer
+        if seen.shape[:1] != rows.shape:
+            raise SettingsError(f"watched has to give [{len(rows)}, …], not {list(seen.shape)}")
         before, self._seen = self._seen, dict(zip(rows.tolist(), seen, strict=True))
         for row, now in self._seen.items():
             same = row in before and np.array_equal(now, before[row])

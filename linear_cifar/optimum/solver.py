@@ -29,6 +29,7 @@ from linear_cifar.optimum.settings import (
     checked_start,
     shares_of,
 )
+from linear_cifar.settings import SettingsError
 
 # Runs at a time: their products fill the matrix unit, and neighbours are finished at about a time.
 _AT_ONCE = 16
@@ -152,6 +153,8 @@ def solve_chunks(
     check_dataset(dataset)
     lam, weights = checked(lam, weights, len(dataset.train.labels))
     check_fits(lam, how.dtype)
+    if watched is not None and not callable(watched):
+        raise SettingsError(f"watched is {watched!r}: it has to be a function")
     start = None if start is None else checked_start(start, len(lam), dataset)
     finished = finished or {}
     with np.errstate(over="ignore"):

@@ -11,6 +11,7 @@ import hashlib
 import inspect
 import os
 import resource
+import shutil
 import sys
 import traceback
 import types
@@ -33,7 +34,7 @@ RATE = dict.fromkeys(LOADERS, 1400) | {
     "model_safetensors": 8000, "chunk": 4500, "json": 3000,
 }  # fmt: skip
 SECONDS = 10  # that it may take
-KEPT = Path("runs/campaign")  # what failed
+KEPT = Path("runs/campaign")  # what failed, for a look after the campaign
 # Not `experiments.common.store`: from its comparison libFuzzer takes the checksum that is missing.
 INSTRUMENTED = (
     "linear_cifar.data.",
@@ -53,13 +54,18 @@ class Fuzzed(NamedTuple):
 
     name: str
     loader: Loader
-    folder: Path
+    folder: Path  # of this campaign alone
+
+    @property
+    def failed(self) -> Path:
+        """Where what fails stands first: an input a place, which counts once a campaign."""
+        return self.folder / "failed"
 
 
 @contextlib.contextmanager
 def fuzzed(name: str, folder: Path) -> Iterator[Fuzzed]:
     """Instruments the project, and writes the honest files as the first inputs."""
-    for part in ("corpus", "files"):
+    for part in ("corpus", "files", "failed"):
         (folder / part).mkdir()
     for i, content in enumerate(LOADERS[name].honest()):
         (folder / "corpus" / f"honest-{i}").write_bytes(content)
@@ -85,7 +91,7 @@ def _instrument() -> None:
 
 def session(rng: np.random.Generator, fuzzed: Fuzzed) -> str | None:
     """A session of libFuzzer."""
-    before = set(KEPT.glob(f"{fuzzed.name}-*"))
+    before = set(fuzzed.failed.iterdir())
     sys.stdout.flush()
     sys.stderr.flush()
     with warnings.catch_warnings(action="ignore"):  # JAX's, of a fork, before which it did nothing
@@ -96,25 +102,27 @@ def session(rng: np.random.Generator, fuzzed: Fuzzed) -> str | None:
         finally:
             os._exit(1)
     _, status = os.waitpid(process, 0)
-    found = sorted(set(KEPT.glob(f"{fuzzed.name}-*")) - before)
-    failures = [path.read_text() for path in found if path.suffix == ".txt"]
-    failures += [
-        _repeat(fuzzed.name, path) for path in found if not path.with_suffix(".txt").exists()
-    ]
+    found = sorted(set(fuzzed.failed.iterdir()) - before)
+    failures = [_kept(fuzzed.name, path) for path in found if path.suffix != ".txt"]
     if status and not failures:
         failures = [f"the session ended with status {status}"]
     return "\n".join(failures) or None
 
 
-def _repeat(name: str, path: Path) -> str:
-    return f"python -m tests.campaign --only=fuzz.{name} --input={path}"
+def _kept(name: str, path: Path) -> str:
+    """Keeps an input that failed; what is to be said of it."""
+    KEPT.mkdir(parents=True, exist_ok=True)
+    kept = KEPT / f"{name}-{path.name}"
+    shutil.copyfile(path, kept)
+    of_us = path.with_suffix(".txt")  # libFuzzer's own, as of a hang, come without
+    text = of_us.read_text() if of_us.exists() else ""
+    return f"{text}python -m tests.campaign --only=fuzz.{name} --input={kept}"
 
 
 def _fuzz(seed: int, fuzzed: Fuzzed) -> None:
     """Never returns: libFuzzer ends the process."""
     import atheris
 
-    KEPT.mkdir(parents=True, exist_ok=True)
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
@@ -124,7 +132,7 @@ def _fuzz(seed: int, fuzzed: Fuzzed) -> None:
         "timeout": SECONDS,
         "rss_limit_mb": 4000,
         "max_len": 20_000,
-        "artifact_prefix": f"{KEPT}/{fuzzed.name}-",
+        "artifact_prefix": f"{fuzzed.failed}/",
     }
     flags = [f"-{name}={value}" for name, value in words.items()]
     warnings.simplefilter("error")
@@ -147,10 +155,9 @@ def _watched(read: Reader, fuzzed: Fuzzed, known: set[str], content: bytes) -> N
         place = "".join(traceback.format_tb(error.__traceback__)[-1:]).partition("\n")[0]
         if place not in known:
             known.add(place)
-            path = KEPT / f"{fuzzed.name}-{hashlib.sha256(place.encode()).hexdigest()[:12]}"
+            path = fuzzed.failed / hashlib.sha256(place.encode()).hexdigest()[:12]
             path.write_bytes(content)
-            text = f"{traceback.format_exc()}{_repeat(fuzzed.name, path)}"
-            path.with_suffix(".txt").write_text(text)
+            path.with_suffix(".txt").write_text(traceback.format_exc())
 
 
 def _peak() -> int:

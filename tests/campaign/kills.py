@@ -187,7 +187,7 @@ def _each_of_two(place: Path) -> Iterator[dict[str, Honest]]:
 def of_two(rng: Random, of_name: dict[str, Honest]) -> str | None:
     """A signal to one of two processes, or to both at about the same time; then both go on."""
     name = rng.choice([*of_name])
-    of, signals = of_name[name], []
+    of = of_name[name]
     shutil.rmtree(of.out, ignore_errors=True)
     number, after = int(rng.choice([signal.SIGKILL, *CODES])), float(rng.uniform(0, of.seconds))
     places = [[0], [1], [0, 1]][rng.integers(3)]

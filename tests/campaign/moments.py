@@ -41,7 +41,7 @@ def _half_written(rng: np.random.Generator, before: Folder, after: Folder) -> Fo
 
 def killed(rng: np.random.Generator, of_name: dict[str, Honest]) -> str | None:
     """Goes on after SIGKILLs at changes of a folder, to the bytes of what nothing happened to."""
-    name = rng.choice([*of_name] * 2 + [n for n in of_name if n != "experiments.report"] * 4)
+    name = honest.drawn(rng, of_name)
     of = of_name[name]
     moments, what = of.moments, name
     for _ in range(1 + rng.binomial(2, 0.2)):  # one that goes on can be killed again
@@ -107,7 +107,7 @@ def _counted(place: Path) -> Iterator[dict[str, tuple[Honest, int]]]:
 
 def signalled(rng: np.random.Generator, of_name: dict[str, tuple[Honest, int]]) -> str | None:
     """A signal at any call: the command ends with its code, and one line says how far it came."""
-    name = rng.choice([n for n in of_name if n != "experiments.report" or rng.random() < 0.3])
+    name = honest.drawn(rng, of_name)
     of, n_calls = of_name[name]
     by, at = rng.choice(list(CODES)), int(rng.integers(1, n_calls + 1))
     what = f"{name}, {signal.Signals(by).name} at call {at} of {n_calls}"

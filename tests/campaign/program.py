@@ -13,9 +13,7 @@ def main() -> None:
     from tests import commands
     from tests.campaign import honest
 
-    module = importlib.import_module(sys.argv[0])
-    if hasattr(module, "__path__"):
-        module = importlib.import_module(f"{sys.argv[0]}.__main__")
+    module = commands.module_of(sys.argv[0])
     distributed.START_SECONDS = int(honest.LONGEST)
     with commands.few_images(honest.N_IMAGES), honest.reduced():
         command.launch(module.main, module.define_flags)

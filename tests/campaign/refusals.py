@@ -146,10 +146,7 @@ def flags_of(command: str) -> list[str]:
 def launched(command: str, words: list[str], instead) -> commands.Done:
     """What is left by a command with something instead of its `main`."""
     name = f"experiments.{command}"
-    module = __import__("importlib").import_module(name)
-    if hasattr(module, "__path__"):
-        module = __import__("importlib").import_module(f"{name}.__main__")
-    with mock.patch.object(module, "main", instead):
+    with mock.patch.object(commands.module_of(name), "main", instead):
         return commands.run(name, *words)
 
 
