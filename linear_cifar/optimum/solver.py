@@ -88,7 +88,7 @@ def solve(
       max_passes: over the data for each λ, without that of the certificate; what isn't finished
         then is not `converged`.
       dtype: floating type of the descent; float32 gets to a gap of about 1e-12 of the
-        cost, and of 3e-11/λ where λ is small: what can't get nearer ends too.
+        cost, and not as near where λ is small: what can't get nearer ends too.
       memory_bytes: that descents may keep, which bounds how many λ go at once; the examples aren't
         among them.
       mesh: devices that share the examples; None for the first one.
