@@ -18,12 +18,11 @@ from conftest import assert_close
 from safetensors.numpy import save_file
 
 from linear_cifar import SettingsError, load_features, load_inputs, records, with_validation
-from linear_cifar.data import DataError, fit_standardiser, on_disk
+from linear_cifar.data import SPLITS, DataError, fit_standardiser, on_disk
 from linear_cifar.data.on_disk import OnDisk
 from linear_cifar.data.types import STANDARDISE
 
 N, D = 60, 7
-SPLITS = ("train", "validation", "test")
 
 
 def examples(n=N, d=D, dtype=np.float32, seed=0):

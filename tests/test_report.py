@@ -11,15 +11,14 @@ import signal
 import html5lib
 import numpy as np
 import pytest
-from commands import only_line, run, run_process
+from commands import check_every_file, only_line, run, run_process
 from conftest import assert_close, undrawn_figures
-from test_runs import check_every_file
 
 from experiments.common import training
-from experiments.common.results import SPLITS
 from experiments.report import plan
 from experiments.report.claims import CONTRADICTED, NOISE, SUPPORTED, Claim
 from linear_cifar import records
+from linear_cifar.data import SPLITS
 from linear_cifar.engine.state import History
 from linear_cifar.evaluation import Metrics
 from linear_cifar.model import Params
