@@ -30,8 +30,10 @@ def one_by_one_and_at_once(monkeypatch, at_once, runs, dataset, **settings):
         ("multi_bce", 130, 2, False),  # left is a full batch and one that isn't
         ("softmax", 100, 4, True),  # nothing is left
         ("softmax", 100, 3, False),  # a full batch is left
-        ("multi_bce", 1, 3, True),  # many blocks, of single examples
-        ("softmax", 150, 60, True),  # the data have no more than two full batches
+        # many blocks, of single examples
+        pytest.param("multi_bce", 1, 3, True, marks=pytest.mark.slow),
+        # the data have no more than two full batches
+        pytest.param("softmax", 150, 60, True, marks=pytest.mark.slow),
     ],
 )
 def test_batches_at_once_are_batches_one_by_one(

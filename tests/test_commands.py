@@ -39,6 +39,7 @@ def no_network(monkeypatch):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
 
 
+@pytest.mark.slow
 def test_a_plain_run_without_network_is_of_synthetic_images_and_says_so(tmp_path):
     words = ("experiments.baseline", "--n_epochs=2", f"--data_dir={tmp_path / 'none'}")
     done = run_process(*words, cwd=tmp_path, PYTHONPATH=str(ROOT))

@@ -118,7 +118,7 @@ def test_two_processes_share_the_examples_of_a_path(two_processes, tmp_path):
     inputs, labels = load_digits(return_X_y=True)
     features = inputs[:500].astype(np.float32)
     np.savez(tmp_path / "digits.npz", features=features, labels=labels[:500])
-    words = (f"--features={tmp_path / 'digits.npz'}", "--lam=0.1:10:20:log", "--memory_gb=0.0001")
+    words = (f"--features={tmp_path / 'digits.npz'}", "--lam=0.1:10:8:log", "--memory_gb=0.0001")
     program = ("tests.programs.small_probe", *words)
     left, lost = two_processes(program=program, lost=1, ends_with="SIGKILL")
     await_loss(lost, left)
@@ -131,7 +131,7 @@ def test_two_processes_share_the_examples_of_a_path(two_processes, tmp_path):
     done = run_process(*program, f"--output_dir={tmp_path / 'alone'}")
     assert done.returncode == 0, done.stderr
     alone, both = (read(tmp_path / name, "path.csv") for name in ("alone", "two"))
-    assert len(alone) == len(both) == 20
+    assert len(alone) == len(both) == 8
     for one, two in zip(alone, both, strict=True):
         assert float(two["cost"]) == pytest.approx(float(one["cost"]), rel=1e-6)
         assert two["converged"] == one["converged"] == "True"

@@ -38,14 +38,11 @@ def _offline(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)  # where examples write their files
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_offline")
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] if name != "README.md" else [])
-        for name, text in DOCUMENTS.items()
-        if "```python" in text
-    ],
+    [name for name, text in DOCUMENTS.items() if "```python" in text],
 )
 def test_examples_run_from_the_first_to_the_last(name):
     names = {}

@@ -92,7 +92,9 @@ def test_all_of_scikit_learn_s_checks_pass_and_none_is_left_out_unsaid(estimator
 
 
 @pytest.mark.parametrize("scaled", [False, True], ids=["as they come", "standardised"])
-@pytest.mark.parametrize("name", LOADERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "digits" else n for n in LOADERS]
+)
 def test_coefficients_are_scikit_learn_s(name, scaled):
     inputs, labels = load(name)
     other = theirs(LAM, len(labels), labels.max() + 1)
@@ -251,7 +253,7 @@ def test_data_that_cannot_be_fitted_are_refused(iris):
 
 @pytest.mark.parametrize(
     "cv",
-    [3, KFold(3, shuffle=True, random_state=1)],
+    [3, pytest.param(KFold(3, shuffle=True, random_state=1), marks=pytest.mark.slow)],
     ids=["stratified", "a splitter"],
 )
 def test_the_cross_validation_is_a_loop_s(iris, cv):

@@ -6,6 +6,7 @@ import types
 from collections import Counter
 
 import numpy as np
+import pytest
 from commands import ROOT
 
 from linear_cifar import load_features
@@ -18,6 +19,7 @@ def script(name):
     return module
 
 
+@pytest.mark.slow
 def test_many_classes_are_solved_and_certified(capsys):
     optimum = script("many_classes").main(n=120, n_features=30, n_classes=12)
     assert optimum.converged.all()

@@ -846,7 +846,10 @@ COMMANDS = {
 
 
 @pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command",
+    [c if c == "baseline" else pytest.param(c, marks=pytest.mark.slow) for c in COMMANDS],
+)
 def test_a_command_takes_features_and_says_what_it_took_for_what(tmp_path, words, command):
     done = run(f"experiments.{command}", *words, *COMMANDS[command])
     assert done.returncode == 0, done.stderr

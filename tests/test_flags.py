@@ -127,10 +127,8 @@ def described(command, out):
     ]
 
 
-@pytest.mark.parametrize(
-    "command",
-    [c if c == "baseline" else pytest.param(c, marks=pytest.mark.slow) for c in TRAINERS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("command", TRAINERS)
 def test_each_optimiser_trains_with_its_own_settings_and_records_them(tmp_path, command):
     assert OWN.keys() <= OPTIMIZERS.keys()
     common = {"lam": 0.1, "learning_rate": 0.01, "decay_factor": 2.0, "decay_every": 3}

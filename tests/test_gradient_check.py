@@ -48,8 +48,7 @@ def test_differences_by_logit_equal_differences_of_the_whole_cost(small, loss):
 
 
 @each_loss
-@pytest.mark.parametrize("lam", [0.0, 0.1])
-@pytest.mark.parametrize("n", [1, 20])
+@pytest.mark.parametrize(("lam", "n"), [(0.0, 20), (0.1, 1)])
 def test_hand_derived_gradient_passes_in_every_coefficient(small, loss, lam, n):
     params, inputs, labels = case(small, n)
     by_hand = cost_gradient(params, inputs, labels, lam, loss)

@@ -71,7 +71,7 @@ def test_folds_are_the_same(pair):
     "name",
     [n if n == "sgd" else pytest.param(n, marks=pytest.mark.slow) for n in OPTIMIZERS],
 )
-@pytest.mark.parametrize("n_runs", [1, 4])
+@pytest.mark.parametrize("n_runs", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_training_is_the_same(pair, name, n_runs):
     lam = np.geomspace(0.01, 0.1, n_runs)
     runs = Hyperparameters(

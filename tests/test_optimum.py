@@ -243,7 +243,7 @@ def test_lambda_beyond_the_dtype_is_refused(digits, lam):
 def test_as_many_devices_as_there_are_give_the_same_to_rounding():
     """500 examples and 64 features are no multiples of three devices."""
     alone, *others = (
-        json.loads(run_process("tests.programs.solve_digits", n).stdout) for n in (1, 3, 4)
+        json.loads(run_process("tests.programs.solve_digits", n).stdout) for n in (1, 3)
     )
     for costs, passes, converged in others:
         np.testing.assert_allclose(costs, alone[0], rtol=1e-11)
@@ -334,6 +334,7 @@ def test_a_descent_ends_where_what_is_watched_stays_the_same(digits):
     assert not solve([1e-5], digits, **how, max_passes=260, watched=changing).settled.any()
 
 
+@pytest.mark.slow
 def test_slow_progress_is_no_end(digits):
     """The gap stays where it is for more than fifty passes, while the cost falls."""
     few = dataset_from_arrays((digits.train.inputs[:400], digits.train.labels[:400]))

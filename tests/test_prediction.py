@@ -31,11 +31,8 @@ def predictions(params, dataset):
     return np.argmax(inputs @ params.weights.T + params.bias, axis=1)
 
 
-@pytest.mark.parametrize(
-    "loss",
-    [SOFTMAX_CROSS_ENTROPY, pytest.param(LOSSES["multi_bce"], marks=pytest.mark.slow)],
-    ids=["softmax", "multi_bce"],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 def test_the_bounds_hold_and_what_is_certain_is_so(digits, loss):
     exact = solve(LAM, digits, loss=loss, tolerance=1e-13, dtype=jnp.float64)
     shares = []

@@ -10,7 +10,7 @@ import signal
 import jax
 import numpy as np
 import pytest
-from commands import few, files, only_line, run, run_process, start
+from commands import few, files, only_line, run, start
 
 from experiments.sweep import record
 from linear_cifar import records
@@ -151,28 +151,6 @@ def test_random_configurations_of_all_optimisers(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_sweep_killed_twice_is_bit_for_bit_an_uninterrupted_one(whole, tmp_path):
-    out = tmp_path / "killed"
-    words = (*CHUNKS, "--refit", f"--output_dir={out}")
-    for n_before, resume in ((0, ()), (1, ("--resume",))):
-        ends = {"END_AFTER_CHUNKS": f"{n_before + 1}", "END_WITH": "SIGKILL"}
-        done = run_process(SMALL_SWEEP, *words, *resume, **ends)
-        assert done.returncode == -signal.SIGKILL, done.stderr
-        assert len(list(out.glob("chunks/[0-9]*"))) == 2 * n_before + 1
-        assert len(list(out.glob("chunks/.*"))) == 1  # half written
-        assert not (out / "result.json").exists()
-    times = {path: path.stat().st_mtime_ns for path in out.glob("chunks/[0-9]*")}
-    done = sweep(out, *CHUNKS, "--refit", "--resume")
-    assert done.returncode == 0, done.stderr
-    assert {path: path.stat().st_mtime_ns for path in times} == times  # nothing trained again
-    same, expected = contents(out), contents(whole)
-    assert same.keys() == expected.keys()
-    for path in same:
-        if path.suffix in (".csv", ".npz"):
-            assert same[path] == expected[path], path
-
-
-@pytest.mark.slow
 def test_a_folder_in_use_is_refused_and_an_interrupt_says_how_to_go_on(tmp_path):
     out = tmp_path / "run"
     words = (*ONE, "--n_epochs=2000")
@@ -191,6 +169,7 @@ def test_a_folder_in_use_is_refused_and_an_interrupt_says_how_to_go_on(tmp_path)
     assert files(out) == {"begun.json"}
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_keeps_what_is_finished(tmp_path):
     """A file of at most 300 kB: the chunk of one run with sgd passes, that of four others not."""
     out = tmp_path / "run"

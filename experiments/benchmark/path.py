@@ -356,6 +356,6 @@ def _spread_out(n: int, n_some: int) -> np.ndarray:
 
 
 def _few(dataset: Dataset) -> Dataset:
-    """The first training examples."""
+    """The first training examples, with every sixteenth feature."""
     inputs, labels = (np.asarray(array)[:QUICK_IMAGES] for array in dataset.train)
-    return dataset_from_arrays((inputs, labels), class_names=dataset.class_names)
+    return dataset_from_arrays((inputs[:, ::16], labels), class_names=dataset.class_names)

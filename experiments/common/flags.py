@@ -22,7 +22,9 @@ SETTINGS: Mapping[str, Setting] = {
     **settings_of(Training),
     **settings_of(Solver),
     **settings_of(Reading),
-    "seed": Setting("seed of the initial parameters and of the order", low=0, high=2**32 - 1),
+    "seed": Setting(
+        "seed of all that is drawn: initial parameters, order, splits, folds", low=0, high=2**32 - 1
+    ),
     "n_seeds": Setting(
         "seeds to train at once, from --seed on; more than one gives means with their spread",
         low=1,

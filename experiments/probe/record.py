@@ -176,10 +176,12 @@ def _print(
     ]
     if tested.top_k is not None:
         rows.append((f"top-{TOP_K} accuracy", tested.top_k.estimate))
-    errors = f"{tested.before.error:.4f}, with temperature {tested.after.error:.4f}"
-    rows.append(("expected calibration error", errors))
+    errors = f"{tested.before.error:.4f}"
     if tested.uncalibrated:
         rows.append(("not calibrated", tested.uncalibrated))
+    else:
+        errors += f", with temperature {tested.after.error:.4f}"
+    rows.append(("expected calibration error", errors))
     for point in curve:
         each = "" if point.size.per_class is None else f", {point.size.per_class} a class"
         over = point.over_draws
