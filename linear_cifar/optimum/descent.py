@@ -54,6 +54,7 @@ class State(NamedTuple):
     steps: Params  # [C, MEMORY, …], the latest ones, in a ring
     changes: Params  # [C, MEMORY, …], and of the gradient
     inverse: Any  # [C, MEMORY], 1/⟨step, change⟩; 0 where there is none
+    scales: Any  # [C, MEMORY], how much flatter than the preconditioner the cost is there, or 0
     n_steps: Any  # how many were tried, a scalar
 
 
@@ -71,6 +72,7 @@ _STATE = State(
     shards.WHOLE,
     _MEMORY,
     _MEMORY,
+    shards.WHOLE,
     shards.WHOLE,
     shards.WHOLE,
 )
@@ -93,6 +95,7 @@ def begin(params: Params, mesh: Mesh) -> State:
         np.zeros(c, np.int32),
         none,
         none,
+        np.zeros((c, MEMORY), dtype),
         np.zeros((c, MEMORY), dtype),
         np.zeros((), np.int32),
     )
@@ -160,7 +163,7 @@ def _advance(state: State, sums: Sums, runs: OfRuns, turn, goal: jax.Array) -> S
     change = jax.tree.map(jnp.subtract, gradient, state.gradient)
     slope = _dot(gradient, state.step)
     refused = ~(slope <= _OVERSHOT * jnp.abs(state.slope))  # NaN is
-    state = _remembering(state, change, slope)
+    state = _remembering(state, change, slope, runs.diagonal)
 
     def chosen(moved, stayed):
         return jax.tree.map(lambda a, b: jnp.where(_wide(refused, a), b, a), moved, stayed)
@@ -196,7 +199,7 @@ def _joined(sums: Sums, params: Params, runs: OfRuns, turn) -> tuple[jax.Array, 
     return shards.total(sums.loss), Params(weights, bias)
 
 
-def _remembering(state: State, change: Params, slope: jax.Array) -> State:
+def _remembering(state: State, change: Params, slope: jax.Array, diagonal: Params) -> State:
     """The state with its latest step in the ring, where the curvature along it is known."""
     product = slope - state.slope
     known = (product > 0) & jnp.isfinite(product)
@@ -208,16 +211,23 @@ def _remembering(state: State, change: Params, slope: jax.Array) -> State:
         )
 
     inverse = jnp.where(known, 1 / jnp.where(known, product, 1), 0)
+    flat = _dot(change, jax.tree.map(jnp.divide, change, diagonal))
+    scale = jnp.where(known & (flat > 0), product / jnp.where(flat > 0, flat, 1), 0)
     return state._replace(
         steps=put(state.steps, state.step),
         changes=put(state.changes, change),
         inverse=state.inverse.at[:, slot].set(inverse),
+        scales=state.scales.at[:, slot].set(scale),
         n_steps=state.n_steps + 1,
     )
 
 
 def _preconditioned(state: State, diagonal: Params) -> Params:
-    """The gradient times the approximate inverse of the Hessian, by the two loops."""
+    """The gradient times the approximate inverse of the Hessian, by the two loops.
+
+    Between them stands the preconditioner's inverse, by the mean of the pairs' `scales`: the usual
+    one, of the latest pair alone, takes more passes.
+    """
 
     def pair(i):
         slot = (state.n_steps - 1 - i) % MEMORY
@@ -240,20 +250,10 @@ def _preconditioned(state: State, diagonal: Params) -> Params:
 
     start = (state.gradient, jnp.zeros_like(state.inverse))
     result, weights = jax.lax.fori_loop(0, MEMORY, first, start)
-    scale = _flatness(diagonal, pair)
+    n_known = jnp.sum(state.scales > 0, axis=1)
+    scale = jnp.where(n_known > 0, jnp.sum(state.scales, axis=1) / jnp.maximum(n_known, 1), 1)
     result = jax.tree.map(lambda a, b: _wide(scale, a) * a / b, result, diagonal)
     return jax.lax.fori_loop(0, MEMORY, second, result)
-
-
-def _flatness(diagonal: Params, pair) -> jax.Array:
-    """How much flatter the cost is along the latest change than the preconditioner has it, [C].
-
-    At least 1: confident predictions have less curvature than those at zero, and features on which
-    they are take half of the passes by this. Less than 1 would mend what the pairs mend already.
-    """
-    _, change, inverse = pair(0)
-    ratio = inverse * _dot(change, jax.tree.map(jnp.divide, change, diagonal))
-    return jnp.maximum(1, 1 / jnp.where(ratio > 0, ratio, 1))
 
 
 def _square(weights: jax.Array) -> jax.Array:
