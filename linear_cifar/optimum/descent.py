@@ -3,7 +3,7 @@
 A pass gives cost and gradient of every run at the parameters that it tries. A run moves there
 unless the slope along the way tells that it went too far; either way it has learnt the curvature,
 and tries what follows from that. In the coordinates of the basis nearly every step is taken, so
-that a search along it, with the logits at hand or not, would save nothing.
+that a search along it would save nothing.
 
 The preconditioner is diag(c e + 2λ), with c the mean curvature of the loss at zero parameters
 (softmax: (1 − 1/K)/K; Böhning's upper bound is ½, which takes more passes).
