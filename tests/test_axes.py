@@ -69,6 +69,7 @@ def test_what_is_neither_is_refused(name, text):
         ("--lam=0:1", "a range needs N"),
         ("--lam=nan", "the value nan"),
         ("--lam=1:2:2.7", "another form"),
+        ("--lam=1:2:0", "another form"),
         ("--lam=1:2:inf", "another form"),
         ("--lam=1e-5:1:1e400", "another form"),
         ("--momentum=0.5", "isn't read by --optimizer=sgd"),

@@ -118,6 +118,8 @@ def parse(name: str, text: str) -> AxisFlag:
     low, high = float(first), float(second)
     if of is not float or len(n) > 1 or not low < high < np.inf or (log and low <= 0):
         raise ValueError(text)
+    if any(int(count) < 1 for count in n):
+        raise ValueError(text)
     if n:
         check_runs(f"N of {text}", int(n[0]))
     drawn = stats.loguniform(low, high) if log else stats.uniform(low, high - low)
