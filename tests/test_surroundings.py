@@ -38,6 +38,12 @@ def test_sigterm_says_how_to_go_on(tmp_path):
     assert files(out) == {"begun.json"}
 
 
+@pytest.mark.slow
+def test_a_signal_within_exec_has_its_exit_code():
+    done = run_process("tests.programs.executing")
+    assert (done.returncode, done.stderr) == (143, "interrupted: nothing written\n")
+
+
 @pytest.mark.parametrize("import_time", [True, False])
 def test_an_interrupt_before_anything_is_begun_is_no_traceback(tmp_path, import_time):
     """Some module of JAX's sends it; or absl as it reads the flags."""

@@ -15,6 +15,14 @@ AGAIN_SECONDS = 0.05
 INTERRUPTED = 128 + signal.SIGINT
 
 
+class Signalled(KeyboardInterrupt):
+    """What a signal raises.
+
+    Of `KeyboardInterrupt` itself, raised within `exec` of text, Python remembers that it came: the
+    process ends by SIGINT in the end, whatever its exit code was to be.
+    """
+
+
 class Stream:
     """A standard stream that ends nothing when it can't be written to: the work goes on."""
 
@@ -79,7 +87,7 @@ def interrupts() -> Iterator[list[int]]:
 
     def interrupt(number: int, _: FrameType | None) -> NoReturn:
         came.append(number)
-        raise KeyboardInterrupt
+        raise Signalled
 
     def lost(what: "sys.UnraisableHookArgs") -> None:
         """An interrupt in a callback, as of the garbage collector, ends nothing: it comes again."""

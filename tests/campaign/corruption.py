@@ -1,5 +1,6 @@
 """Anything may become of what a command left; it goes on all the same, or says why it can't."""
 
+import functools
 import io
 import json
 import os
@@ -54,7 +55,8 @@ def _zeros(_: Random, content: bytearray) -> bytes:
 
 
 def _files(root: Path) -> list[Path]:
-    return sorted(p for p in root.rglob("*") if p.is_file() and os.access(p, os.R_OK))
+    readable = functools.partial(os.access, mode=os.R_OK, effective_ids=True)
+    return sorted(p for p in root.rglob("*") if p.is_file() and readable(p))
 
 
 def _swapped(rng: Random, path: Path) -> None:

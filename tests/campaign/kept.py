@@ -52,9 +52,10 @@ def model_reader(kind: str, folder: Path) -> Iterator[Reader]:
             for a, b in zip((*model.params, *model.standardiser), same.params, strict=False):
                 assert np.array_equal(a, b)
             assert (same.class_names, same.lam) == (model.class_names, model.lam)
+            origin = np.zeros((1, len(model.standardiser.mean)))
             with np.errstate(all="ignore"):
-                predicted = model.predict(np.zeros((1, len(model.standardiser.mean))))
-            assert 0 <= predicted[0] < len(model.class_names)
+                (logits,), (predicted,) = model.logits(origin), model.predict(origin)
+            assert predicted == (logits.argmax() if np.isfinite(logits).all() else -1)
 
     with unsummed(kind):
         yield read

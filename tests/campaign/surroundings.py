@@ -184,7 +184,10 @@ def _ended(
             return -1, f"takes longer than {MOST_SECONDS} seconds", ""
     if terminal:
         shown, errors = b"", b"".join(seen)
-    return process.returncode, *(text.decode("utf-8", "replace") for text in (shown, errors))
+    texts = (
+        text.replace(b"\xff\xfe", b"").replace(b"\0", b"") for text in (shown, errors)
+    )  # UTF-16
+    return process.returncode, *(text.decode("utf-8", "replace") for text in texts)
 
 
 @contextlib.contextmanager
