@@ -5,8 +5,8 @@ python -m experiments.gradient_check
 Each case is a loss, a λ and a number of training examples. Training takes several batches at once
 where it can: its parameters after those steps are compared with the parameters after as many steps
 by the checked gradient, one batch after the other. The exit code is 1 if the largest relative error
-of a case is above 1e-6 against the differences, above 1e-10 against jax.grad, or above 1e-10
-between the steps.
+of a case is above 1e-6 against the differences, above 1e-10 against jax.grad, or above 1e-8
+between the steps, where small moves are what large parameters leave of each other.
 """
 
 import itertools
@@ -34,7 +34,7 @@ from linear_cifar.optimizers import Hyperparameters
 
 FLAGS = absl_flags.FLAGS
 LAMS, N_EXAMPLES = (0.0, 0.1), (1, 20, 100)
-NUMERICAL_TOLERANCE, AUTODIFF_TOLERANCE, STEPS_TOLERANCE = 1e-6, 1e-10, 1e-10
+NUMERICAL_TOLERANCE, AUTODIFF_TOLERANCE, STEPS_TOLERANCE = 1e-6, 1e-10, 1e-8
 _numerical_gradient = jax.jit(numerical_gradient, static_argnames="loss")
 COLUMNS = ("loss", "lam", "n_examples", "numerical_error", "autodiff_error", "passed")
 STEP_COLUMNS = ("loss", "lam", "n_steps", "batch_size", "steps_error", "passed")

@@ -148,7 +148,8 @@ def test_a_name_of_data_is_drawn_as_it_is(tmp_path, name):
 
 
 @pytest.mark.slow
-def test_a_sweep_survives_kills():
+def test_a_sweep_survives_kills(monkeypatch):
+    monkeypatch.setattr(kills, "KILLS", 2)
     with folder() as place:
         of = kills.run_honestly(SWEEP, honest.Path(place) / "sweep")
         assert kills.killed(np.random.default_rng(0), {SWEEP: of}) is None
