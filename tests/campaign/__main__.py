@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import importlib.util
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -70,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     if given.input:
         return _told(fuzz.again(chosen[0].removeprefix("fuzz."), given.input))
     if given.case is not None:
-        ((_, failure),) = parts.trials(every[chosen[0]], given.seed, [given.case], 1)
+        ((_, failure),) = parts.trials(every[chosen[0]], given.seed, [given.case], math.inf)
         return _told(failure)
     found = _campaign({name: every[name] for name in chosen}, given.seed, 60 * given.minutes)
     print(f"{'part':<26}{'of':<14}{'tried':>12}{'in an hour':>12}{'failed':>10}{'seconds':>9}")
