@@ -1,11 +1,14 @@
 """A short, seeded part of the campaign (tests/campaign), and what it ever found in files."""
 
+import contextlib
 import json
+import time
 
 import numpy as np
 import pytest
 
 from tests.campaign import figures, loaders, misuse, parts, refusals, samples
+from tests.campaign.__main__ import main
 from tests.campaign.parts import Part
 
 PROPERTIES = {
@@ -84,3 +87,15 @@ def test_a_campaign_tells_what_it_tried(tmp_path):
     (row,) = json.loads((tmp_path / "table.json").read_text())
     assert row["tried"] >= 50
     assert not row["failed"]
+
+
+def test_a_case_is_repeated_however_long_its_setting_takes(monkeypatch, capsys):
+    @contextlib.contextmanager
+    def slowly(place):
+        time.sleep(1.1)
+        yield place
+
+    part = Part("cases", 1, lambda rng, made: None, slowly)
+    monkeypatch.setattr(parts, "every", lambda *_: {"some.part": part})
+    assert main(["--only=some.part", "--case=0"]) == 0
+    assert capsys.readouterr().out == "nothing failed\n"

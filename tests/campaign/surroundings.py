@@ -184,9 +184,8 @@ def _ended(
             return -1, f"takes longer than {MOST_SECONDS} seconds", ""
     if terminal:
         shown, errors = b"", b"".join(seen)
-    texts = (
-        text.replace(b"\xff\xfe", b"").replace(b"\0", b"") for text in (shown, errors)
-    )  # UTF-16
+    # What UTF-16 has more than UTF-8.
+    texts = (text.replace(b"\xff\xfe", b"").replace(b"\0", b"") for text in (shown, errors))
     return process.returncode, *(text.decode("utf-8", "replace") for text in texts)
 
 
