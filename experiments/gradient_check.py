@@ -10,6 +10,7 @@ between the steps, where small moves are what large parameters leave of each oth
 """
 
 import itertools
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,20 +18,17 @@ import jax
 import jax.numpy as jnp
 from absl import flags as absl_flags
 
-from experiments.common import command, flags
+from experiments.common import command, flags, records
 from experiments.common.data import data_title, load_data
 from experiments.common.output import output_folder, write_result
 from experiments.common.progress import Stopwatch, progress
-from linear_cifar import records
-from linear_cifar.data import Dataset, Split, Standardiser
-from linear_cifar.engine.blocks import batches_per_block, inner_products, run_epoch_in_blocks
-from linear_cifar.engine.epoch import run_epoch
-from linear_cifar.engine.state import DEFAULTS, Training, TrainState, autodiff
+from linear_cifar.data import Dataset, Split
 from linear_cifar.gradient_check import numerical_gradient, relative_error
 from linear_cifar.losses import LOSSES, Loss
 from linear_cifar.model import Params, init_params
-from linear_cifar.objective import cost_gradient
+from linear_cifar.objective import autodiff_gradient, cost_gradient
 from linear_cifar.optimizers import Hyperparameters
+from linear_cifar.training import BATCHES_PER_BLOCK, TrainConfig, TrainState, epoch_step
 
 FLAGS = absl_flags.FLAGS
 LAMS, N_EXAMPLES = (0.0, 0.1), (1, 20, 100)
@@ -75,7 +73,7 @@ def _check(dataset: Dataset, loss: Loss, lam: float, n: int) -> dict[str, Any]:
     case = (params, inputs, jnp.asarray(dataset.train.labels[:n]), lam)
     by_hand = cost_gradient(*case, loss)
     numerical = relative_error(by_hand, _numerical_gradient(*case, loss))
-    by_autodiff = relative_error(by_hand, autodiff(*case, loss))
+    by_autodiff = relative_error(by_hand, autodiff_gradient(*case, loss))
     # A comparison with NaN is false, so a NaN fails.
     passed = bool(numerical <= NUMERICAL_TOLERANCE) and bool(by_autodiff <= AUTODIFF_TOLERANCE)
     errors = (float(numerical), float(by_autodiff))
@@ -87,37 +85,22 @@ def _check_steps(dataset: Dataset, loss: str, lam: float) -> dict[str, Any]:
 
     The error is that of the gradients summed over the steps, which is what the parameters moved by.
     """
-    how = DEFAULTS._replace(loss=LOSSES[loss], dtype=jnp.float64)
-    n_steps = batches_per_block(how, dataset.n_classes, n_runs=1)
-    examples = Split(*(jnp.asarray(a[: n_steps * how.batch_size]) for a in dataset.train))
-    run = Hyperparameters(lam, 0.01)
-    params = _initial_params(dataset)
-    moves = _moves(params, run, examples, dataset.standardiser, how=how, n_steps=n_steps)
+    config = TrainConfig(loss=LOSSES[loss], dtype=jnp.float64)
+    n = BATCHES_PER_BLOCK * config.batch_size
+    block = Split(*(jnp.asarray(array[:n]) for array in dataset.train))
+    moves = _moves(_initial_params(dataset), lam, replace(dataset, train=block), config)
     error = relative_error(*moves)
-    row = (loss, lam, n_steps, how.batch_size, float(error), bool(error <= STEPS_TOLERANCE))
+    passed = bool(error <= STEPS_TOLERANCE)
+    row = (loss, lam, BATCHES_PER_BLOCK, config.batch_size, float(error), passed)
     return dict(zip(STEP_COLUMNS, row, strict=True))
 
 
-@partial(jax.jit, static_argnames=("how", "n_steps"))
-def _moves(
-    params: Params,
-    run: Hyperparameters,
-    examples: Split,
-    standardiser: Standardiser,
-    *,
-    how: Training,
-    n_steps: int,
-) -> list[Params]:
+@partial(jax.jit, static_argnames="config")
+def _moves(params: Params, lam: float, dataset: Dataset, config: TrainConfig) -> list[Params]:
     """What the parameters move by, in units of −η: with the steps at once, and one by one."""
-    state = TrainState(params, how.optimizer(run, 1).init(params))
-    size, dtype = how.batch_size, how.dtype
-    products = inner_products(
-        examples, standardiser, batch_size=size, n_batches=n_steps, dtype=dtype
-    )
-    ends = [
-        run_epoch_in_blocks(state, run, examples, standardiser, products, n_steps, how),
-        run_epoch(state, run, examples, standardiser, how),
-    ]
+    run = Hyperparameters(lam, 0.01)
+    state = TrainState(params, config.optimizer(run, 1).init(params))
+    ends = [epoch_step(state, run, dataset, config, fused=fused) for fused in (True, False)]
     return [
         jax.tree.map(lambda a, b: (a - b) / run.learning_rate, params, end.params) for end in ends
     ]

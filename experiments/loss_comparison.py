@@ -9,13 +9,12 @@ from typing import Any
 
 import jax
 
-from experiments.common import command, flags, runs, terminal
+from experiments.common import command, flags, records, runs, terminal
 from experiments.common.data import load_data
 from experiments.common.histograms import plot_histograms
 from experiments.common.output import output_folder, write_result
 from experiments.common.progress import Stopwatch
 from experiments.common.settings import Settings
-from linear_cifar import records
 from linear_cifar.losses import LOSSES
 
 

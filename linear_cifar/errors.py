@@ -1,14 +1,22 @@
-"""What the project's errors have in common: each is one line."""
+"""Errors for bad input: each is one line that says what is wrong and where."""
 
 
-class OneLineError(Exception):
-    """An error that stays one line, whatever stands in the paths and values that it names."""
+class InputError(ValueError):
+    """A value that can't be used, with a message of one line."""
 
-    def __init__(self, line: str) -> None:
-        super().__init__(" ".join(line.split()))
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
+
+class DataError(InputError):
+    """Data that is missing, damaged or malformed."""
+
+
+class UnavailableError(DataError):
+    """Data that is neither in the data folder nor downloadable."""
 
 
 def reason(error: Exception) -> str:
-    """Another's error in a line: an operating system's without number and path."""
+    """Another library's error in one line; an operating system's without its number and path."""
     text = getattr(error, "strerror", None) or str(error)
     return (text.strip().splitlines() or [type(error).__name__])[0]

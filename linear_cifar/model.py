@@ -7,29 +7,21 @@ import jax.numpy as jnp
 
 
 class Params(NamedTuple):
-    """The parameters of a linear classifier, or anything of their form (a gradient, say).
+    """The parameters of a linear classifier, or anything of that form, such as a gradient.
 
-    They are JAX arrays, or NumPy ones where they come from `solve` or from disk.
+    JAX arrays, or NumPy arrays where they come from `solve` or from a file.
     """
 
-    weights: Any  # [K, d], one row a class
+    weights: Any  # [K, d], one row per class
     bias: Any  # [K]
 
 
 def init_params(
-    key: jax.Array, n_features: int, n_classes: int, scale: float = 0.01, dtype=jnp.float32
+    key: jax.Array, n_features: int, n_classes: int, scale: float = 0.01, dtype: Any = jnp.float32
 ) -> Params:
-    """Draws parameters with independent N(0, scale²) entries, the bias's too.
+    """Draws weights [K, d] and biases [K] independently from N(0, scale²).
 
-    Args:
-      key: PRNG key.
-      n_features: number of features d.
-      n_classes: number of classes K.
-      scale: standard deviation of every entry, in units of a logit per standardised feature.
-      dtype: floating type of the entries.
-
-    Returns:
-      `Params` with weights [K, d] and bias [K].
+    d is `n_features`, K `n_classes`; the scale is in logits per standardised feature.
     """
     weights_key, bias_key = jax.random.split(key)
     return Params(
@@ -39,40 +31,29 @@ def init_params(
 
 
 def logits(params: Params, inputs: jax.Array) -> jax.Array:
-    """Scores of every class, s = Wx + b.
-
-    Args:
-      params: weights [K, d] and bias [K].
-      inputs: standardised examples [..., d].
-
-    Returns:
-      Logits [..., K], in the dtype of the parameters and inputs.
+    """Scores of every class, s = Wx + b, [..., K], of standardised examples [..., d].
 
     Examples:
       >>> params = Params(jnp.array([[1.0, 0.0], [0.0, 2.0]]), jnp.array([0.0, 1.0]))
       >>> logits(params, jnp.array([3.0, 4.0])).tolist()
       [3.0, 9.0]
     """
-    # The product is formed as W xᵀ [K, n], each operand read along its rows; x Wᵀ with weights
-    # [d, K] makes training two to three times as slow on a CPU.
+    # The product is W xᵀ [K, n], so that each operand is read along its rows. x Wᵀ with weights
+    # [d, K] makes training two to three times slower on a CPU.
     scores = jnp.moveaxis(jnp.einsum("kd,...d->k...", params.weights, inputs), 0, -1)
     return scores + jnp.expand_dims(params.bias, tuple(range(scores.ndim - 1)))
 
 
 def predict(params: Params, inputs: jax.Array) -> jax.Array:
-    """The class with the largest logit, the first of equal ones.
+    """The class with the largest logit, the first one if several are equal.
 
-    Args:
-      params: weights [K, d] and bias [K].
-      inputs: standardised examples [..., d].
-
-    Returns:
-      Class ids [...], int32; −1 where a logit is not finite.
+    Arguments as for `logits`. Returns class ids [...], int32; −1 for an example with a logit that
+    isn't finite.
     """
-    return predicted(logits(params, inputs))
+    return predicted_class(logits(params, inputs))
 
 
-def predicted(scores: jax.Array) -> jax.Array:
-    """The class of logits [..., K] as `predict` has it, [...] int32."""
+def predicted_class(scores: jax.Array) -> jax.Array:
+    """What `predict` returns, from logits [..., K]; [...] int32."""
     finite = jnp.isfinite(scores).all(axis=-1)
     return jnp.where(finite, jnp.argmax(scores, axis=-1), -1).astype(jnp.int32)

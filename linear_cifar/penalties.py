@@ -1,7 +1,7 @@
 """λ in the terms of other libraries.
 
-Our cost is J = (1/n) Σᵢ l(sᵢ, yᵢ) + λ‖W‖², without ½ and without the bias. Others have, with l of
-one class against the rest where they have no softmax:
+Our cost is J = (1/n) Σᵢ l(sᵢ, yᵢ) + λ‖W‖², without ½ and without the bias. Other libraries
+minimise, with the binary loss of one class against the rest if they have no softmax:
 
     C               scikit-learn, LogisticRegression: Σᵢ l + ‖W‖²/(2C)
     alpha           scikit-learn, SGDClassifier: (1/n) Σᵢ l + (alpha/2) ‖W‖², one against the rest
@@ -9,125 +9,66 @@ one class against the rest where they have no softmax:
     l2reg           jaxopt, objective.l2_multiclass_logreg: (1/n) Σᵢ l + (l2reg/2) ‖W‖²
     glmnet_lambda   glmnet, alpha = 0: (1/n) Σᵢ l + (lambda/2) ‖W‖²
 
-The multiple binary cross-entropy is a mean over classes too. Who fits each class by itself has K
-times that, and so K λ in the place of λ; a gradient that is taken of our loss has not.
+Our multiple binary cross-entropy is a mean over the K classes. If you fit each class separately,
+your loss is K times ours, and Kλ takes the place of λ. Weight decay is added to the gradient of our
+own loss, so it needs no factor.
 
-Softmax of two classes is scikit-learn's binary loss of one vector w = W₁ − W₀. At the optimum
-W₁ = −W₀ = w/2, so that λ‖W‖² = (λ/2) ‖w‖²: there scikit-learn has λ/2 in the place of λ.
+With two classes scikit-learn fits one vector w instead of W₁ and W₀. For softmax w = W₁ − W₀, and
+at the optimum W₁ = −W₀ = w/2, so λ‖W‖² = (λ/2) ‖w‖²: λ/2 takes the place of λ.
 """
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from linear_cifar.losses import (
-    MULTIPLE_BINARY_CROSS_ENTROPY,
-    SOFTMAX_CROSS_ENTROPY,
-    Loss,
-    check_loss,
-)
-from linear_cifar.settings import Setting, SettingsError, numbers
-
-_VALUE = Setting("strength of a penalty", above=0)
-_COUNTS = {"n": Setting("examples", low=1), "n_classes": Setting("classes", low=2)}
+from linear_cifar.checks import Setting
+from linear_cifar.errors import InputError
+from linear_cifar.losses import LOSSES, SOFTMAX_CROSS_ENTROPY, Loss, as_loss
 
 
-class Elsewhere(NamedTuple):
-    """λ as others call it, each a scalar or of λ's shape, float64."""
+class Penalties(NamedTuple):
+    """The penalties of other libraries that equal a λ, float64 in its shape."""
 
-    C: np.ndarray
-    alpha: np.ndarray
-    weight_decay: np.ndarray
-    l2reg: np.ndarray
-    glmnet_lambda: np.ndarray
-
-
-class _Fit(NamedTuple):
-    """What is fitted, as far as a parameter depends on it."""
-
-    n: int
-    of_class: int  # what λ is multiplied with where every class has its own vector
-    of_vector: float  # and where two classes share one
+    C: Any
+    alpha: Any
+    weight_decay: Any
+    l2reg: Any
+    glmnet_lambda: Any
 
 
-# The parameter is a factor times λ or 1/λ.
-_FORMULAS: Mapping[str, tuple[Callable[[_Fit], float], int]] = {
-    "C": (lambda fit: 1 / (2 * fit.n * fit.of_vector), -1),
-    "alpha": (lambda fit: 2 * fit.of_vector, 1),
-    "weight_decay": (lambda fit: 2, 1),
-    "l2reg": (lambda fit: 2 * fit.of_class, 1),
-    "glmnet_lambda": (lambda fit: 2 * fit.of_class, 1),
-}
+def lam_to(
+    lam: ArrayLike, n: int, n_classes: int, loss: Loss | str = SOFTMAX_CROSS_ENTROPY
+) -> Penalties:
+    """Converts λ > 0, a scalar or an array, to the penalties of other libraries.
 
-
-def elsewhere(
-    lam: ArrayLike, n: int, n_classes: int, loss: Loss = SOFTMAX_CROSS_ENTROPY
-) -> Elsewhere:
-    """What others call λ.
-
-    Args:
-      lam: λ > 0, a scalar or an array.
-      n: examples that are fitted to.
-      n_classes: K.
-      loss: the loss per example.
-
-    Raises:
-      SettingsError: a value out of its range, or a loss that others don't have.
+    There are n training examples and K = `n_classes` classes.
 
     Examples:
-      >>> elsewhere(0.1, n=10_000, n_classes=10).C.item()
+      >>> lam_to(0.1, n=10_000, n_classes=10).C.item()
       0.0005
     """
-    values = _checked("lam", lam)
-    fit = _fit(n, n_classes, loss)
-    return Elsewhere(*(factor(fit) * values**power for factor, power in _FORMULAS.values()))
+    Setting("", above=0).check("lam", lam)
+    Setting("", low=1, integer=True).check("n", n)
+    Setting("", low=2, integer=True).check("n_classes", n_classes)
+    loss, lam = as_loss(loss), np.asarray(lam, np.float64)
+    if loss not in (SOFTMAX_CROSS_ENTROPY, LOSSES["multi_bce"]):
+        raise InputError(f"loss is {loss.title}: other libraries don't have it")
+    per_class = 1 if loss == SOFTMAX_CROSS_ENTROPY else n_classes
+    # With two classes, scikit-learn's softmax has one vector w, and λ/2 its penalty.
+    per_vector = 1 / 2 if loss == SOFTMAX_CROSS_ENTROPY and n_classes == 2 else per_class
+    l2reg = 2 * per_class * lam
+    return Penalties(1 / (2 * n * per_vector) / lam, 2 * per_vector * lam, 2 * lam, l2reg, l2reg)
 
 
-def lam_of(
-    n: int, n_classes: int, loss: Loss = SOFTMAX_CROSS_ENTROPY, **parameter: ArrayLike
+def lam_from(
+    n: int, n_classes: int, loss: Loss | str = SOFTMAX_CROSS_ENTROPY, **parameter: ArrayLike
 ) -> np.ndarray:
-    """λ of what others call it.
-
-    Args:
-      n: examples that are fitted to.
-      n_classes: K.
-      loss: the loss per example.
-      **parameter: one of the fields of `Elsewhere`, above 0, a scalar or an array.
-
-    Returns:
-      λ, in the parameter's shape, float64.
-
-    Raises:
-      SettingsError: not exactly one parameter, or as `elsewhere`.
-
-    Examples:
-      >>> lam_of(10_000, 10, C=0.0005).item()
-      0.1
-    """
-    if len(parameter) != 1 or not parameter.keys() <= _FORMULAS.keys():
-        raise SettingsError(
-            f"give one of {', '.join(_FORMULAS)}, not {', '.join(parameter) or 'none'}"
-        )
-    ((name, values),) = parameter.items()
-    factor, power = _FORMULAS[name]
-    return (_checked(name, values) / factor(_fit(n, n_classes, loss))) ** power
-
-
-def _checked(name: str, values: ArrayLike) -> np.ndarray:
-    values = numbers(name, values).astype(np.float64)
-    for value in values.ravel():
-        _VALUE.check(name, value)
-    return values
-
-
-def _fit(n: int, n_classes: int, loss: Loss) -> _Fit:
-    _COUNTS["n"].check_integer("n", n)
-    _COUNTS["n_classes"].check_integer("n_classes", n_classes)
-    check_loss(loss)
-    if loss == SOFTMAX_CROSS_ENTROPY:
-        return _Fit(n, 1, 1 / 2 if n_classes == 2 else 1)
-    if loss == MULTIPLE_BINARY_CROSS_ENTROPY:
-        return _Fit(n, n_classes, n_classes)
-    raise SettingsError(f"others have no {loss.title}")
+    """Converts one field of `Penalties`, such as `C=0.1`, to λ in its shape; else as `lam_to`."""
+    if len(parameter) != 1 or not parameter.keys() <= set(Penalties._fields):
+        wrong = ", ".join(parameter) or "none"
+        raise InputError(f"give one of {', '.join(Penalties._fields)}, not {wrong}")
+    ((name, penalty),) = parameter.items()
+    Setting("", above=0).check(name, penalty)
+    values, unit = np.asarray(penalty, np.float64), getattr(lam_to(1.0, n, n_classes, loss), name)
+    return unit / values if name == "C" else values / unit

@@ -22,10 +22,9 @@ from unittest import mock
 
 from absl import app, flags
 
-from experiments.common import command, terminal
-from linear_cifar import records
+from experiments.common import command, records, terminal
+from linear_cifar.classifier import Classifier
 from linear_cifar.data import Dataset, load_dataset, synthetic
-from linear_cifar.models import read_model
 
 ROOT = Path(__file__).parent.parent
 QUICK = ("--dataset=synthetic", "--n_epochs=2")
@@ -216,6 +215,6 @@ def check_every_file(folder):
         elif path.suffix == ".npz":
             records.read_params(path)
         elif path.suffix == ".safetensors":
-            read_model(path)
+            Classifier.load(path)
         else:
             assert path.suffix == ".html", path

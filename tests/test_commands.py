@@ -18,7 +18,7 @@ from commands import (
     run_process,
 )
 
-from linear_cifar import records
+from experiments.common import records
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 WRITERS = (
@@ -102,7 +102,7 @@ def test_other_bad_input_is_one_line_and_writes_nothing(tmp_path):
         "is corrupt": (f"--data_dir={archive}", f"--output_dir={out}"),
         "cannot write to": (*QUICK, f"--output_dir={archive / 'run'}"),
         "other than a run": (*QUICK, f"--output_dir={tmp_path}"),
-        "from 1 to 400": (*QUICK, "--batch_size=401", f"--output_dir={out}"),
+        "learning_rate": (*QUICK, "--learning_rate=1e-60", f"--output_dir={out}"),
     }
     for message, words in cases.items():
         assert message in only_line(run("experiments.baseline", *words))
@@ -133,7 +133,8 @@ def test_no_folder_is_left_of_a_command_that_gets_no_data(tmp_path, name):
     words = ("--dataset=cifar10", f"--data_dir={tmp_path / 'none'}")
     done = run(f"experiments.{name}", *words, f"--output_dir={tmp_path / 'run'}")
     assert "by hand" in only_line(done)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["none"]  # the empty folder of the data
+    assert not list((tmp_path / "none").iterdir())
 
 
 def test_a_folder_in_use_is_refused_before_training_and_kept(tmp_path):
@@ -164,7 +165,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_library_adds_no_package_to_those_of_jax_and_optax():
+def test_the_library_adds_only_safetensors_to_the_packages_of_jax_and_optax():
     program = "import sys, jax, optax; before = packages(); import linear_cifar; "
     program += "print(*sorted(packages() - before - sys.stdlib_module_names))"
     define = "def packages(): return {name.split('.')[0] for name in sys.modules}"
@@ -175,4 +176,4 @@ def test_the_library_adds_no_package_to_those_of_jax_and_optax():
         capture_output=True,
         check=True,
     )
-    assert done.stdout.split() == ["linear_cifar"]
+    assert done.stdout.split() == ["linear_cifar", "safetensors"]

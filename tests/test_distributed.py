@@ -117,8 +117,13 @@ def test_two_processes_share_the_examples_of_a_path(two_processes, tmp_path):
     """Each has half of the rows; where one is lost, both go on with what is finished."""
     inputs, labels = load_digits(return_X_y=True)
     features = inputs[:500].astype(np.float32)
-    np.savez(tmp_path / "digits.npz", features=features, labels=labels[:500])
-    words = (f"--features={tmp_path / 'digits.npz'}", "--lam=0.1:10:8:log", "--memory_gb=0.0001")
+    np.save(tmp_path / "digits_features.npy", features)
+    np.save(tmp_path / "digits_labels.npy", labels[:500])
+    words = (
+        f"--features={tmp_path / 'digits_features.npy'}",
+        "--lam=0.1:10:8:log",
+        "--memory_gb=0.0001",
+    )
     program = ("tests.programs.small_probe", *words)
     left, lost = two_processes(program=program, lost=1, ends_with="SIGKILL")
     await_loss(lost, left)
@@ -126,7 +131,7 @@ def test_two_processes_share_the_examples_of_a_path(two_processes, tmp_path):
     processes = two_processes("--resume", program=program)
     first, second = (process.communicate(timeout=90) for process in processes)
     assert [process.returncode for process in processes] == [0, 0], (first, second)
-    assert "inputs stay on disk" in first[1]
+    assert "inputs stay in their file" in first[1]
     assert "written to" not in second[0]
     done = run_process(*program, f"--output_dir={tmp_path / 'alone'}")
     assert done.returncode == 0, done.stderr

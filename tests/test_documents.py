@@ -9,7 +9,6 @@ import pytest
 from commands import ROOT, few_images, module_of, run
 
 import experiments
-from linear_cifar.data import download
 
 DOCUMENTS = {
     str(path.relative_to(ROOT)): path.read_text()
@@ -33,12 +32,14 @@ COMMANDS = sorted(
 
 @pytest.fixture
 def _offline(monkeypatch, tmp_path):
-    monkeypatch.setattr(download, "MIRRORS", ("https://127.0.0.1:1/cifar-10-python.tar.gz",))
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
     monkeypatch.setenv("LINEAR_CIFAR_DATA", str(tmp_path))
     monkeypatch.chdir(tmp_path)  # where examples write their files
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:SYNTHETIC DATA")
 @pytest.mark.usefixtures("_offline")
 @pytest.mark.parametrize(
     "name",

@@ -7,7 +7,7 @@ import pytest
 from commands import QUICK, module_of, only_line, run, run_process
 
 import experiments
-from linear_cifar import records
+from experiments.common import records
 from linear_cifar.optimizers import OPTIMIZERS, Hyperparameters
 
 pytestmark = pytest.mark.usefixtures("undrawn")

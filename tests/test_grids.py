@@ -9,8 +9,7 @@ import oracle
 import pytest
 from commands import check_every_file, few, run
 
-from experiments.common import grids
-from linear_cifar import records
+from experiments.common import grids, records
 from linear_cifar.model import init_params
 
 

@@ -6,7 +6,7 @@ import optax
 import pytest
 from commands import QUICK, files, run
 
-from linear_cifar import records
+from experiments.common import records
 from linear_cifar.losses import LOSSES, Loss
 from linear_cifar.optimizers import OPTIMIZER_FIELDS, OPTIMIZERS, step_decay
 
@@ -21,7 +21,7 @@ def squared_gradient(logits, labels):
 
 @pytest.fixture
 def with_a_new_loss(monkeypatch):
-    new = Loss("squared", "squared error", squared, squared_gradient, lambda s: s.clip(0, 1))
+    new = Loss("squared", "squared error", squared, squared_gradient, lambda s: s.clip(0, 1), False)
     monkeypatch.setitem(LOSSES, "squared", new)
 
 

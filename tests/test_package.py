@@ -1,5 +1,7 @@
 """The wheel: the library, its types, and nothing else."""
 
+import ast
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -20,6 +22,28 @@ def shell(*words, cwd):
 
 def test_the_version_is_that_of_the_project():
     assert f"version = {linear_cifar.__version__}\n" in (ROOT / "setup.cfg").read_text()
+
+
+def imported(path):
+    """The names of the library that a file imports, with their modules."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, None) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield from ((node.module, alias.name) for alias in node.names)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments").rglob("*.py")), ids=str)
+def test_commands_import_only_public_names_of_the_library(path):
+    for module, name in imported(path):
+        if module.split(".")[0] != "linear_cifar":
+            continue
+        assert module.count(".") <= 1, f"{module} is deeper than the public packages"
+        public = getattr(importlib.import_module(module), "__all__", None)
+        if name is not None and public is not None:
+            known = name in public or importlib.util.find_spec(f"{module}.{name}")
+            assert known, f"{module} doesn't export {name}"
+        assert not (name or "").startswith("_")
 
 
 @pytest.mark.slow

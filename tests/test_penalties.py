@@ -1,216 +1,135 @@
-"""λ in the terms of others: with their own code, where it is installed."""
-
-import importlib.util
+"""λ in the terms of other libraries: at their optima the gradient of our cost is zero."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.multiclass import OneVsRestClassifier
 
-from linear_cifar import (
-    Elsewhere,
-    Params,
-    cost_gradient,
-    dataset_from_arrays,
-    elsewhere,
-    lam_of,
-    solve,
-)
+from linear_cifar.errors import InputError
 from linear_cifar.losses import (
     LOSSES,
     MULTIPLE_BINARY_CROSS_ENTROPY as BINARY,
     SOFTMAX_CROSS_ENTROPY as SOFTMAX,
 )
-from linear_cifar.settings import SettingsError
+from linear_cifar.model import Params
+from linear_cifar.objective import cost_gradient
+from linear_cifar.penalties import Penalties, lam_from, lam_to
 
-N, K, LAM = 200, 4, 0.02
-NEWTON = {"solver": "newton-cholesky", "tol": 1e-13, "max_iter": 1000}
+N, LAM = 200, 0.02
+each_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+each_size = pytest.mark.parametrize("n_classes", [2, 4])
 
 
-def first(n_classes):
-    """The first N images of the first classes: a dataset, its standardised inputs, labels."""
+def digits(n_classes):
+    """The first N standardised images of the first classes, and their labels."""
     inputs, labels = load_digits(n_class=n_classes, return_X_y=True)
-    dataset = dataset_from_arrays((inputs[:N], labels[:N]))
-    standardiser = dataset.standardiser
-    return dataset, (inputs[:N] - standardiser.mean) / standardiser.scale, labels[:N]
+    inputs = inputs[:N] - inputs[:N].mean(axis=0)
+    deviation = inputs.std(axis=0)
+    return inputs / np.where(deviation == 0, 1, deviation), labels[:N]
 
 
-@pytest.fixture(scope="module")
-def digits():
-    return first(K)
+def scikit_learn_optimum(n_classes, loss):
+    """Our parameters, from scikit-learn's fit with the C of `lam_to`."""
+    C = lam_to(LAM, N, n_classes, loss).C.item()
+    model = LogisticRegression(C=C, solver="newton-cholesky", tol=1e-13, max_iter=1000)
+    if loss is BINARY and n_classes > 2:
+        models = OneVsRestClassifier(model).fit(*digits(n_classes)).estimators_
+        weights, bias = np.concatenate([m.coef_ for m in models]), [m.intercept_[0] for m in models]
+        return Params(weights, np.array(bias))
+    model.fit(*digits(n_classes))
+    if n_classes > 2:
+        return Params(model.coef_, model.intercept_)
+    # It has one vector for two classes: our logits are ± it, or differ by it.
+    signs = np.array([-1, 1]) / (2 if loss is SOFTMAX else 1)
+    return Params(np.outer(signs, model.coef_), signs * model.intercept_)
 
 
-@pytest.fixture(scope="module")
-def optima(digits):
-    """The optimum of each loss, [K, d] and [K]."""
-    found = {}
-    for loss in LOSSES.values():
-        optimum = solve([LAM], digits[0], loss=loss, tolerance=1e-13, dtype=jnp.float64)
-        found[loss] = jax.tree.map(lambda a: a[0], optimum.params)
-    return found
+def largest(gradient):
+    return max(np.abs(a).max() for a in jax.tree.leaves(gradient))
 
 
-def test_c_is_scikit_learn_s(digits, optima):
-    _, inputs, labels = digits
-    model = LogisticRegression(C=elsewhere(LAM, N, K).C.item(), **NEWTON).fit(inputs, labels)
-    np.testing.assert_allclose(model.coef_, optima[SOFTMAX].weights, atol=1e-6)
-    of_class = LogisticRegression(C=elsewhere(LAM, N, K, BINARY).C.item(), **NEWTON)
-    models = OneVsRestClassifier(of_class).fit(inputs, labels).estimators_
-    coef = np.concatenate([model.coef_ for model in models])
-    np.testing.assert_allclose(coef, optima[BINARY].weights, atol=1e-6)
+@each_loss
+@each_size
+def test_c_matches_scikit_learn(loss, n_classes):
+    optimum = scikit_learn_optimum(n_classes, loss)
+    assert largest(cost_gradient(optimum, *digits(n_classes), LAM, loss)) < 1e-7
+    assert largest(cost_gradient(optimum, *digits(n_classes), 1.01 * LAM, loss)) > 1e-6
 
 
-@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
-def test_two_classes_have_one_vector_in_scikit_learn(loss):
-    _, inputs, labels = first(2)
-    C, alpha, *_ = elsewhere(LAM, N, 2, loss)
-    model = LogisticRegression(C=C.item(), **NEWTON).fit(inputs, labels)
-    # Ours has one for each class: the logits differ by theirs, or are theirs.
-    of_classes = np.array([-1, 1]) / (2 if loss is SOFTMAX else 1)
-    ours = Params(np.outer(of_classes, model.coef_), of_classes * model.intercept_)
-    gradient = cost_gradient(ours, inputs, labels, LAM, loss)
-    assert np.abs(gradient.weights).max() < 1e-7
-    assert np.abs(gradient.bias).max() < 1e-7
-    assert drift((inputs, labels), model.coef_[0], model.intercept_, alpha.item()) < 1e-5
-    assert drift((inputs, labels), model.coef_[0], model.intercept_, 1.1 * alpha.item()) > 1e-4
+@pytest.mark.parametrize(("loss", "n_classes"), [(BINARY, 4), (BINARY, 2), (SOFTMAX, 2)])
+def test_alpha_matches_scikit_learn_s_sgd(loss, n_classes):
+    inputs, labels = digits(n_classes)
+    optimum, alpha = scikit_learn_optimum(n_classes, loss), lam_to(LAM, N, n_classes, loss).alpha
+    factor = 2 if loss is SOFTMAX else 1
+    weights, bias = factor * optimum.weights[1], factor * optimum.bias[1:2]
+
+    def drift(alpha, rate=1e-7):
+        """The gradient at the optimum, from an epoch of SGD in tiny steps."""
+        settings = {"learning_rate": "constant", "eta0": rate, "max_iter": 1, "tol": None}
+        model = SGDClassifier(loss="log_loss", alpha=alpha, random_state=0, **settings)
+        model.fit(inputs, labels == 1, coef_init=weights.copy(), intercept_init=bias.copy())
+        return np.abs(model.coef_[0] - weights).max() / (rate * N)
+
+    assert drift(alpha.item()) < 1e-5
+    assert drift(1.1 * alpha.item()) > 1e-4
 
 
-def drift(data, weights, bias, alpha, rate=1e-7):
-    """The gradient by an epoch of scikit-learn's SGD, in steps that are small."""
-    how = {"learning_rate": "constant", "eta0": rate, "max_iter": 1, "tol": None}
-    model = SGDClassifier(loss="log_loss", alpha=alpha, random_state=0, **how)
-    # It descends in the arrays that it is given.
-    model.fit(*data, coef_init=weights.copy(), intercept_init=bias.copy())
-    return np.abs(model.coef_[0] - weights).max() / (rate * N)
+@each_loss
+def test_weight_decay_matches_optax(loss):
+    optimum = scikit_learn_optimum(4, loss)
+    decay = lam_to(LAM, N, 4, loss).weight_decay.item()
+    unpenalised = cost_gradient(optimum, *digits(4), 0.0, loss)
+    transformation = optax.add_decayed_weights(decay, mask=Params(weights=True, bias=False))
+    updates, _ = transformation.update(unpenalised, transformation.init(optimum), optimum)
+    assert largest(updates) < 1e-7
 
 
-def test_alpha_is_sgd_classifier_s(digits, optima):
-    _, inputs, labels = digits
-    alpha = elsewhere(LAM, N, K, BINARY).alpha.item()
-    weights, bias = optima[BINARY].weights[3], optima[BINARY].bias[3]
-    assert drift((inputs, labels == 3), weights, bias, alpha) < 1e-5
-    assert drift((inputs, labels == 3), weights, bias, 1.1 * alpha) > 1e-4
-
-
-def check_optax(digits, optima, loss):
-    import optax
-
-    _, inputs, labels = digits
-    decay = elsewhere(LAM, N, K, loss).weight_decay.item()
-    without = cost_gradient(optima[loss], inputs, labels, 0.0, loss)
-    change = optax.add_decayed_weights(decay, mask=Params(weights=True, bias=False))
-    updates, _ = change.update(without, change.init(optima[loss]), optima[loss])
-    assert np.abs(updates.weights).max() < 1e-7
-    assert np.abs(updates.bias).max() < 1e-7
-
-
-def check_torch(digits, optima, loss):
-    import torch
-
-    _, inputs, labels = digits
-    weights, bias = (torch.tensor(np.array(a), requires_grad=True) for a in optima[loss])
-    scores = torch.tensor(inputs) @ weights.T + bias
-    if loss is SOFTMAX:
-        mean = torch.nn.functional.cross_entropy(scores, torch.tensor(labels))
-    else:
-        one_hot = torch.eye(K, dtype=scores.dtype)[labels]
-        mean = torch.nn.functional.binary_cross_entropy_with_logits(scores, one_hot)
-    decay = elsewhere(LAM, N, K, loss).weight_decay.item()
-    optimizer = torch.optim.SGD(
-        [{"params": [weights], "weight_decay": decay}, {"params": [bias]}], lr=1.0
-    )
-    mean.backward()
-    optimizer.step()
-    assert np.abs(weights.detach().numpy() - optima[loss].weights).max() < 1e-7
-    assert np.abs(bias.detach().numpy() - optima[loss].bias).max() < 1e-7
-
-
-def check_jaxopt(digits, optima, loss):
-    """It has no penalised binary objective: there a step of proximal descent stays."""
-    import jaxopt
-
-    check = {SOFTMAX: check_jaxopt_softmax, BINARY: check_jaxopt_binary}[loss]
-    check(jaxopt, digits, optima[loss])
-
-
-def check_jaxopt_softmax(jaxopt, digits, optimum):
-    _, inputs, labels = digits
-    weights, bias = optimum
-    with jax.numpy_rank_promotion("allow"):
-        gradient = jax.grad(jaxopt.objective.l2_multiclass_logreg_with_intercept)(
-            (weights.T, bias), elsewhere(LAM, N, K).l2reg.item(), (inputs, labels)
-        )
-    assert np.abs(gradient[0]).max() < 1e-7
-    assert np.abs(gradient[1]).max() < 1e-7
-
-
-def check_jaxopt_binary(jaxopt, digits, optimum):
-    _, inputs, labels = digits
-    with_one = np.column_stack([inputs, np.ones(N)])
-    start = np.append(optimum.weights[3], optimum.bias[3])
-    gradient = jax.grad(jaxopt.objective.binary_logreg)(start, (with_one, (labels == 3) * 1))
-    l2reg = elsewhere(LAM, N, K, BINARY).l2reg.item()
-    weights = jaxopt.prox.prox_ridge((start - gradient)[:-1], l2reg)
-    assert np.abs(weights - start[:-1]).max() < 1e-7
-    assert np.abs(gradient[-1]) < 1e-7
-
-
-CHECKS = {"optax": check_optax, "torch": check_torch, "jaxopt": check_jaxopt}
-
-
-@pytest.mark.filterwarnings("ignore:JAXopt is no longer maintained")
-@pytest.mark.parametrize("name", [name for name in CHECKS if importlib.util.find_spec(name)])
-@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
-def test_parameters_are_those_of_what_is_installed(digits, optima, name, loss):
-    CHECKS[name](digits, optima, loss)
-
-
-@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
-def test_glmnet_s_objective_has_its_minimum_there(digits, optima, loss):
-    """Without R: as in J. Friedman et al., Journal of Statistical Software 33, 2010; alpha = 0."""
-    _, inputs, labels = digits
-    strength = elsewhere(LAM, N, K, loss).glmnet_lambda.item()
+@each_loss
+@pytest.mark.parametrize("name", ["l2reg", "glmnet_lambda"])
+def test_l2reg_and_glmnet_lambda_give_their_objectives_the_same_minimum(loss, name):
+    """As in jaxopt's documentation, and in J. Friedman et al., J. Stat. Software 33, 2010."""
+    inputs, labels = digits(4)
+    optimum = scikit_learn_optimum(4, loss)
+    strength = getattr(lam_to(LAM, N, 4, loss), name).item()
 
     def objective(weights):
-        scores = inputs @ weights.T + optima[loss].bias[None]
+        scores = inputs @ weights.T + optimum.bias[None]
         if loss is SOFTMAX:
-            mean = jnp.mean(jax.nn.logsumexp(scores, axis=1) - scores[np.arange(N), labels])
-        else:  # the sum of the classes' own problems
-            one_hot = np.eye(K)[labels]
-            mean = jnp.sum(jax.nn.softplus(scores) - one_hot * scores) / N
-        return mean + strength * jnp.sum(weights**2) / 2
+            losses = optax.softmax_cross_entropy_with_integer_labels(scores, labels)
+        else:  # the sum of the separate problems of the classes
+            losses = optax.sigmoid_binary_cross_entropy(scores, np.eye(4)[labels]).sum(axis=1)
+        return jnp.mean(losses) + strength * jnp.sum(weights**2) / 2
 
-    assert np.abs(jax.grad(objective)(jnp.asarray(optima[loss].weights))).max() < 1e-6
+    assert largest(jax.grad(objective)(jnp.asarray(optimum.weights))) < 1e-6
 
 
-@pytest.mark.parametrize("n_classes", [2, 7])
-@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
-def test_both_directions_agree(loss, n_classes):
+@each_loss
+@each_size
+@pytest.mark.parametrize("name", Penalties._fields)
+def test_lam_from_inverts_lam_to(loss, n_classes, name):
     lam = np.geomspace(1e-6, 10, 5)
-    others = elsewhere(lam, 123, n_classes, loss)
-    for name in Elsewhere._fields:
-        back = lam_of(123, n_classes, loss, **{name: getattr(others, name)})
-        np.testing.assert_allclose(back, lam, rtol=1e-14)
+    penalties = lam_to(lam, 123, n_classes, loss)
+    back = lam_from(123, n_classes, loss, **{name: getattr(penalties, name)})
+    np.testing.assert_allclose(back, lam, rtol=1e-14)
 
 
 @pytest.mark.parametrize(
-    ("call", "message"),
+    ("call", "match"),
     [
-        (lambda: elsewhere(0.0, 10, 2), "lam is 0.0: it has to be above 0"),
-        (lambda: elsewhere([0.1, np.nan], 10, 2), "lam is nan"),
-        (lambda: elsewhere(0.1, 0, 2), "n is 0: it has to be at least 1"),
-        (lambda: elsewhere(0.1, 10, 1), "n_classes is 1: it has to be at least 2"),
-        (lambda: elsewhere(0.1, 10, 2, "softmax"), "loss is 'softmax': it has to be a Loss"),
-        (lambda: elsewhere(0.1, 10, 2, SOFTMAX._replace(title="hinge")), "others have no hinge"),
-        (lambda: lam_of(10, 2), "give one of C, alpha, .*, not none"),
-        (lambda: lam_of(10, 2, C=1, alpha=1), "not C, alpha"),
-        (lambda: lam_of(10, 2, c=1), "not c"),
-        (lambda: lam_of(10, 2, C=-1.0), "C is -1.0: it has to be above 0"),
+        (lambda: lam_to(0.0, 10, 2), "lam is 0.0"),
+        (lambda: lam_to(0.1, 0, 2), "n is 0"),
+        (lambda: lam_to(0.1, 10, 1), "n_classes is 1"),
+        (lambda: lam_to(0.1, 10, 2, SOFTMAX._replace(title="focal")), "focal"),
+        (lambda: lam_from(10, 2), "not none"),
+        (lambda: lam_from(10, 2, C=1, alpha=1), "not C, alpha"),
+        (lambda: lam_from(10, 2, c=1), "not c"),
+        (lambda: lam_from(10, 2, C=-1.0), "C is -1.0"),
     ],
 )
-def test_what_has_no_meaning_is_refused(call, message):
-    with pytest.raises(SettingsError, match=message):
+def test_arguments_without_a_meaning_are_refused(call, match):
+    with pytest.raises(InputError, match=match):
         call()

@@ -11,11 +11,10 @@ from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 
+from linear_cifar.classifier import Classifier
 from linear_cifar.data import Standardiser, load_features
-from linear_cifar.losses import SOFTMAX_CROSS_ENTROPY
 from linear_cifar.model import Params
-from linear_cifar.models import Model, read_model, write_model
-from linear_cifar.penalties import elsewhere
+from linear_cifar.penalties import lam_to
 
 LAM = "--lam=1e-3:1:4:log"
 
@@ -66,7 +65,7 @@ def test_the_answer_is_scikit_learn_s(probed, digits):
     assert test["accuracy"]["estimate"] == pytest.approx(np.mean(predicted == data.test.labels))
     expected = balanced_accuracy_score(data.test.labels, predicted)
     assert test["balanced_accuracy"] == pytest.approx(expected)
-    expected = elsewhere(found["refit"]["lam"], len(labels), 10).C
+    expected = lam_to(found["refit"]["lam"], len(labels), 10).C
     assert found["refit"]["C"] == pytest.approx(expected)
     low, high = test["accuracy_at_optimum"]
     assert low <= test["accuracy"]["estimate"] <= high
@@ -75,11 +74,11 @@ def test_the_answer_is_scikit_learn_s(probed, digits):
 def test_the_model_predicts_alike_from_either_file(probed, digits, tmp_path):
     out, _ = probed
     inputs = np.load(digits.parent / "others.npy")
-    models = [read_model(out / f"model{ending}") for ending in (".npz", ".safetensors")]
+    models = [Classifier.load(out / f"model{ending}") for ending in (".npz", ".safetensors")]
     rows = table(out / "predictions.csv")
     for model in models:
-        assert [row["class"] for row in rows] == [str(k) for k in model.predict(inputs)]
-        p = model.probabilities(inputs)
+        assert [row["class"] for row in rows] == model.predict(inputs).tolist()
+        p = model.predict_proba(inputs)
         read = [[float(row[f"p_{k}"]) for k in range(10)] for row in rows]
         np.testing.assert_allclose(read, p, atol=1e-7)
     words = (f"--model={out / 'model.safetensors'}", f"--predict={digits.parent / 'others.npy'}")
@@ -92,14 +91,14 @@ def test_the_model_predicts_alike_from_either_file(probed, digits, tmp_path):
 def test_an_example_without_a_class_is_refused_by_its_row(tmp_path):
     params, standardiser = Params(np.eye(2, 3), np.zeros(2)), Standardiser(np.zeros(3), np.ones(3))
     params.weights[0] = 1e300
-    model = Model(params, standardiser, ("a", "b"), SOFTMAX_CROSS_ENTROPY, 0.1)
-    write_model(tmp_path / "m.npz", model)
+    Classifier(params, standardiser, ("a", "b")).save(tmp_path / "m.npz")
     inputs = np.ones((4, 3)) * [[1], [1], [1e10], [1]]
-    assert model.predict(inputs).tolist() == [0, 0, -1, 0]
     np.save(tmp_path / "others.npy", inputs)
     words = (f"--model={tmp_path / 'm.npz'}", f"--predict={tmp_path / 'others.npy'}")
     done = run("experiments.probe", *words, f"--output_dir={tmp_path / 'out'}")
-    assert "the logits of row 2 are not finite" in only_line(done)
+    line = only_line(done)
+    assert "others.npy" in line
+    assert "row 2: the logits aren't finite" in line
     assert not (tmp_path / "out").exists()
 
 

@@ -14,15 +14,13 @@ import pytest
 from commands import check_every_file, only_line, run, run_process
 from conftest import assert_close, undrawn_figures
 
-from experiments.common import training
+from experiments.common import records, training
 from experiments.report import plan
-from experiments.report.claims import CONTRADICTED, NOISE, SUPPORTED, Claim
-from linear_cifar import records
+from experiments.report.claims import CONTRADICTED, NOISE, SUPPORTED, Claim, roughness
 from linear_cifar.data import SPLITS
-from linear_cifar.engine.state import History
-from linear_cifar.evaluation import Metrics
+from linear_cifar.metrics import Interval, Metrics
 from linear_cifar.model import Params
-from linear_cifar.statistics import Interval
+from linear_cifar.training import History
 
 
 @pytest.mark.parametrize(
@@ -40,6 +38,17 @@ def test_a_verdict_follows_from_the_interval(interval, verdict):
     assert Claim("s", "q", interval, 0.0, np.inf, "how").verdict == verdict
     mirrored = Interval(-interval.estimate, -interval.high, -interval.low, interval.n)
     assert Claim("s", "q", mirrored, -np.inf, 0.0, "how").verdict == verdict
+
+
+def test_roughness_is_high_for_noise_low_for_ramps_and_blind_to_scale():
+    noise = np.random.default_rng(0).normal(size=(10, 3, 32, 32))
+    ramp = np.broadcast_to(np.linspace(-1, 1, 32), (10, 3, 32, 32))
+    images = np.stack([noise, ramp, 7 * noise, ramp + 0.1 * noise]).reshape(4, 10, -1)
+    of_noise, of_ramp, scaled, between = roughness(images, (3, 32, 32))
+    assert of_noise == pytest.approx(np.sqrt(2), rel=0.02)
+    assert scaled == pytest.approx(of_noise)
+    assert of_ramp < 0.1
+    assert of_ramp < between < of_noise
 
 
 def words(out, *more, n_seeds=2):

@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 from commands import QUICK, RUN_FILES, check_every_file, few, files, run
 
-from linear_cifar import records
-from linear_cifar.engine import loop, tables
-from linear_cifar.engine.devices import device_mesh
-from linear_cifar.engine.training import train
-from linear_cifar.evaluation import evaluate
+from experiments.common import records, training
+from experiments.common.settings import Settings, as_table
 from linear_cifar.losses import LOSSES
+from linear_cifar.metrics import evaluate
 from linear_cifar.model import Params, predict
 from linear_cifar.optimizers import Hyperparameters
+from linear_cifar.training import TrainConfig, fuses_batches, sweep, train
 
 
 def test_baseline_writes_the_whole_record(tmp_path):
@@ -86,11 +85,7 @@ def test_the_record_is_that_of_the_model_it_holds(tmp_path):
         jax.random.key(5),
         Hyperparameters(0.01, 0.01, 10.0, 1),
         dataset,
-        loss=loss,
-        n_epochs=2,
-        batch_size=30,
-        shuffle=True,
-        mesh=device_mesh(),
+        TrainConfig(loss=loss, n_epochs=2, batch_size=30, shuffle=True),
     )
     params = records.read_params(out / "params.npz")
     np.testing.assert_allclose(params.weights, expected.weights, atol=1e-6)
@@ -195,19 +190,10 @@ def test_loss_comparison_holds_a_run_for_each_loss(tmp_path):
         assert 0 < figures["true_class_probability"]["mean"] < 1
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_baseline_as_it_is_by_default_takes_several_batches_at_once(tmp_path, monkeypatch):
-    taken, in_blocks = [], loop.run_epoch_in_blocks
-
-    def counted(*arguments):
-        taken.append(arguments)
-        return in_blocks(*arguments)
-
-    monkeypatch.setattr(loop, "run_epoch_in_blocks", counted)
-    loop._advance.clear_cache()  # a program that is compiled doesn't call it again
-    done = run("experiments.baseline", "--dataset=synthetic", f"--output_dir={tmp_path / 'run'}")
-    assert done.returncode == 0, done.stderr
-    assert len(taken) == 1
+def test_baseline_takes_several_batches_at_once_by_default():
+    _, table, config = as_table([Settings()])
+    (batch_size,) = table["batch_size"]
+    assert fuses_batches(few(), config._replace(batch_size=batch_size), n_runs=1)
 
 
 # Test accuracies on the JPEG copies; the official files differ by up to 0.01.
@@ -225,7 +211,8 @@ RUNS = {
 @pytest.mark.parametrize(("loss", "lam", "rate", "low", "high"), RUNS.values(), ids=RUNS)
 def test_five_seeds_on_real_images_meet_the_report(real, loss, lam, rate, low, high):
     keys = jnp.stack([jax.random.key(seed) for seed in range(5)])
-    params, _ = train(keys, Hyperparameters(lam, rate), real, loss=LOSSES[loss], measure=False)
+    config = TrainConfig(loss=LOSSES[loss], measure=False)
+    params, _ = sweep(keys, {"lam": lam, "learning_rate": rate}, real, config)
     measured = jax.vmap(lambda p: evaluate(p, real.test, real.standardiser, lam, LOSSES[loss]))(
         params
     )
@@ -247,15 +234,15 @@ def test_the_baseline_command_on_real_images(tmp_path, real_dir, real):
 
 
 def test_an_interrupt_while_the_last_epoch_is_evaluated_keeps_the_run(tmp_path, monkeypatch):
-    evaluate_chunk, told = tables.ChunkEpoch.evaluate, []
+    evaluate_runs, told = training.evaluate_runs, []
 
-    def interrupted(self, split):
+    def interrupted(params, lam, split, *arguments):
         if not told:
             told.append(split)
             raise KeyboardInterrupt
-        return evaluate_chunk(self, split)
+        return evaluate_runs(params, lam, split, *arguments)
 
-    monkeypatch.setattr(tables.ChunkEpoch, "evaluate", interrupted)
+    monkeypatch.setattr(training, "evaluate_runs", interrupted)
     done = run("experiments.baseline", *QUICK, f"--output_dir={tmp_path / 'run'}")
     assert done.returncode == 130, done.stderr
     assert "interrupted after epoch 2" in done.stderr

@@ -7,7 +7,7 @@ import sys
 import pytest
 from commands import QUICK, ROOT, RUN_FILES, environment, files, interrupt, run_process
 
-from linear_cifar import records
+from experiments.common import records
 
 LONG = ("--dataset=synthetic", "--n_epochs=100")
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}

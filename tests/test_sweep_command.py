@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from commands import few, files, only_line, run, start
 
+from experiments.common import records
 from experiments.sweep import record
-from linear_cifar import records
 from linear_cifar.data import with_validation
-from linear_cifar.engine.training import train
-from linear_cifar.evaluation import evaluate
+from linear_cifar.metrics import evaluate
 from linear_cifar.optimizers import Hyperparameters
+from linear_cifar.training import TrainConfig, train
 
 SMALL_SWEEP = "tests.programs.small_sweep"
 # Six chunks of one program, for each seed has an order of its own.
@@ -92,9 +92,9 @@ def test_a_sweep_leaves_the_whole_record_sorted(whole):
 def test_its_runs_are_those_of_train_and_the_refit_one_on_validation_data_too(whole):
     best = records.read_result(whole)["best"]
     runs = Hyperparameters(lam=best["lam"], learning_rate=best["learning_rate"])
-    settings = {"n_epochs": 2, "shuffle": True, "measure": False}
+    config = TrainConfig(n_epochs=2, shuffle=True, measure=False)
     for data, name in ((few(), "params.npz"), (with_validation(few()), "params_refit.npz")):
-        expected, _ = train(jax.random.key(0), runs, data, **settings)
+        expected, _ = train(jax.random.key(0), runs, data, config)
         params = records.read_params(whole / name)
         np.testing.assert_allclose(params.weights, expected.weights, atol=1e-5)
         test = evaluate(expected, data.test, data.standardiser, 0.0)
@@ -248,9 +248,9 @@ def test_damaged_data_leave_no_folder_and_one_that_was_there_as_it_was(copy):
     assert contents(copy) == before
 
 
-def test_a_batch_that_is_too_large_is_refused_before_anything_is_begun(tmp_path):
-    done = sweep(tmp_path / "run", *ONE, "--batch_size=100,20000")
-    assert "batch_size is 20000" in only_line(done)
+def test_a_rate_that_float32_rounds_to_0_is_refused_before_anything_is_begun(tmp_path):
+    done = sweep(tmp_path / "run", *ONE, "--learning_rate=0.01,1e-60")
+    assert "learning_rate is 0.0: it has to be above 0" in only_line(done)
     assert list(tmp_path.iterdir()) == []
 
 

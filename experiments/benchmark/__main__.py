@@ -49,11 +49,10 @@ from experiments.benchmark.contenders import OPTIONAL, installed
 from experiments.benchmark.measuring import Rows, Setup
 from experiments.benchmark.sections import SECTIONS
 from experiments.benchmark.timing import Cores, take_turns
-from experiments.common import command, flags
+from experiments.common import command, flags, records
 from experiments.common.data import data_title, load_data
 from experiments.common.output import output_folder, write_result
 from experiments.common.progress import Stopwatch, print_table
-from linear_cifar import records
 from linear_cifar.data import Dataset
 
 FLAGS = absl_flags.FLAGS

@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.benchmark.contenders import LAM, Examples, Task, installed, ours
+from experiments.benchmark.contenders import CONFIG, LAM, Examples, Task, installed, train_ours
 from experiments.benchmark.measuring import Measured, Setup, measure_seconds
 from experiments.benchmark.timing import Turn, seconds_once
-from linear_cifar.model import Params
 
 ROUNDS = 3  # at most, for scikit-learn takes seconds
 PASSES = 20  # at most, of SGDClassifier
@@ -37,7 +36,7 @@ def accuracy(setup: Setup) -> Measured:
     n_epochs = 1 if setup.quick else 10
     unseen = examples.standardise(setup.dataset.validation.inputs)
     right = np.asarray(setup.dataset.validation.labels)
-    train = partial(_train_ours, Task(examples), n_epochs)
+    train = partial(train_ours, Task(examples), CONFIG._replace(n_epochs=n_epochs))
     params = train()  # compiles, too
     scores = unseen @ params.weights[0].T + params.bias[0]
     target = float(np.mean(np.argmax(scores, axis=1) == right))
@@ -46,11 +45,6 @@ def accuracy(setup: Setup) -> Measured:
         turns.append(_turn(fit, target, unseen, right))
     rounds = min(ROUNDS, setup.n_rounds)
     return Measured(measure_seconds(turns, rounds, setup.seed, ours=0))
-
-
-def _train_ours(task: Task, n_epochs: int) -> Params:
-    *_, last = ours(task, n_epochs=n_epochs).begin()
-    return last.params()
 
 
 def _fits(examples: Examples, quick: bool) -> list[Fit]:

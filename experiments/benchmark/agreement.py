@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments.benchmark.contenders import Contender, Task
+from experiments.benchmark.contenders import Contender, Task, Trained
 from experiments.common.progress import progress
+from experiments.common.records import RecordError
 from linear_cifar.model import Params
-from linear_cifar.records import RecordError
 
 CHECKED_EPOCHS = 2
 # The largest difference of a parameter, against the largest change of one by the training. On the
@@ -64,7 +64,11 @@ def relative_difference(theirs: Params, ours: Params, start: Params) -> float:
 
 
 def _train(contender: Contender) -> Params:
-    training = contender.begin()
-    for _ in range(CHECKED_EPOCHS):
-        trained = next(training)
-    return trained.params()
+    states: list[Trained] = []
+
+    def enough(trained: Trained) -> bool:
+        states.append(trained)
+        return len(states) > CHECKED_EPOCHS
+
+    contender.train(enough)
+    return states[-1].params()

@@ -5,6 +5,7 @@ the same parameters; `agreement` checks that. NumPy's loops are here, PyTorch's 
 are standardised beforehand, as such loops have it; only ours does that while it trains.
 """
 
+import contextlib
 import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,17 +16,15 @@ import jax
 import numpy as np
 
 from linear_cifar.data import Dataset
-from linear_cifar.engine.devices import device_mesh, fetch
-from linear_cifar.engine.plan import make_table
-from linear_cifar.engine.state import DEFAULTS, Gradient, autodiff
-from linear_cifar.engine.tables import ChunkEpoch, sweep_epochs
-from linear_cifar.engine.training import epochs
 from linear_cifar.model import Params
+from linear_cifar.objective import autodiff_gradient
 from linear_cifar.optimizers import Hyperparameters
+from linear_cifar.training import SweepChunk, TrainConfig, device_mesh, fetch, init_state, sweep
 
 LAM, RATE = 0.1, 0.001
 MAX_ITERATIONS = 3000  # of a fit of one λ
 N_EPOCHS = 40  # of a training, over which what is done once counts
+CONFIG = TrainConfig(n_epochs=N_EPOCHS, measure=False)
 OPTIONAL = {"torch": "PyTorch", "sklearn": "scikit-learn"}
 
 
@@ -38,12 +37,8 @@ class Examples:
 
     @cached_property
     def start(self) -> Params:
-        """The engine's initial parameters, [K, d] and [K], as numpy arrays."""
-        training = epochs(
-            self.key, Hyperparameters(), self.dataset, DEFAULTS._replace(measure=False)
-        )
-        state, _ = next(training)
-        return jax.tree.map(lambda array: array[0], fetch(state.params))
+        """Our initial parameters, [K, d] and [K], as numpy arrays."""
+        return fetch(init_state(self.key, Hyperparameters(), self.dataset, CONFIG).params)
 
     @cached_property
     def standardised(self) -> tuple[np.ndarray, np.ndarray]:
@@ -76,14 +71,15 @@ class Task:
 
 
 class Trained(NamedTuple):
-    """Where a training stands after an epoch."""
+    """Where a training stands before its first epoch, or after one."""
 
     n_configurations: int  # trained in that epoch: the task's first ones
     params: Callable[[], Params]  # fetches theirs, [c, K, d] and [c, K], as numpy arrays
 
 
 Fit: TypeAlias = Callable[[float, Params, float], Params]  # λ, where to begin, tolerance
-Training: TypeAlias = Iterator[Trained]  # each `next` trains for an epoch, and waits for its end
+# Trains until the function returns True; it is called before the first epoch and after each.
+Train: TypeAlias = Callable[[Callable[[Trained], bool]], None]
 
 
 class Contender(NamedTuple):
@@ -91,7 +87,11 @@ class Contender(NamedTuple):
 
     name: str
     task: Task
-    begin: Callable[[], Training]
+    train: Train
+
+
+class _EnoughError(Exception):
+    """Ends a `sweep` from within."""
 
 
 def installed(package: str) -> bool:
@@ -99,37 +99,45 @@ def installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-def ours(
-    task: Task,
-    name: str = "ours",
-    gradient: Gradient = DEFAULTS.gradient,
-    n_epochs: int = N_EPOCHS,
-) -> Contender:
-    """The engine, over all devices; an epoch is one of a chunk."""
-    table = make_table(
-        task.examples.key,
-        Hyperparameters(task.lam, RATE),
-        task.batch_size,
-        DEFAULTS.loss,
-        DEFAULTS.optimizer,
-    )
-    how = DEFAULTS._replace(n_epochs=n_epochs, measure=False, gradient=gradient)
+def ours(task: Task, name: str = "ours", config: TrainConfig = CONFIG) -> Contender:
+    """The library, over all devices; an epoch is one of a chunk."""
 
-    def begin() -> Training:
-        training = sweep_epochs(table, task.examples.dataset, how, mesh=device_mesh())
-        next(training)  # before training: places the data
-        return map(_trained, training)
+    def train(enough: Callable[[Trained], bool]) -> None:
+        def on_epoch(step: SweepChunk) -> None:
+            n = len(step.rows)
+            if enough(Trained(n, lambda: jax.tree.map(lambda a: a[:n], fetch(step.params)))):
+                raise _EnoughError
 
-    return Contender(name, task, begin)
+        with contextlib.suppress(_EnoughError):
+            train_ours(task, config, on_epoch)
+
+    return Contender(name, task, train)
+
+
+def train_ours(
+    task: Task, config: TrainConfig, on_epoch: Callable[[SweepChunk], None] | None = None
+) -> Params:
+    """Does a task by `sweep`, over all devices; returns the parameters, [C, K, d] and [C, K]."""
+    table = {"lam": task.lam, "learning_rate": RATE, "batch_size": task.batch_size}
+    dataset, mesh = task.examples.dataset, device_mesh()
+    params, _ = sweep(task.examples.key, table, dataset, config, mesh=mesh, on_epoch=on_epoch)
+    return params
 
 
 def ours_by_autodiff(task: Task) -> Contender:
-    """The engine with gradients by `jax.grad`, a batch at a time."""
-    return ours(task, "ours, autodiff", autodiff)
+    """The library with gradients by `jax.grad`, a batch at a time."""
+    return ours(task, "ours, autodiff", CONFIG._replace(gradient=autodiff_gradient))
 
 
-def _trained(step: ChunkEpoch) -> Trained:
-    return Trained(len(step.rows), lambda: step.params)
+def by_epochs(begin: Callable[[], Iterator[Trained]]) -> Train:
+    """A training of an iterator: each `next` trains for an epoch, and the first for none."""
+
+    def train(enough: Callable[[Trained], bool]) -> None:
+        for trained in begin():
+            if enough(trained):
+                return
+
+    return train
 
 
 class Layout(NamedTuple):
@@ -156,7 +164,7 @@ def numpy_loop(task: Task, layout: str) -> Contender:
     transposed, scores_of, gradient_of = LAYOUTS[layout]
     one_hot = np.eye(len(start.bias), dtype=np.float32)[labels]
 
-    def begin() -> Training:
+    def begin() -> Iterator[Trained]:
         weights: Any = np.array(start.weights.T if transposed else start.weights, order="C")
         bias: Any = np.array(start.bias)
 
@@ -164,6 +172,7 @@ def numpy_loop(task: Task, layout: str) -> Contender:
             return Params((weights.T if transposed else weights)[None], bias[None])
 
         while True:
+            yield Trained(1, params)
             for first in range(0, len(inputs), size):
                 batch = slice(first, first + size)
                 scores = scores_of(weights, inputs[batch]) + bias
@@ -173,9 +182,8 @@ def numpy_loop(task: Task, layout: str) -> Contender:
                 by_score = (p - one_hot[batch]) / len(p)
                 weights -= RATE * (gradient_of(by_score, inputs[batch]) + 2 * lam * weights)
                 bias -= RATE * by_score.sum(axis=0)
-            yield Trained(1, params)
 
-    return Contender(f"NumPy, {layout}", task, begin)
+    return Contender(f"NumPy, {layout}", task, by_epochs(begin))
 
 
 def is_numpy(contender: Contender) -> bool:

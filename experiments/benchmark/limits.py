@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmark.timing import Turn, seconds_of, take_turns
-from linear_cifar.engine.devices import Layout, device_mesh
+from linear_cifar.training import device_mesh, replicate, shard_runs
 
 _product = jax.jit(jnp.matmul)
 _copy = jax.jit(lambda array: array + 1)
@@ -28,12 +28,12 @@ def peak_turns(quick: bool) -> list[Turn]:
     on_cpu = jax.devices()[0].platform == "cpu"
     side = 1024 if quick else 2048 if on_cpu else 8192
     a = np.random.default_rng(0).normal(size=(side, side)).astype(np.float32)
-    whole, where = jnp.asarray(a), Layout(device_mesh())
+    whole, mesh = jnp.asarray(a), device_mesh()
     ways: dict[str, Callable[[], object]] = {
         "XLA": lambda: _product(whole, whole).block_until_ready()
     }
-    if side % device_mesh().size == 0:
-        rows, other = where.runs(whole), where.whole(whole)
+    if side % mesh.size == 0:
+        rows, other = shard_runs(whole, mesh), replicate(whole, mesh)
         ways["XLA, rows split"] = lambda: _product(rows, other).block_until_ready()
     if on_cpu:
         ways["NumPy"] = lambda: a @ a

@@ -18,11 +18,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from experiments.benchmark.contenders import Examples, Task, ours
+from experiments.benchmark.contenders import CONFIG, Examples, Task, train_ours
 from experiments.common.command import use_all_cores
 from linear_cifar.data import Dataset, dataset_from_arrays
-from linear_cifar.engine.devices import device_mesh
 from linear_cifar.optimum import solve
+from linear_cifar.training import device_mesh
 
 N_EPOCHS = 2
 N_FACTORS = 64  # that features have in common, as those of images do
@@ -42,9 +42,8 @@ def _train(n: int, d: int, n_classes: int, c: int) -> dict[str, float]:
     inputs = rng.integers(0, 256, (n, d), dtype=np.uint8)
     labels = rng.integers(0, n_classes, n, dtype=np.int32)
     dataset = _dataset(inputs, labels, n_classes)
-    training = ours(Task(Examples(dataset, jax.random.key(0)), c)).begin()
-    for _ in range(N_EPOCHS):
-        next(training)
+    task = Task(Examples(dataset, jax.random.key(0)), c)
+    train_ours(task, CONFIG._replace(n_epochs=N_EPOCHS))
     return {}
 
 

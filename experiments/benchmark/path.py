@@ -17,21 +17,14 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import numpy as np
 
-from experiments.benchmark import limits
 from experiments.benchmark.contenders import MAX_ITERATIONS, Fit, installed
 from experiments.benchmark.measuring import Measured, Rows, Setup
-from experiments.benchmark.timing import Turn, rest, spread, take_turns
+from experiments.benchmark.timing import rest
 from experiments.common.progress import progress
-from linear_cifar.data import Dataset, dataset_from_arrays
-from linear_cifar.engine.devices import device_mesh
+from linear_cifar.data import Dataset, dataset_from_arrays, stratified_folds
 from linear_cifar.model import Params
-from linear_cifar.optimum import descent, solve
-from linear_cifar.optimum.certificate import certify
-from linear_cifar.optimum.examples import Examples
-from linear_cifar.optimum.folds import fitted_to, stratified_folds
-from linear_cifar.optimum.problem import Problem
-from linear_cifar.optimum.settings import DEFAULTS
-from linear_cifar.optimum.solver import Optimum, solve_chunks
+from linear_cifar.optimum import DEFAULTS, Optimum, certified_gap, fold_weights, solve
+from linear_cifar.training import device_mesh
 
 LAM = np.geomspace(1e-4, 10, 41)
 N_FOLDS = 5
@@ -41,7 +34,6 @@ QUICK_LAM, QUICK_TIMED, QUICK_IMAGES = LAM[24::8], 2, 100
 LADDER = (1e-4, 1e-6, 1e-8)
 LIMIT = 120.0  # seconds of a fit after which no smaller tolerance is tried
 HESSIAN_BYTES = 2e9  # at most, of newton-cholesky
-N_PASSES = 6  # of ours, in which none is finished, that are timed against the matrix product
 
 T = TypeVar("T")
 
@@ -76,12 +68,10 @@ def path(setup: Setup) -> Measured:
         _row_of_ours("ours, with compilation", optimum, cold, cold),
         _row_of_ours("ours, once more", optimum, warm, cold),
     ]
-    iterations = _measure_passes(lam, dataset, setup)
-    rows += iterations.rows
     rows += _measure_others(_solvers(dataset), lam, optimum.params, dataset, n_timed, cold)
     rows += _measure_folds(lam, dataset, n_in_folds, jax.random.key(setup.seed))
     size = {"n": len(dataset.train.labels)}
-    return Measured([{**size, **row} for row in rows], iterations.peaks)
+    return Measured([{**size, **row} for row in rows])
 
 
 def relative_gaps(
@@ -100,12 +90,8 @@ def relative_gaps(
     Returns:
       [C], float64.
     """
-    n = len(dataset.train.labels)
-    weights = np.ones((len(lam), n)) if weights is None else weights
-    shares = weights / weights.sum(axis=1, keepdims=True, dtype=np.float64)
-    examples = Examples(dataset, device_mesh())
-    found = certify(params, examples, shares, np.arange(len(lam)), lam, DEFAULTS.loss)
-    return found.gap / found.cost
+    cost, gap = certified_gap(params, lam, dataset, weights=weights, mesh=device_mesh())
+    return gap / cost
 
 
 def climb(fit: Fit, lam: float, start: Params, dataset: Dataset) -> Fitted:
@@ -172,41 +158,6 @@ def _row_of_ours(name: str, optimum: Optimum, seconds: float, cold: float) -> di
     }
 
 
-def _measure_passes(lam: np.ndarray, dataset: Dataset, setup: Setup) -> Measured:
-    """What the first passes are of the matrix product's peak, with all of a chunk's runs."""
-    mesh = device_mesh()
-    chunk = next(solve_chunks(lam, dataset, mesh=mesh)).rows
-    lam, n = lam[list(chunk)], len(dataset.train.labels)
-    problem = Problem(dataset, DEFAULTS.loss, DEFAULTS.dtype, mesh)
-    shares = np.full((1, n), 1 / n)
-    runs, blocks = problem.of_runs(lam, shares, np.zeros(len(lam), int)), problem.blocks(shares)
-    goal = np.full(len(lam), DEFAULTS.tolerance)
-    # Of a pass: two products of [n, r] with the weights of all runs, or with their gradients.
-    operations = 4 * len(lam) * dataset.n_classes * n * len(problem.basis.eigenvalues)
-
-    def gflops() -> float:
-        state = descent.begin(problem.start(None, len(lam)), mesh)
-        state = jax.block_until_ready(problem.step(state, runs, blocks, goal))
-        start = time.perf_counter()
-        for _ in range(N_PASSES):
-            state = problem.step(state, runs, blocks, goal)
-        jax.block_until_ready(state)
-        return 1e-9 * operations * N_PASSES / (time.perf_counter() - start)
-
-    gflops()  # compiles
-    turns = [Turn("ours, passes", gflops), *limits.peak_turns(setup.quick)]
-    rates, *peaks = take_turns(turns, setup.n_rounds, setup.seed)
-    peak = limits.peak(np.array(peaks))
-    row = {
-        "contender": "ours, a pass of all that go together",
-        "configurations": len(lam),
-        "gflops": float(np.median(rates)),
-        "peak_gflops": float(np.median(peak)),
-        **spread("fraction_of_peak", rates / peak),
-    }
-    return Measured([row], peak.tolist())
-
-
 def _measure_others(
     solvers: Sequence[Solver],
     lam: np.ndarray,
@@ -235,7 +186,7 @@ def _measure_folds(lam: np.ndarray, dataset: Dataset, n_timed: int, key: jax.Arr
     """
     folds = stratified_folds(key, dataset.train.labels, N_FOLDS)
     everything = np.tile(lam, N_FOLDS)
-    weights = fitted_to(folds, np.repeat(np.arange(N_FOLDS), len(lam)))
+    weights = fold_weights(folds, np.repeat(np.arange(N_FOLDS), len(lam)))
     seconds, optimum = timed(
         partial(solve, everything, dataset, weights=weights, mesh=device_mesh())
     )

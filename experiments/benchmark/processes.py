@@ -10,7 +10,7 @@ from functools import partial
 from experiments.benchmark.measuring import Measured, Rows, Setup, measure_seconds
 from experiments.benchmark.timing import Turn, seconds_once
 from experiments.common.progress import progress
-from linear_cifar.records import RecordError
+from experiments.common.records import RecordError
 
 COMMANDS = {"baseline": 1, "grid_search": 18}  # with the configurations that each trains
 ROUNDS = 3  # at most, of commands that take seconds

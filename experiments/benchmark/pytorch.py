@@ -1,5 +1,7 @@
 """Contenders in PyTorch; imported only where that is installed."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 
@@ -10,7 +12,7 @@ from experiments.benchmark.contenders import (
     Fit,
     Task,
     Trained,
-    Training,
+    by_epochs,
 )
 from linear_cifar.model import Params
 
@@ -20,7 +22,7 @@ def linear(task: Task) -> Contender:
     inputs, labels = _tensors(task)
     start, (lam,) = task.examples.start, task.lam.tolist()
 
-    def begin() -> Training:
+    def begin() -> Iterator[Trained]:
         model = torch.nn.Linear(inputs.shape[1], len(start.bias))
         with torch.no_grad():
             model.weight.copy_(torch.tensor(start.weights))
@@ -28,13 +30,13 @@ def linear(task: Task) -> Contender:
         groups = [{"params": [model.weight], "weight_decay": 2 * lam}, {"params": [model.bias]}]
         optimizer = torch.optim.SGD(groups, RATE)
         while True:
+            yield Trained(1, lambda: _params(model.weight[None], model.bias[None]))
             for x, y in _batches(task, inputs, labels):
                 optimizer.zero_grad()
                 torch.nn.functional.cross_entropy(model(x), y).backward()
                 optimizer.step()
-            yield Trained(1, lambda: _params(model.weight[None], model.bias[None]))
 
-    return Contender("PyTorch nn.Linear", task, begin)
+    return Contender("PyTorch nn.Linear", task, by_epochs(begin))
 
 
 def stacked(task: Task) -> Contender:
@@ -43,20 +45,20 @@ def stacked(task: Task) -> Contender:
     size = (task.n_configurations, len(task.examples.start.bias))
 
     @torch.no_grad()
-    def begin() -> Training:
+    def begin() -> Iterator[Trained]:
         weights, bias, lam = _start(task)
         weights = weights.flatten(0, 1)
         keep = (1 - 2 * RATE * lam).repeat_interleave(size[1])[:, None]
         one_hot = torch.nn.functional.one_hot(labels, size[1]).float()
         while True:
+            yield Trained(size[0], lambda: _params(weights.reshape(*size, -1), bias))
             for x, y in _batches(task, inputs, one_hot):
                 scores = (weights @ x.T).T.reshape(-1, *size) + bias
                 by_score = (scores.softmax(-1) - y[:, None]) / len(x)
                 weights.mul_(keep).addmm_(by_score.reshape(len(x), -1).T, x, alpha=-RATE)
                 bias.sub_(by_score.sum(0), alpha=RATE)
-            yield Trained(size[0], lambda: _params(weights.reshape(*size, -1), bias))
 
-    return Contender("PyTorch, stacked by hand", task, begin)
+    return Contender("PyTorch, stacked by hand", task, by_epochs(begin))
 
 
 def vmap(task: Task) -> Contender:
@@ -69,16 +71,16 @@ def vmap(task: Task) -> Contender:
 
     gradient = torch.func.vmap(torch.func.grad(cost, argnums=(0, 1)), in_dims=(0, 0, 0, None, None))
 
-    def begin() -> Training:
+    def begin() -> Iterator[Trained]:
         weights, bias, lam = _start(task)
         while True:
+            yield Trained(len(lam), lambda: _params(weights, bias))
             for x, y in _batches(task, inputs, labels):
                 by_weights, by_bias = gradient(weights, bias, lam, x, y)
                 weights.sub_(by_weights, alpha=RATE)
                 bias.sub_(by_bias, alpha=RATE)
-            yield Trained(len(lam), lambda: _params(weights, bias))
 
-    return Contender("PyTorch, torch.func.vmap", task, begin)
+    return Contender("PyTorch, torch.func.vmap", task, by_epochs(begin))
 
 
 def lbfgs(inputs: np.ndarray, labels: np.ndarray) -> Fit:

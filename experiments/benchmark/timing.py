@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.benchmark.contenders import N_EPOCHS, Contender
+from experiments.benchmark.contenders import N_EPOCHS, Contender, Trained
 from experiments.common.progress import progress
 
 TURN_SECONDS, TURN_EPOCHS = 0.3, 2  # a turn lasts at least so long
@@ -77,16 +77,20 @@ def seconds_an_epoch(contender: Contender) -> float:
     The first epoch, with what is done once a training, counts as one of `N_EPOCHS`; of the others
     it is the median.
     """
-    training = contender.begin()
-    times = [time.perf_counter()]
-    for trained in itertools.islice(training, N_EPOCHS):
+    times: list[float] = []
+    configurations: list[int] = []
+
+    def enough(trained: Trained) -> bool:
         times.append(time.perf_counter())
-        n_configurations = trained.n_configurations
-        if len(times) > TURN_EPOCHS and times[-1] - times[0] >= TURN_SECONDS:
-            break
+        configurations.append(trained.n_configurations)
+        n_epochs = len(times) - 1
+        long = n_epochs >= TURN_EPOCHS and times[-1] - times[0] >= TURN_SECONDS
+        return long or n_epochs == N_EPOCHS
+
+    contender.train(enough)
     first, *others = (b - a for a, b in itertools.pairwise(times))
     whole = first + (N_EPOCHS - 1) * statistics.median(others)
-    return whole / N_EPOCHS / n_configurations
+    return whole / N_EPOCHS / configurations[-1]
 
 
 def seconds_once(job: Callable[[], object]) -> float:

@@ -16,8 +16,9 @@ from experiments.common.flags import (
     explain,
 )
 from experiments.common.settings import unread
-from linear_cifar import search
-from linear_cifar.settings import Setting, SettingsError
+from linear_cifar import selection
+from linear_cifar.checks import Setting
+from linear_cifar.errors import InputError
 
 FLAGS = flags.FLAGS
 FORM = "values separated by commas, or LOW:HIGH:N, or LOW:HIGH:N:log for equal ratios"
@@ -27,7 +28,7 @@ class AxisFlag(NamedTuple):
     """The values of one setting."""
 
     values: Sequence[Any]  # of a grid; none of a range without N
-    distribution: Any  # to draw from, as `search.draw` takes it
+    distribution: Any  # to draw from, as `selection.random_grid` takes it
 
 
 def define(*names: str, settings: Mapping[str, Setting] = SETTINGS, **defaults: str) -> None:
@@ -51,18 +52,27 @@ def _validator(name: str, help_text: str, settings: Mapping[str, Setting]):
         try:
             axis = parse(name, text)
             ends = axis.values or axis.distribution.support()
-        except SettingsError as error:
+        except InputError as error:
             raise flags.ValidationError(str(error)) from error
         except (ValueError, OverflowError):
             ends = []
         if not ends:
             raise flags.ValidationError(f"{text!r} has another form. {help_text} Give {FORM}.")
         for value in ends:
-            if not (settings[name].admits(value) if name in settings else value in CHOICES[name]):
+            if not _admits(name, value, settings):
                 raise flags.ValidationError(f"it can't have the value {value}. {help_text}")
         return True
 
     return valid
+
+
+def _admits(name: str, value: Any, settings: Mapping[str, Setting]) -> bool:
+    if name in CHOICES:
+        return value in CHOICES[name]
+    try:
+        return bool(settings[name].admits(float(value)))
+    except OverflowError:  # an integer beyond every float
+        return False
 
 
 def columns(names: Sequence[str], n_random: int | None = None) -> dict[str, list]:
@@ -73,7 +83,7 @@ def columns(names: Sequence[str], n_random: int | None = None) -> dict[str, list
       n_random: how many combinations to draw, from --seed; None for all of them.
 
     Raises:
-      SettingsError: a range that has no N, where all combinations are asked for; or an axis is
+      InputError: a range that has no N, where all combinations are asked for; or an axis is
         given that no optimiser of the table reads.
     """
     axes = {name: parse(name, str(FLAGS[name].value)) for name in names}
@@ -81,22 +91,22 @@ def columns(names: Sequence[str], n_random: int | None = None) -> dict[str, list
         for name in set.intersection(*map(unread, axes["optimizer"].values)):
             if FLAGS[name].present:
                 optimizers = FLAGS["optimizer"].value
-                raise SettingsError(f"--{name} isn't read by --optimizer={optimizers}")
+                raise InputError(f"--{name} isn't read by --optimizer={optimizers}")
     seeds = FLAGS.n_seeds if "n_seeds" in FLAGS else 1
     if n_random:
         check_runs(f"--n_random={n_random} from {seeds} seeds", n_random * seeds)
         drawn = {name: axis.distribution for name, axis in axes.items()}
-        table = search.draw(FLAGS.seed, n_random, **drawn)
+        table = selection.random_grid(FLAGS.seed, n_random, **drawn)
     else:
         for name, axis in axes.items():
             if not axis.values:
                 or_drawn = ", or --n_random" if "n_random" in FLAGS else ""
-                raise SettingsError(
+                raise InputError(
                     f"--{name}={FLAGS[name].value}: a range needs N, LOW:HIGH:N{or_drawn}"
                 )
         n = math.prod(len(axis.values) for axis in axes.values())
         check_runs(f"all {n:,} combinations from {seeds} seeds", n * seeds)
-        table = search.grid(**{name: axis.values for name, axis in axes.items()})
+        table = selection.grid(**{name: axis.values for name, axis in axes.items()})
     return {name: column.tolist() for name, column in table.items()}
 
 
@@ -104,7 +114,7 @@ def parse(name: str, text: str) -> AxisFlag:
     """Reads the axis of a setting.
 
     Raises:
-      ValueError: it has another form; `SettingsError` if it has more values than --max_runs.
+      ValueError: it has another form; `InputError` if it has more values than --max_runs.
     """
     from scipy import stats
 

@@ -11,10 +11,7 @@ import jax
 from absl import app, flags, logging
 
 from experiments.common import distributed, terminal
-from linear_cifar.data import DataError
-from linear_cifar.errors import reason
-from linear_cifar.records import RecordError
-from linear_cifar.settings import SettingsError
+from linear_cifar.errors import InputError, reason
 
 FLAGS = flags.FLAGS
 MOST_CPU_DEVICES = 8
@@ -62,11 +59,11 @@ def _run(main: Callable[[list[str]], int | None], rest: list[str]) -> int | None
     """Runs a command and returns its exit code."""
     try:
         if len(rest) > 1:
-            raise SettingsError(f"unexpected argument {rest[1]!r}: a flag begins with --")
+            raise InputError(f"unexpected argument {rest[1]!r}: a flag begins with --")
         # Half a second of imports, while the first programs compile; most commands plot.
         threading.Thread(target=importlib.import_module, args=["linear_cifar.plots"]).start()
         return main(rest)
-    except (DataError, RecordError, SettingsError, MemoryError) as error:
+    except (InputError, MemoryError) as error:
         print(f"error: {reason(error)}", file=sys.stderr)
         return 1
     except (RuntimeError, AssertionError) as error:

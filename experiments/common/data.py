@@ -1,14 +1,15 @@
 """The data that a command is asked for, and what is said of them."""
 
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
 
+from experiments.common.flags import READING
 from linear_cifar.data import DataError, Dataset, load_dataset, load_features
-from linear_cifar.data.features import Reading
-from linear_cifar.settings import SettingsError
+from linear_cifar.errors import InputError
 
 FLAGS = flags.FLAGS
 
@@ -22,13 +23,16 @@ def load_data(split: str = "assignment", needed: Sequence[str] = ()) -> Dataset:
 
     Raises:
       DataError: the data can't be used, or lack a split that is needed.
-      SettingsError: flags are given that don't go together.
+      InputError: flags are given that don't go together.
     """
     if "features" in FLAGS and FLAGS.features is not None:
         dataset = _features()
     else:
-        _refuse(Reading._fields, "is read with --features only")
-        dataset = load_dataset(FLAGS.dataset, FLAGS.data_dir, split, progress=sys.stderr.isatty())
+        _refuse(tuple(READING), "is read with --features only")
+        with warnings.catch_warnings(category=UserWarning, action="ignore"):  # `_tell` says it
+            dataset = load_dataset(
+                FLAGS.dataset, FLAGS.data_dir, split, progress=sys.stderr.isatty()
+            )
     _tell(dataset)
     for name in needed:
         if not len(getattr(dataset, name).labels):
@@ -38,7 +42,7 @@ def load_data(split: str = "assignment", needed: Sequence[str] = ()) -> Dataset:
 
 def _features() -> Dataset:
     _refuse(("dataset", "data_dir", "split"), "can't go with --features, which is all the data")
-    settings: dict[str, Any] = {name: FLAGS[name].value for name in Reading._fields}
+    settings: dict[str, Any] = {name: FLAGS[name].value for name in READING}
     if "n_folds" in FLAGS and FLAGS.n_folds and not FLAGS["validation_fraction"].present:
         settings["validation_fraction"] = 0.0  # the folds validate
     return load_features(FLAGS.features, **settings, seed=FLAGS.seed)
@@ -47,7 +51,7 @@ def _features() -> Dataset:
 def _refuse(names: Sequence[str], why: str) -> None:
     for name in names:
         if name in FLAGS and FLAGS[name].present:
-            raise SettingsError(f"--{name} {why}")
+            raise InputError(f"--{name} {why}")
 
 
 def _tell(dataset: Dataset) -> None:

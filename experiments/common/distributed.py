@@ -15,8 +15,7 @@ import jax
 from absl import flags
 
 from experiments.common import watcher
-from linear_cifar.errors import reason
-from linear_cifar.settings import SettingsError
+from linear_cifar.errors import InputError, reason
 
 FLAGS = flags.FLAGS
 START_SECONDS = 120  # for all processes to come
@@ -45,17 +44,15 @@ def start() -> None:
     """Connects this process with the others, where the flags say that there are any.
 
     Raises:
-      SettingsError: the flags don't say enough, or the others can't be reached.
+      InputError: the flags don't say enough, or the others can't be reached.
     """
     given = (FLAGS.coordinator, FLAGS.n_processes, FLAGS.process_id)
     if not FLAGS.distributed:
         if given != (None, None, None):
-            raise SettingsError(
-                "--coordinator, --n_processes and --process_id go with --distributed"
-            )
+            raise InputError("--coordinator, --n_processes and --process_id go with --distributed")
         return
     if FLAGS.coordinator and not re.fullmatch(r".+:\d{1,5}", FLAGS.coordinator):
-        raise SettingsError(f"--coordinator={FLAGS.coordinator}: it has to be ADDRESS:PORT")
+        raise InputError(f"--coordinator={FLAGS.coordinator}: it has to be ADDRESS:PORT")
     _watch()
     # It would take SIGTERM for itself, and do nothing about it.
     jax.config.update("jax_enable_preemption_service", False)
@@ -76,7 +73,7 @@ def start() -> None:
     joining.start()
     joining.join()
     for error in failed:
-        raise SettingsError(
+        raise InputError(
             f"cannot join the other processes ({reason(error)}): give --coordinator, --n_processes "
             "and --process_id, where JAX doesn't find them"
         ) from error

@@ -1,27 +1,40 @@
 """The flags that commands share. What they mean, their ranges and defaults are the library's."""
 
+import inspect
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from absl import flags
 
 from experiments.common.settings import Settings
-from linear_cifar.data import DATASET_NAMES, DIVISIONS
-from linear_cifar.data.features import DEFAULTS as READING, Reading
-from linear_cifar.data.layout import ENDINGS
-from linear_cifar.data.types import STANDARDISE
-from linear_cifar.engine.state import Training
+from linear_cifar import optimizers, optimum, training
+from linear_cifar.checks import Setting
+from linear_cifar.data import (
+    DATASET_NAMES,
+    DIVISIONS,
+    ENDINGS,
+    HELP,
+    SETTINGS as DATA_SETTINGS,
+    STANDARDISE,
+    load_features,
+)
+from linear_cifar.errors import InputError
 from linear_cifar.losses import LOSSES
 from linear_cifar.optimizers import OPTIMIZERS, Hyperparameters
-from linear_cifar.optimum.settings import DEFAULTS as SOLVER, Solver
-from linear_cifar.settings import Setting, SettingsError, settings_of
 
 FLAGS = flags.FLAGS
+# How files of features are read; --seed is a flag of every command.
+READING: Mapping[str, Any] = {
+    name: parameter.default
+    for name, parameter in inspect.signature(load_features).parameters.items()
+    if name not in ("path", "seed")
+}
 SETTINGS: Mapping[str, Setting] = {
-    **settings_of(Hyperparameters),
-    **settings_of(Training),
-    **settings_of(Solver),
-    **settings_of(Reading),
+    **optimizers.SETTINGS,
+    **training.SETTINGS,
+    **optimum.SETTINGS,
+    **DATA_SETTINGS,
+    **{name: Setting(text) for name, text in HELP.items()},
     "seed": Setting(
         "seed of all that is drawn: initial parameters, order, splits, folds", low=0, high=2**32 - 1
     ),
@@ -50,8 +63,8 @@ RUN = (
     "n_seeds",
 )
 DEFAULTS: Mapping[str, Any] = {
-    **SOLVER._asdict(),
-    **READING._asdict(),
+    **optimum.DEFAULTS._asdict(),
+    **READING,
     "select": "accuracy",
     **vars(Settings()),
     **Settings().hyperparameters._asdict(),
@@ -96,7 +109,7 @@ def define_features() -> None:
         f"{', '.join(ENDINGS)}, or a folder of such. --seed takes out the examples that its "
         "fractions say.",
     )
-    for name in Reading._fields:
+    for name in READING:
         if name.endswith("_name"):
             flags.DEFINE_string(name, None, explain(name))
         else:
@@ -110,7 +123,7 @@ def define_max_runs() -> None:
 
 
 def check_runs(asked: str, n: int) -> None:
-    """Raises `SettingsError` where so many runs are more than --max_runs, before any memory goes.
+    """Raises `InputError` where so many runs are more than --max_runs, before any memory goes.
 
     Args:
       asked: the flags that ask for them.
@@ -119,7 +132,7 @@ def check_runs(asked: str, n: int) -> None:
     most: Any = FLAGS["max_runs"].value if "max_runs" in FLAGS else MOST_RUNS
     if n > most:
         size = n * IMAGES_BYTES / 1e9
-        raise SettingsError(
+        raise InputError(
             f"{asked}: {n:,} runs, of which the parameters take {size:,.0f} GB for CIFAR-10's "
             f"images; --max_runs={most} admits no more"
         )
@@ -128,7 +141,7 @@ def check_runs(asked: str, n: int) -> None:
 def _check_seeds(values: Mapping[str, Any]) -> bool:
     try:
         check_runs(f"--n_seeds={values['n_seeds']}", values["n_seeds"])
-    except SettingsError as error:
+    except InputError as error:
         raise flags.ValidationError(str(error)) from error
     return True
 

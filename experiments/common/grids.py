@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from experiments.common import chunks
+from experiments.common import chunks, records
 from experiments.common.data import data_title
 from experiments.common.output import write_result
 from experiments.common.progress import Stopwatch
 from experiments.common.results import Result, ranked, write_tables
 from experiments.common.settings import Settings
-from linear_cifar import records, search
+from linear_cifar import selection
 from linear_cifar.data import SPLITS, Dataset
 
 COLUMNS = ("batch_size", "learning_rate", "lam")  # what a grid combines, by their values
@@ -48,7 +48,7 @@ def run(
     Returns:
       What `result.json` says, and the results of the finished configurations, best first.
     """
-    table = {name: column.tolist() for name, column in search.grid(**values).items()}
+    table = {name: column.tolist() for name, column in selection.grid(**values).items()}
     cells = (dict(zip(table, cell, strict=True)) for cell in zip(*table.values(), strict=True))
     configurations = [fixed.but(**cell) for cell in cells]
     parts = folder / "chunks"

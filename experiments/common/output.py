@@ -8,10 +8,10 @@ from typing import Any
 
 from absl import flags
 
+from experiments.common import records
 from experiments.common.progress import Stopwatch
-from linear_cifar import records
 from linear_cifar.data import Dataset
-from linear_cifar.settings import SettingsError
+from linear_cifar.errors import InputError
 
 FLAGS = flags.FLAGS
 
@@ -20,10 +20,10 @@ def default_folder(experiment: str) -> Path:
     """--output_dir, else a folder under runs/ that no run has had, named to the microsecond.
 
     Raises:
-      SettingsError: --resume, and no folder to go on with.
+      InputError: --resume, and no folder to go on with.
     """
     if "resume" in FLAGS and FLAGS.resume and not FLAGS.output_dir:
-        raise SettingsError("--resume needs --output_dir, the folder to go on with")
+        raise InputError("--resume needs --output_dir, the folder to go on with")
     now = datetime.datetime.now()
     return Path(FLAGS.output_dir or f"runs/{experiment}-{now:%Y%m%d-%H%M%S-%f}")
 

@@ -9,11 +9,10 @@ from absl import flags as absl_flags
 
 from experiments.common import axes, distributed, flags, resumable, terminal
 from experiments.common.solving import Problems
-from linear_cifar.data import Dataset
-from linear_cifar.engine.devices import await_others
+from linear_cifar.data import N_FOLDS, Dataset, stratified_folds
 from linear_cifar.losses import LOSSES
-from linear_cifar.optimum.folds import N_FOLDS, stratified_folds
-from linear_cifar.optimum.settings import DEFAULTS, LAM, Solver, check_fits
+from linear_cifar.optimum import DEFAULTS, LAM, SolveConfig, check_lam
+from linear_cifar.training import await_others
 
 FLAGS = absl_flags.FLAGS
 # Memory too: chunks are cut by it.
@@ -59,15 +58,15 @@ def lam() -> np.ndarray:
     """λ, [C], ascending.
 
     Raises:
-      SettingsError: more of them than may be asked for, or one beyond the dtype.
+      InputError: more of them than may be asked for, or one beyond the dtype.
     """
     values, n_folds = np.unique(axes.columns(["lam"])["lam"]), FLAGS.n_folds or 0
     flags.check_runs(f"{len(values)} λ, {n_folds} folds", len(values) * (1 + n_folds))
-    check_fits(values, DEFAULTS.dtype)
+    check_lam(values)
     return values
 
 
-def solver() -> Solver:
+def solver() -> SolveConfig:
     """How to solve."""
     memory = DEFAULTS.memory_bytes
     if FLAGS.memory_gb is not None:

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.common import records
 from experiments.common.solving import COLUMNS, HELD_OUT, NAMES, Problems
-from linear_cifar import records
-from linear_cifar.search import best, one_standard_error
+from linear_cifar.selection import best, one_standard_error
 
 TABLE = "path.csv"
 FLAGGED = ("converged", "settled")  # columns of true and false
@@ -128,6 +128,22 @@ def plot(path: Path, choice: Choice, title: str) -> Any:
         chosen["one standard error"] = float(path.lam[choice.one_standard_error])
     title = f"The optimum over λ, {title}"
     return plots.plot_path(path.lam, of_name["accuracy"], of_name["loss"], chosen, title)
+
+
+def plot_passes(path: Path, title: str) -> Any:
+    """The figure of the passes over the data that each λ took, and their mean."""
+    from linear_cifar import plots
+
+    passes = path.columns["passes"]
+    mean = float(np.mean(passes))
+    figure = plots.new_figure(title, (6.5, 4))
+    ax = figure.subplots()
+    ax.plot(path.lam, passes, marker=".", color="C0")
+    ax.axhline(mean, color="0.4", ls="--", label=f"mean {mean:.1f}")
+    ax.set_ylim(bottom=0)
+    plots.scale_lam(ax, path.lam)
+    plots.label_axes(ax, "λ", "passes over the data")
+    return figure
 
 
 def _curves(columns: dict[str, np.ndarray], name: str) -> dict[str, Any]:

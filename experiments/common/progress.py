@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import jax
@@ -26,16 +27,40 @@ class Stopwatch:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Adds the time of the block to a phase."""
-        start, compiled = time.perf_counter(), self.seconds["compile"]
+        """Adds the time of the block to a phase; phases within it keep their own time."""
+        start, before = time.perf_counter(), sum(self.seconds.values())
         try:
             yield
         finally:
-            compiling = self.seconds["compile"] - compiled
-            self.seconds[name] += time.perf_counter() - start - compiling
+            elsewhere = sum(self.seconds.values()) - before
+            self.seconds[name] += time.perf_counter() - start - elsewhere
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {seconds:.1f}" for name, seconds in self.seconds.items())
+
+
+class Progress:
+    """A bar on a terminal and a few plain lines elsewhere, on stderr.
+
+    Of several processes only the first one shows them.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._total, self._shown, self._first = total, 0, jax.process_index() == 0
+        self._bar = tqdm(total=total, disable=not (self._first and sys.stderr.isatty()))
+
+    def show(self, done: int, text: Callable[[], str]) -> None:
+        """Shows the progress with a text beside it; the bar ends when all is done."""
+        if not self._bar.disable:
+            self._bar.set_postfix_str(text(), refresh=False)
+            self._bar.update(done - self._bar.n)
+            if done == self._total:
+                self._bar.close()
+        elif self._first and (
+            done == self._total or done * PLAIN_LINES // self._total > self._shown
+        ):
+            print(f"{done}/{self._total} {text()}", file=sys.stderr, flush=True)
+            self._shown = done * PLAIN_LINES // self._total
 
 
 def progress(
@@ -44,9 +69,7 @@ def progress(
     describe: Callable[[T], str],
     position: Callable[[T], int] | None = None,
 ) -> Iterator[T]:
-    """Passes items on, with a bar on a terminal and a few plain lines elsewhere, on stderr.
-
-    Of several processes only the first one shows them.
+    """Passes items on, and shows the progress.
 
     Args:
       items: what to pass on.
@@ -54,19 +77,10 @@ def progress(
       describe: the text to show beside an item, once it is there.
       position: how much is done with an item; None where each is one.
     """
-    first = jax.process_index() == 0
-    bar = tqdm(total=total, disable=not (first and sys.stderr.isatty()))
-    shown = 0
+    shown = Progress(total)
     for count, item in enumerate(items, 1):
-        done = position(item) if position else count
-        if not bar.disable:
-            bar.set_postfix_str(describe(item), refresh=False)
-            bar.update(done - bar.n)
-        elif first and (done == total or done * PLAIN_LINES // total > shown):
-            print(f"{done}/{total} {describe(item)}", file=sys.stderr, flush=True)
-            shown = done * PLAIN_LINES // total
+        shown.show(position(item) if position else count, partial(describe, item))
         yield item
-    bar.close()
 
 
 def print_table(rows: Iterable[tuple[str, Any]]) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from experiments.common import records
 from experiments.common.settings import Settings
-from linear_cifar import records
 from linear_cifar.data import Dataset
-from linear_cifar.evaluation import Metrics
-from linear_cifar.search import ranking
+from linear_cifar.metrics import Metrics
+from linear_cifar.selection import ranking
 
 
 @dataclass(frozen=True)

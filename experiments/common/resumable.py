@@ -13,10 +13,9 @@ from typing import Any
 
 from absl import flags
 
-from experiments.common import seals
-from linear_cifar import records
+from experiments.common import records, seals
+from experiments.common.records import RecordError
 from linear_cifar.errors import reason
-from linear_cifar.records import RecordError
 
 FLAGS = flags.FLAGS
 BEGUN = "begun.json"  # what was asked for at the start; who goes on has to ask for the same

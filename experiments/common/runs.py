@@ -7,19 +7,17 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.common import terminal, training
+from experiments.common import records, terminal, training
 from experiments.common.data import data_title, load_data
 from experiments.common.output import output_folder, write_result
 from experiments.common.progress import Stopwatch, print_table
 from experiments.common.results import Result, by_seed, class_accuracy
 from experiments.common.settings import Settings
-from linear_cifar import records
 from linear_cifar.data import Dataset
-from linear_cifar.engine.state import History
-from linear_cifar.evaluation import confusion_matrix
+from linear_cifar.metrics import confusion_matrix, evaluate_examples, summarise
 from linear_cifar.model import Params
 from linear_cifar.optimizers import step_decay
-from linear_cifar.statistics import summarise
+from linear_cifar.training import History
 
 FIGURES = (
     "train_cost",
@@ -129,9 +127,11 @@ def _by_class(dataset: Dataset, outcome: Outcome) -> dict[str, float] | None:
     """Test accuracy by class, the mean over seeds; None without test examples."""
     if not len(dataset.test.labels):
         return None
+    measure = jax.vmap(evaluate_examples, in_axes=(0, None, None))
+    measured = measure(outcome.params, dataset.test, dataset.standardiser)
+    labels, n_classes = np.asarray(dataset.test.labels), dataset.n_classes
     counts = [
-        jax.device_get(confusion_matrix(Params(*seed), dataset.test, dataset.standardiser))
-        for seed in zip(*outcome.params, strict=True)
+        confusion_matrix(labels, of_seed, n_classes) for of_seed in np.asarray(measured.predicted)
     ]
     return class_accuracy(np.stack(counts), dataset)
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import jax
 
-from linear_cifar import records
+from experiments.common import records
+from experiments.common.records import RecordError
 from linear_cifar.errors import reason
-from linear_cifar.records import RecordError
 
 SEAL = "seal.json"  # in a folder: what it is of, and the checksums of its files
 

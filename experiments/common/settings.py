@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from linear_cifar.engine.plan import Table, make_table
-from linear_cifar.engine.state import DEFAULTS, Training
+from linear_cifar.errors import InputError
 from linear_cifar.losses import LOSSES, Loss
-from linear_cifar.optimizers import OPTIMIZER_FIELDS, OPTIMIZERS, Hyperparameters
-from linear_cifar.settings import SettingsError
+from linear_cifar.optimizers import OPTIMIZER_FIELDS, Hyperparameters
+from linear_cifar.training import TrainConfig
 
 FLAGS = flags.FLAGS
+DEFAULTS = TrainConfig()
 _USUAL = Hyperparameters()
 
 
@@ -48,13 +48,13 @@ class Settings:
         """The settings that the flags give, where they are not fixed.
 
         Raises:
-          SettingsError: a flag is given that the optimiser doesn't read.
+          InputError: a flag is given that the optimiser doesn't read.
         """
         names = (*Hyperparameters._fields, *cls.__dataclass_fields__)
         settings = cls.of(**{name: FLAGS[name].value for name in names if name in FLAGS} | fixed)
         for name in unread(settings.optimizer):
             if name in FLAGS and name not in fixed and FLAGS[name].present:
-                raise SettingsError(f"--{name} isn't read by --optimizer={settings.optimizer}")
+                raise InputError(f"--{name} isn't read by --optimizer={settings.optimizer}")
         return settings
 
     @property
@@ -109,20 +109,21 @@ def unread(optimizer: str) -> set[str]:
     )
 
 
-def as_table(configurations: Sequence[Settings]) -> tuple[Table, Training]:
-    """What `engine.tables.sweep_epochs` takes; a row a configuration and seed.
+def as_table(configurations: Sequence[Settings]) -> tuple[jax.Array, dict[str, list], TrainConfig]:
+    """What `training.sweep` takes, a row for each configuration and seed: keys, table and config.
 
     Args:
       configurations: all with the same number of seeds and epochs, and all or none shuffled.
     """
     rows = [settings for settings in configurations for _ in range(settings.n_seeds)]
     first = configurations[0]
-    columns = zip(*(settings.hyperparameters for settings in rows), strict=True)
-    table = make_table(
-        jnp.concatenate([settings.keys for settings in configurations]),
-        Hyperparameters(*(np.array(column) for column in columns)),
-        batch_size=[settings.batch_size for settings in rows],
-        loss=[settings.loss_function for settings in rows],
-        optimizer=[OPTIMIZERS[settings.optimizer] for settings in rows],
-    )
-    return table, DEFAULTS._replace(n_epochs=first.n_epochs, shuffle=first.shuffle)
+    table = {
+        name: [getattr(settings.hyperparameters, name) for settings in rows]
+        for name in Hyperparameters._fields
+    }
+    table |= {
+        name: [getattr(settings, name) for settings in rows]
+        for name in ("batch_size", "loss", "optimizer")
+    }
+    keys = jnp.concatenate([settings.keys for settings in configurations])
+    return keys, table, DEFAULTS._replace(n_epochs=first.n_epochs, shuffle=first.shuffle)

@@ -5,20 +5,30 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from experiments.common import seals, store
 from experiments.common.histograms import true_class_probabilities
 from experiments.common.progress import Stopwatch, progress
 from linear_cifar.data import SPLITS, Dataset, Standardiser, with_validation
-from linear_cifar.engine.devices import device_mesh
-from linear_cifar.evaluation import evaluate_examples, in_blocks, predictions
+from linear_cifar.metrics import (
+    accuracy_interval,
+    evaluate_examples,
+    fold_metrics,
+    summarise,
+)
 from linear_cifar.model import Params
-from linear_cifar.optimum.folds import fitted_to, held_out
-from linear_cifar.optimum.prediction import certain
-from linear_cifar.optimum.settings import Solver
-from linear_cifar.optimum.solver import Optimum, Solving, solve, solve_chunks
-from linear_cifar.statistics import merged, moments, share_interval, summary_of
+from linear_cifar.optimum import (
+    Optimum,
+    SolveConfig,
+    SolveStep,
+    certain_predictions,
+    fold_weights,
+    solve,
+    solve_chunks,
+)
+from linear_cifar.training import device_mesh
 
 OPTIMUM = ("cost", "gap", "distance", "passes", "converged", "settled")
 NAMES = ("loss", "accuracy")
@@ -62,7 +72,7 @@ def problems(
 def solve_all(
     what: Problems,
     dataset: Dataset,
-    how: Solver,
+    how: SolveConfig,
     folder: pathlib.Path,
     watch: Stopwatch,
     for_predictions: bool = False,
@@ -93,10 +103,10 @@ def solve_all(
         what.lam,
         dataset,
         how,
-        weights=fitted_to(what.folds, what.fold),
+        weights=fold_weights(what.folds, what.fold),
         mesh=device_mesh(),
         finished=finished,
-        watched=partial(predictions_of, dataset) if for_predictions else None,
+        stop_when_unchanged=partial(predictions_of, dataset) if for_predictions else None,
     )
     shown = _Shown(len(what.lam), len(finished), how.tolerance)
     try:
@@ -119,7 +129,8 @@ def predictions_of(dataset: Dataset, params: Params) -> np.ndarray:
     """The classes [C, n] that validation examples, or training ones without any, are given."""
     split = dataset.validation if len(dataset.validation.labels) else dataset.train
     in_float32 = Params(*(np.asarray(a, np.float32) for a in params))
-    return np.asarray(predictions(in_float32, split, dataset.standardiser))
+    measure = jax.vmap(evaluate_examples, in_axes=(0, None, None))
+    return np.asarray(measure(in_float32, split, dataset.standardiser).predicted)
 
 
 class _Finished(Mapping[int, Params]):
@@ -141,7 +152,7 @@ class _Finished(Mapping[int, Params]):
         return len(self._rows)
 
 
-def _timed(steps: Iterator[Solving], watch: Stopwatch) -> Iterator[Solving]:
+def _timed(steps: Iterator[SolveStep], watch: Stopwatch) -> Iterator[SolveStep]:
     while True:
         with watch.phase("train"):
             step = next(steps, None)
@@ -151,32 +162,34 @@ def _timed(steps: Iterator[Solving], watch: Stopwatch) -> Iterator[Solving]:
 
 
 def _measured(
-    optimum: Optimum, rows: np.ndarray, what: Problems, dataset: Dataset, how: Solver
+    optimum: Optimum, rows: np.ndarray, what: Problems, dataset: Dataset, how: SolveConfig
 ) -> dict[str, np.ndarray]:
     """`COLUMNS` of some rows."""
     params = optimum.params
-    found = {name: np.asarray(getattr(optimum, name), float) for name in OPTIMUM}
+    fields = optimum._asdict() | {"settled": optimum.unchanged}
+    found = {name: np.asarray(fields[name], float) for name in OPTIMUM}
     found["weight_norm"] = np.linalg.norm(params.weights, axis=(1, 2))
     for split in SPLITS:
         found |= figures(split, params, dataset, how)
     found |= {name: np.full(len(rows), np.nan) for name in HELD_OUT}
     if (what.fold[rows] >= 0).any():  # else it would take a pass for nothing
-        of_folds = held_out(params, what.fold[rows], what.folds, dataset, how.loss)
+        left_out, index = np.unique(what.fold[rows], return_inverse=True)
+        examples = what.folds == left_out[:, None]
+        of_folds = fold_metrics(params, examples, index, dataset, how.loss)
         found |= zip(HELD_OUT, of_folds, strict=True)
     return found
 
 
-def figures(split: str, params: Params, dataset: Dataset, how: Solver) -> dict[str, np.ndarray]:
+def figures(
+    split: str, params: Params, dataset: Dataset, how: SolveConfig
+) -> dict[str, np.ndarray]:
     """`FIGURES` of a split, each [C], of parameters [C, K, d] and [C, K]."""
-    of = {name: moments(np.zeros((len(params.bias), 0))) for name in NAMES}
-    for _, block in in_blocks(getattr(dataset, split)):
-        measured = evaluate_examples(params, block, dataset.standardiser, how.loss)
-        for name, values in zip(NAMES, (measured.loss, measured.correct), strict=True):
-            of[name] = merged(of[name], moments(values))
+    measure = jax.vmap(partial(evaluate_examples, loss=how.loss), in_axes=(0, None, None))
+    measured = measure(params, getattr(dataset, split), dataset.standardiser)
     found: dict[str, np.ndarray] = {}
-    for name in NAMES:
-        s = summary_of(of[name])
-        low, high = share_interval(s.mean, s.n) if name == "accuracy" else (s.low, s.high)
+    for name, values in zip(NAMES, (measured.loss, measured.correct), strict=True):
+        s = summarise(np.asarray(values))
+        low, high = accuracy_interval(s.mean, s.n) if name == "accuracy" else (s.low, s.high)
         ends = (s.mean, s.sd / np.sqrt(max(s.n, 1)), low, high)
         found |= {
             f"{split}_{name}{end}": np.asarray(values)
@@ -195,7 +208,7 @@ class Refit(NamedTuple):
     at_optimum: tuple[float, float]  # between which the exact optimum's test accuracy is
 
 
-def refit(lam: float, dataset: Dataset, how: Solver, watch: Stopwatch) -> Refit:
+def refit(lam: float, dataset: Dataset, how: SolveConfig, watch: Stopwatch) -> Refit:
     """Fits one λ to training and validation data, more finely than the path, and tests it."""
     both = with_validation(dataset)
     how = how._replace(tolerance=min(how.tolerance, FINE))
@@ -204,7 +217,9 @@ def refit(lam: float, dataset: Dataset, how: Solver, watch: Stopwatch) -> Refit:
     with watch.phase("evaluate"):
         found = figures("test", optimum.params, both, how)
         params = Params(*(a[0] for a in optimum.params))
-        sure = certain(params, float(optimum.distance[0]), lam, both, both.test, how.loss)
+        sure = certain_predictions(
+            params, float(optimum.distance[0]), lam, both, both.test, how.loss
+        )
         _, right = true_class_probabilities(params, how.loss.name, both)
         low = float(np.mean(sure & right))
         return Refit(lam, optimum, both.standardiser, found, (low, low + float(np.mean(~sure))))
@@ -217,19 +232,19 @@ class _Shown:
         self.total = n_rows - n_finished
         self._n_done, self._tolerance, self._worst = 0, tolerance, 0.0
 
-    def add(self, step: Solving) -> None:
+    def add(self, step: SolveStep) -> None:
         """Counts a finished chunk."""
         self._n_done += len(step.rows)
         self._worst = max(self._worst, float(step.relative_gap.max()))
 
-    def position(self, step: Solving) -> int:
+    def position(self, step: SolveStep) -> int:
         """How many rows are finished, those of the chunk by their estimates."""
         if step.optimum:
             return self._n_done + len(step.rows)
         estimated = self._n_done + int((step.relative_gap <= self._tolerance).sum())
         return min(estimated, self.total - 1)
 
-    def describe(self, step: Solving) -> str:
+    def describe(self, step: SolveStep) -> str:
         """How far the chunk is."""
         worst = max(self._worst, float(step.relative_gap.max()))
         kind = "certified" if step.optimum else "estimated"

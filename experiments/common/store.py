@@ -13,9 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.common import seals
-from linear_cifar import records
-from linear_cifar.records import RecordError
+from experiments.common import records, seals
+from experiments.common.records import RecordError
 
 ANYTHING = seals.fingerprint()
 _LINE = len(ANYTHING) + 1  # with the end of the line

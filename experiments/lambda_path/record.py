@@ -6,14 +6,12 @@ from typing import Any
 
 from absl import flags
 
-from experiments.common import paths, solving, store
+from experiments.common import paths, records, solving, store
 from experiments.common.data import data_title
 from experiments.common.output import write_result
 from experiments.common.paths import Choice
 from experiments.common.progress import Stopwatch, print_table
-from experiments.lambda_path.figures import Drawn, draw
 from experiments.lambda_path.stopping import Stopped
-from linear_cifar import records
 from linear_cifar.data import Dataset
 from linear_cifar.losses import LOSSES
 from linear_cifar.model import Params
@@ -41,6 +39,8 @@ def write(
       folder: to write into.
       watch: takes the times.
     """
+    from experiments.lambda_path.figures import Drawn, draw  # matplotlib takes half a second
+
     title = f"{LOSSES[FLAGS.loss].title} · {data_title(dataset)}"
     runs = [_distance(run, path) for run in stopped]
     content = _content(path, choice, refit, runs)

@@ -11,17 +11,21 @@ from absl import flags
 
 from experiments.common.progress import Stopwatch, progress
 from experiments.common.solving import predictions_of
-from linear_cifar.data import Dataset, Split, fit_standardiser
-from linear_cifar.data.on_disk import OnDisk
-from linear_cifar.engine.devices import device_mesh
-from linear_cifar.evaluation import evaluate_runs
+from experiments.common.training import evaluate_runs
+from linear_cifar.checks import Setting
+from linear_cifar.data import (
+    Dataset,
+    Split,
+    few_shot,
+    fit_standardiser,
+    stratified_subset,
+)
+from linear_cifar.errors import InputError
+from linear_cifar.metrics import Summary, summarise
 from linear_cifar.model import Params
-from linear_cifar.optimum.settings import Solver
-from linear_cifar.optimum.solver import solve
-from linear_cifar.search import best
-from linear_cifar.settings import Setting, SettingsError
-from linear_cifar.statistics import Summary, summarise
-from linear_cifar.subsets import few_shot, stratified_subset
+from linear_cifar.optimum import SolveConfig, solve
+from linear_cifar.selection import best
+from linear_cifar.training import device_mesh
 
 FLAGS = flags.FLAGS
 
@@ -58,7 +62,7 @@ def sizes(dataset: Dataset) -> list[Size]:
     """The sizes that the flags name.
 
     Raises:
-      SettingsError: one of them can't be drawn, or there are no validation examples.
+      InputError: one of them can't be drawn, or there are no validation examples.
     """
     labels = np.asarray(dataset.train.labels)
     counts = np.bincount(labels, minlength=dataset.n_classes)
@@ -67,7 +71,7 @@ def sizes(dataset: Dataset) -> list[Size]:
     asked = [Size(n, None) for n in _numbers("n_train", of_share)]
     asked += [Size(n * dataset.n_classes, n) for n in _numbers("n_per_class", of_class)]
     if asked and not len(dataset.validation.labels):
-        raise SettingsError("--n_train and --n_per_class need validation examples, and no folds")
+        raise InputError("--n_train and --n_per_class need validation examples, and no folds")
     return asked
 
 
@@ -75,13 +79,13 @@ def _numbers(name: str, setting: Setting) -> Iterator[int]:
     words: list[str] = FLAGS[name].value or []
     for word in words:
         if not word.strip().isdecimal():
-            raise SettingsError(f"--{name}={word}: it has to be integers, separated by commas")
+            raise InputError(f"--{name}={word}: it has to be integers, separated by commas")
         setting.check(f"--{name}", int(word))
         yield int(word)
 
 
 def measure(
-    asked: Sequence[Size], lam: np.ndarray, dataset: Dataset, how: Solver, watch: Stopwatch
+    asked: Sequence[Size], lam: np.ndarray, dataset: Dataset, how: SolveConfig, watch: Stopwatch
 ) -> list[Point]:
     """Fits a path to each draw, and tests the λ that is best on the validation examples."""
     draws = [(size, i) for size in asked for i in range(FLAGS.n_draws)]
@@ -104,7 +108,7 @@ def measure(
 
 
 def _draw(
-    size: Size, i: int, lam: np.ndarray, dataset: Dataset, how: Solver
+    size: Size, i: int, lam: np.ndarray, dataset: Dataset, how: SolveConfig
 ) -> tuple[float, float]:
     """The chosen λ of a draw, and its test accuracy."""
     key, labels = jax.random.fold_in(jax.random.key(FLAGS.seed), i), dataset.train.labels
@@ -113,18 +117,17 @@ def _draw(
     else:
         rows = few_shot(key, labels, size.per_class)
     inputs = dataset.train.inputs
-    drawn = inputs.take(rows).in_memory() if isinstance(inputs, OnDisk) else inputs[rows]
+    drawn = inputs[rows]
     few = replace(
         dataset,
         train=Split(drawn, np.asarray(labels)[rows]),
-        standardiser=fit_standardiser(drawn).limited_to(dataset.standardise),
+        standardiser=fit_standardiser(drawn).restricted_to(dataset.standardise),
     )
-    watched = partial(predictions_of, few)
-    optimum = solve(lam, few, **how._asdict(), mesh=device_mesh(), watched=watched)
+    unchanged = partial(predictions_of, few)
+    optimum = solve(lam, few, **how._asdict(), mesh=device_mesh(), stop_when_unchanged=unchanged)
     params = Params(*(np.asarray(a, np.float32) for a in optimum.params))
     of_validation, of_test = (
-        evaluate_runs(params, split, few.standardiser, lam, how.loss)
-        for split in (few.validation, few.test)
+        evaluate_runs(params, lam, split, few, how.loss) for split in ("validation", "test")
     )
     chosen = best(of_validation.accuracy, of_validation.loss, FLAGS.select)
     return float(lam[chosen]), float(of_test.accuracy[chosen])

@@ -9,22 +9,23 @@ import numpy as np
 from experiments.common import store
 from experiments.common.paths import Choice, Path
 from experiments.common.solving import Problems, Refit
-from linear_cifar.calibration import Reliability, fit_temperature, reliability, scaled_probabilities
-from linear_cifar.data import Dataset, Split
-from linear_cifar.data.on_disk import OnDisk
-from linear_cifar.data.types import Standardiser
+from linear_cifar.classifier import Classifier
+from linear_cifar.data import Dataset, LazyRows, Split
+from linear_cifar.errors import InputError
 from linear_cifar.losses import Loss
-from linear_cifar.model import Params
-from linear_cifar.models import Model
-from linear_cifar.quality import (
-    ClassQuality,
+from linear_cifar.metrics import (
+    ClassReport,
+    Interval,
+    Reliability,
     balanced_accuracy,
-    class_quality,
-    confusion_counts,
+    class_report,
+    confusion_matrix,
+    fit_temperature,
+    reliability,
+    scaled_probabilities,
     top_k_accuracy,
 )
-from linear_cifar.settings import SettingsError
-from linear_cifar.statistics import Interval
+from linear_cifar.model import Params
 
 TOP_K, TOP_K_CLASSES = 5, 20  # from so many classes on the top five are told
 
@@ -42,13 +43,13 @@ class Chosen(NamedTuple):
 class Tested(NamedTuple):
     """Figures of the test examples."""
 
-    model: Model
+    model: Classifier
     uncalibrated: str  # why there is no temperature; "" where there is one
     accuracy: Interval
     top_k: Interval | None
     balanced_accuracy: float
     counts: np.ndarray  # [K, K], by true and predicted class
-    by_class: ClassQuality
+    by_class: ClassReport
     before: Reliability  # at temperature 1
     after: Reliability
 
@@ -65,7 +66,7 @@ def test(refit: Refit, chosen: Chosen, loss: Loss) -> Tested:
         temperature,
     )
     scores, labels = model.logits(dataset.test.inputs), np.asarray(dataset.test.labels)
-    counts = confusion_counts(scores, labels)
+    counts = confusion_matrix(labels, scores.argmax(axis=1), dataset.n_classes)
     many = dataset.n_classes >= TOP_K_CLASSES
     return Tested(
         model,
@@ -74,18 +75,19 @@ def test(refit: Refit, chosen: Chosen, loss: Loss) -> Tested:
         top_k_accuracy(scores, labels, TOP_K) if many else None,
         balanced_accuracy(counts),
         counts,
-        class_quality(counts),
-        reliability(scaled_probabilities(scores, loss), labels),
-        reliability(scaled_probabilities(scores, loss, temperature), labels),
+        class_report(counts),
+        reliability(scaled_probabilities(scores, loss=loss), labels),
+        reliability(scaled_probabilities(scores, temperature, loss), labels),
     )
 
 
-def _model(params: Params, dataset: Dataset, loss: Loss, lam: float, temperature: float) -> Model:
+def _model(
+    params: Params, dataset: Dataset, loss: Loss, lam: float, temperature: float
+) -> Classifier:
     """The model of features as they are stored."""
-    standardiser = Standardiser(*map(np.asarray, dataset.standardiser))
-    return Model(
+    return Classifier(
         params,
-        standardiser,
+        dataset.standardiser,
         dataset.class_names,
         loss,
         lam,
@@ -115,12 +117,12 @@ def _temperature(chosen: Chosen, loss: Loss) -> tuple[float, str]:
         labels.append(np.asarray(split.labels))
     try:
         return fit_temperature(np.concatenate(scores), np.concatenate(labels), loss), ""
-    except SettingsError as error:
+    except InputError as error:
         return 1.0, str(error)
 
 
 def _taken(split: Split, rows: np.ndarray) -> Split:
     inputs = split.inputs
     return Split(
-        inputs.take(rows) if isinstance(inputs, OnDisk) else inputs[rows], split.labels[rows]
+        inputs.take(rows) if isinstance(inputs, LazyRows) else inputs[rows], split.labels[rows]
     )

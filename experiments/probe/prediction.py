@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from absl import flags
 
+from experiments.common import records
 from experiments.common.output import output_folder
 from experiments.common.progress import print_table
-from linear_cifar import records
-from linear_cifar.data import DataError, load_inputs
-from linear_cifar.data.on_disk import OnDisk, blocks
-from linear_cifar.models import Model, read_model
-from linear_cifar.settings import SettingsError
+from linear_cifar.classifier import Classifier
+from linear_cifar.data import LazyRows, blocks, load_inputs
+from linear_cifar.errors import InputError
+from linear_cifar.metrics import scaled_probabilities
 
 FLAGS = flags.FLAGS
 TABLE = "predictions.csv"
@@ -33,7 +33,7 @@ def define_flags() -> None:
     )
 
 
-def further(n_features: int, names: Sequence[str]) -> OnDisk | None:
+def further(n_features: int, names: Sequence[str]) -> LazyRows | None:
     """The features that --predict names, [n, d]; None where it isn't given.
 
     Args:
@@ -41,14 +41,14 @@ def further(n_features: int, names: Sequence[str]) -> OnDisk | None:
       names: of these, where they are known.
 
     Raises:
-      SettingsError: they have another number of features.
+      InputError: they have another number of features.
       DataError: they can't be read.
     """
     if FLAGS.predict is None:
         return None
     inputs = load_inputs(FLAGS.predict, FLAGS.inputs_name, FLAGS.labels_name, names)
     if inputs.shape[1] != n_features:
-        raise SettingsError(
+        raise InputError(
             f"--predict={FLAGS.predict} has {inputs.shape[1]} features, and the model {n_features}"
         )
     return inputs
@@ -57,8 +57,8 @@ def further(n_features: int, names: Sequence[str]) -> OnDisk | None:
 def with_model() -> int:
     """Predicts with the model of an earlier run."""
     if FLAGS.predict is None or FLAGS.features is not None:
-        raise SettingsError("--model goes with --predict, and without --features")
-    model = read_model(FLAGS.model)
+        raise InputError("--model goes with --predict, and without --features")
+    model = Classifier.load(FLAGS.model)
     inputs = further(model.params.weights.shape[1], model.feature_names)
     assert inputs is not None
     with output_folder("predictions") as (folder, target):
@@ -71,16 +71,20 @@ def with_model() -> int:
     return 0
 
 
-def write(folder: Path, model: Model, inputs: OnDisk) -> None:
+def write(folder: Path, model: Classifier, inputs: LazyRows) -> None:
     """Writes a row an example: its number, its class, and the probability of each class."""
     names = model.class_names
 
     def rows() -> Any:
-        for start, block in blocks(inputs):
-            p = model.probabilities(block)
-            for i, (of_row, best) in enumerate(zip(p, model.predict(block), strict=True), start):
-                if best < 0:
-                    raise DataError(f"{FLAGS.predict}: the logits of row {i} are not finite")
+        for part, block in blocks(inputs):
+            try:
+                scores = model.logits(block)
+            except InputError as error:
+                raise InputError(f"{FLAGS.predict}, from row {part.start} on: {error}") from error
+            p = scaled_probabilities(scores, model.temperature, model.loss)
+            # The largest logit's class, because rounding may make probabilities equal.
+            classes = scores.argmax(axis=1)
+            for i, (of_row, best) in enumerate(zip(p, classes, strict=True), part.start):
                 yield (i, names[best], *np.round(of_row, 7))
 
     header = ("row", "class", *(f"p_{name}" for name in names))

@@ -7,19 +7,16 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments.common import paths, solving
+from experiments.common import paths, records, solving
 from experiments.common.data import data_title
 from experiments.common.output import write_result
 from experiments.common.progress import Stopwatch, print_table
 from experiments.probe import prediction
 from experiments.probe.learning import Point
 from experiments.probe.measures import TOP_K, Chosen, Tested
-from linear_cifar import records
-from linear_cifar.data import SPLITS
-from linear_cifar.data.on_disk import OnDisk
+from linear_cifar.data import SPLITS, LazyRows
 from linear_cifar.losses import LOSSES
-from linear_cifar.models import write_model
-from linear_cifar.penalties import elsewhere
+from linear_cifar.penalties import lam_to
 
 FLAGS = flags.FLAGS
 RESULT = "probe.json"
@@ -30,7 +27,7 @@ def write(
     refit: solving.Refit,
     tested: Tested,
     curve: Sequence[Point],
-    further: OnDisk | None,
+    further: LazyRows | None,
     folder: Path,
     watch: Stopwatch,
 ) -> None:
@@ -53,7 +50,7 @@ def write(
             records.write_figures(folder, _figures(chosen, tested, curve, title))
         paths.write_table(folder, chosen.path)
         for ending in (".npz", ".safetensors"):
-            write_model(folder / f"model{ending}", tested.model)
+            tested.model.save(folder / f"model{ending}")
         if further is not None:
             prediction.write(folder, tested.model, further)
         write_result(folder, "probe", dataset, watch, file=RESULT, **content)
@@ -116,16 +113,17 @@ def _c(refit: solving.Refit, chosen: Chosen) -> float:
     """scikit-learn's C of the refit."""
     dataset = chosen.dataset
     n = len(dataset.train.labels) + len(dataset.validation.labels)
-    return float(elsewhere(refit.lam, n, dataset.n_classes, LOSSES[FLAGS.loss]).C)
+    return float(lam_to(refit.lam, n, dataset.n_classes, LOSSES[FLAGS.loss]).C)
 
 
 def _figures(chosen: Chosen, tested: Tested, curve: Sequence[Point], title: str) -> dict[str, Any]:
+    from experiments.probe.figures import plot_learning_curve
     from linear_cifar import plots  # matplotlib takes half a second
 
     path, names = chosen.path, chosen.dataset.class_names
     drawn = {
         "path": paths.plot(path, chosen.choice, title),
-        "passes": plots.plot_passes(path.lam, path.columns["passes"], f"Passes over λ, {title}"),
+        "passes": paths.plot_passes(path, f"Passes over λ, {title}"),
         "confusions": plots.plot_confusion(tested.counts, names, f"Test examples, {title}"),
         "per_class": plots.plot_per_class(tested.by_class, names, f"Test accuracy, {title}"),
         "reliability": plots.plot_reliability(
@@ -138,7 +136,7 @@ def _figures(chosen: Chosen, tested: Tested, curve: Sequence[Point], title: str)
         points.sort(key=lambda point: point.size.n)
         if points:
             over = [point.over_draws for point in points]
-            drawn[name] = plots.plot_learning_curve(
+            drawn[name] = plot_learning_curve(
                 np.array([point.size.n for point in points]),
                 plots.Curve(*(np.array([getattr(s, end) for s in over]) for end in _ENDS)),
                 np.array([point.accuracy for point in points]),

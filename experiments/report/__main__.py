@@ -16,13 +16,12 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from experiments.common import command, flags, grids, resumable, runs, seals
+from experiments.common import command, flags, grids, records, resumable, runs, seals
 from experiments.common.data import load_data
 from experiments.common.output import default_folder
 from experiments.common.progress import Stopwatch
 from experiments.common.settings import Settings
 from experiments.report import optima, page, plan
-from linear_cifar import records
 from linear_cifar.data import Dataset, Split, load_dataset
 from linear_cifar.optimizers import Hyperparameters
 

@@ -12,11 +12,10 @@ from experiments.common.histograms import true_class_probabilities
 from experiments.common.results import Result
 from experiments.common.settings import Settings
 from linear_cifar.data import Dataset
-from linear_cifar.engine.state import History
-from linear_cifar.evaluation import roughness
+from linear_cifar.metrics import Interval, paired_difference
 from linear_cifar.model import Params
-from linear_cifar.search import best as index_of_best
-from linear_cifar.statistics import Interval, paired_difference
+from linear_cifar.selection import best as index_of_best
+from linear_cifar.training import History
 
 SUPPORTED, CONTRADICTED, NOISE = "supported", "contradicted", "within noise"
 BY_SEED, BY_IMAGE, ONE_SEED = "seed", "test image", "one seed, no interval"  # what is paired
@@ -73,13 +72,34 @@ def judge(
     ]
 
 
+def roughness(weights: np.ndarray, image_shape: tuple[int, int, int]) -> np.ndarray:
+    """How rough weight images are: their total variation over their size.
+
+    Σ (|∂W/∂row| + |∂W/∂column|) / (2 Σ |W − mean|), with differences of neighbouring pixels and the
+    mean of each class and channel. Independent noise gives about √2, a smooth image little. A
+    factor on W changes nothing, so small weights don't count as smooth.
+
+    Args:
+      weights: [S, K, d].
+      image_shape: (channels, rows, columns), whose product is d.
+
+    Returns:
+      [S], in the dtype of the weights.
+    """
+    images = weights.reshape(*weights.shape[:2], *image_shape)
+    axes = (1, 2, 3, 4)
+    variation = sum(np.abs(np.diff(images, axis=axis)).mean(axis=axes) for axis in (-2, -1))
+    size = np.abs(images - images.mean(axis=(-2, -1), keepdims=True)).mean(axis=axes)
+    return variation / (2 * size)
+
+
 def _regularisation(runs: dict[str, Finished], data: Dataset) -> list[Claim]:
     none, some, much = (runs[name] for name in ("lam_0", "lam_0.1", "lam_1"))
     shape = data.image_shape
     assert shape is not None
 
     def rough(run: Finished) -> np.ndarray:
-        return np.asarray(jax.vmap(lambda p: roughness(p, shape))(run.params))
+        return roughness(run.params.weights, shape)
 
     smoother = "Weights get smoother as λ grows"
     underfits = "λ = 1 underfits slightly"

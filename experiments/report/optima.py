@@ -11,19 +11,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.common import paths, solving, store
+from experiments.common import paths, records, solving, store
 from experiments.common.data import data_title
 from experiments.common.histograms import true_class_probabilities
 from experiments.common.output import write_result
 from experiments.common.progress import Stopwatch
 from experiments.report import plan
 from experiments.report.claims import Finished
-from linear_cifar import records
 from linear_cifar.data import Dataset
 from linear_cifar.losses import LOSSES
+from linear_cifar.metrics import paired_difference
 from linear_cifar.model import Params
-from linear_cifar.optimum.settings import DEFAULTS
-from linear_cifar.statistics import paired_difference
+from linear_cifar.optimum import DEFAULTS
 
 CHUNKS = "chunks"
 

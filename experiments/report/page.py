@@ -9,18 +9,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.common import grids
+from experiments.common import grids, records
 from experiments.common.data import data_title
 from experiments.common.histograms import plot_histograms
 from experiments.common.progress import print_table
 from experiments.common.results import Result
 from experiments.report import claims, optima, plan
 from experiments.report.claims import Claim, Finished
-from linear_cifar import records, search
+from linear_cifar import selection
 from linear_cifar.data import Dataset
 from linear_cifar.losses import LOSSES
+from linear_cifar.metrics import summarise
 from linear_cifar.model import Params
-from linear_cifar.statistics import summarise
 
 TOLERANCE = 0.015  # between a printed number and ours, for the images are JPEG copies
 
@@ -121,7 +121,7 @@ def _grid_rows(grid: plan.Grid, cells: dict[str, Result]) -> dict[str, Any]:
                 "test": cells[key].mean("test_accuracy"),
             }
         )
-    best = rows[search.best(np.array([row["mean"] for row in rows]))]
+    best = rows[selection.best(np.array([row["mean"] for row in rows]))]
     distance = {
         split: np.mean([abs(row[column] - row["published"]) for row in rows])
         for split, column in (("validation", "mean"), ("test", "test"))

@@ -4,16 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.common import chunks
+from experiments.common import chunks, records
 from experiments.common.data import data_title
 from experiments.common.output import write_result
 from experiments.common.progress import Stopwatch, print_table
 from experiments.common.results import Result, write_tables
-from experiments.sweep.figures import figures
 from experiments.sweep.refit import Refit
-from linear_cifar import records
 from linear_cifar.data import Dataset
-from linear_cifar.statistics import Summary, summarise
+from linear_cifar.metrics import Summary, summarise
 
 SHOWN = 10  # rows of the printed table
 TITLES = {"lam": "λ", "learning_rate": "η", "batch_size": "batch"}
@@ -37,6 +35,8 @@ def write(
       folder: to write into.
       watch: takes the times.
     """
+    from experiments.sweep.figures import figures  # matplotlib takes half a second
+
     try:
         with watch.phase("plot"):
             drawn = figures(columns, results, data_title(dataset))

@@ -1,171 +1,135 @@
-"""A `Dataset` from files: features of one's own with their labels, in memory or left on disk."""
+"""A `Dataset` from files of features and labels."""
 
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from linear_cifar.data import checks
-from linear_cifar.data.arrays import computable
-from linear_cifar.data.division import check_left, divide
-from linear_cifar.data.errors import DataError
-from linear_cifar.data.files import Stored, reader, too_large
-from linear_cifar.data.labels import number_classes
-from linear_cifar.data.layout import Examples, find_examples, find_inputs
-from linear_cifar.data.on_disk import OnDisk
-from linear_cifar.data.types import (
+from linear_cifar.checks import Setting, check_choice
+from linear_cifar.data.blocks import LazyRows, blocks, in_memory
+from linear_cifar.data.dataset import (
     SPLITS,
     STANDARDISE,
     Dataset,
     Split,
-    fit_standardiser,
+    as_inputs,
+    as_labels,
+    check_finite,
+    check_one_label_each,
+    class_ids,
+    input_dtype,
+    make_dataset,
     normalised_rows,
 )
-from linear_cifar.settings import Setting, SettingsError, settings_of
+from linear_cifar.data.formats import StoredArray, find_examples, find_inputs, readable, too_large
+from linear_cifar.data.stratify import held_out
+from linear_cifar.errors import DataError, InputError
 
-
-class Reading(NamedTuple):
-    """How files are read."""
-
-    inputs_name: Annotated[
-        str | None, Setting("name of the array of inputs, without its split; guessed if not given")
-    ] = None
-    labels_name: Annotated[
-        str | None, Setting("name of the array or column of labels; guessed if not given")
-    ] = None
-    validation_fraction: Annotated[
-        float,
-        Setting(
-            "share of the training examples that validates where the files have no validation "
-            "examples, the same of each class",
-            low=0,
-            below=1,
-        ),
-    ] = 0.1
-    test_fraction: Annotated[
-        float,
-        Setting(
-            "share of the training examples that tests where the files have no test examples, the "
-            "same of each class; validation examples are taken from the rest",
-            low=0,
-            below=1,
-        ),
-    ] = 0.2
-    standardise: Annotated[
-        str,
-        Setting(
-            "by the training examples: scale: mean 0 and deviation 1 of each feature; centre: mean "
-            "0; none: as stored"
-        ),
-    ] = "scale"
-    normalise_rows: Annotated[
-        bool, Setting("divide every example by its L2 norm, before anything else")
-    ] = False
-    memory_gb: Annotated[
-        float | None,
-        Setting(
-            "GB (10⁹ bytes) that the inputs may take, as stored and as float32; larger ones stay "
-            "on disk; half of the machine's memory if not given",
-            above=0,
-        ),
-    ] = None
-
-
-DEFAULTS = Reading()
-SEED = Setting("seed of the examples that are taken", low=0)
+_HELD_OUT = "share of each class's training examples held out {}, if the files have no such split"
+SETTINGS: dict[str, Setting] = {
+    "validation_fraction": Setting(_HELD_OUT.format("for validation"), low=0, below=1),
+    "test_fraction": Setting(_HELD_OUT.format("first, for testing"), low=0, below=1),
+    "memory_gb": Setting(
+        "GB (10⁹ bytes) that the inputs may take, as stored plus as float32; larger splits stay in "
+        "their files; half of the memory if not set",
+        above=0,
+    ),
+}
+HELP = {
+    "inputs_name": "name of the array of inputs, without its split; guessed if not set",
+    "labels_name": "name of the array or column of labels; guessed if not set",
+    "standardise": "scale (mean 0 and deviation 1 of each training feature), centre (mean 0), none",
+    "normalise_rows": "divide every example by its L2 norm before anything else",
+}
 
 
 def load_features(
     path: str | Path,
     *,
-    inputs_name: str | None = DEFAULTS.inputs_name,
-    labels_name: str | None = DEFAULTS.labels_name,
-    validation_fraction: float = DEFAULTS.validation_fraction,
-    test_fraction: float = DEFAULTS.test_fraction,
-    standardise: str = DEFAULTS.standardise,
-    normalise_rows: bool = DEFAULTS.normalise_rows,
-    memory_gb: float | None = DEFAULTS.memory_gb,
+    inputs_name: str | None = None,
+    labels_name: str | None = None,
+    validation_fraction: float = 0.1,
+    test_fraction: float = 0.2,
+    standardise: str = "scale",
+    normalise_rows: bool = False,
+    memory_gb: float | None = None,
     seed: int = 0,
 ) -> Dataset:
-    """Loads inputs and labels from files, or says in one line what is wrong with them.
+    """Loads inputs and labels from files; `DataError` names a file or array that can't be used.
 
-    Formats and names:
-      an .npz or .safetensors file with arrays as `features` and `labels`, or `x_train`, `y_train`,
-      `x_test`, `y_test`; the .npy file of the inputs, `NAME_features.npy`, with `NAME_labels.npy`
-      beside it; a .parquet or .csv table, one of whose columns is the labels; or a folder with
-      .npy files of those names, with a file for each split (`train.npz`, `test.npz`), or with a
-      folder for each split. `layout.USUAL` and `layout.SPLIT_WORDS` have all names.
+    The path is an .npz or .safetensors file with arrays such as `features` and `labels`, or
+    `x_train`, `y_train`, `x_test` and `y_test`; the .npy file of the inputs, `NAME_features.npy`,
+    with `NAME_labels.npy` beside it; a .parquet or .csv table with a column of labels; or a folder
+    with .npy files of such names, with a file for each split (`train.npz`, `test.npz`), or with a
+    folder for each split. `formats.USUAL` and `formats.SPLIT_WORDS` list all names.
 
-    Inputs keep their dtype, bfloat16 too (.safetensors alone can say so): one of
-    `checks.INPUT_DTYPES`; bool becomes uint8, and wider integers int32. Labels are integers, of any
-    value, or text; classes are the training labels' distinct values in their order.
-
-    Examples to validate and test are taken from the training ones where the files have none, by
-    numpy's PCG64 with the seed: first to test and then, of the rest, to validate. Of each class as
-    large a share, to one example; rows stay in their order.
+    Inputs keep their dtype; bool becomes uint8, and wide integers int32. Only .safetensors can hold
+    bfloat16. Labels are integers, whole floats or text; the classes are the distinct training
+    labels in their order. Missing splits are drawn from the training examples with NumPy's PCG64:
+    first the test examples, then validation examples from the rest. The `Dataset` is named after
+    the file or folder; its notice lists guesses and held-out examples.
 
     Args:
       path: the file or folder.
-      inputs_name: name of the inputs' array, without its split; None for a usual one.
-      labels_name: likewise of the labels, or of their column or .npy file.
-      validation_fraction: from 0 to below 1, of the training examples that are not taken to test.
+      inputs_name: name of the array of inputs, without its split; None for a usual one.
+      labels_name: likewise for the labels, or their column or .npy file.
+      validation_fraction: from 0 to below 1, of the training examples without the test examples.
       test_fraction: from 0 to below 1, of the training examples.
-      standardise: "scale", "centre" or "none", as `Standardiser.limited_to` has it.
-      normalise_rows: divide every row by its L2 norm as it is read, in float32 (in float64 where
-        it is stored so).
-      memory_gb: 10⁹ bytes that all inputs may take together, as stored and as float32; the largest
-        splits that exceed it are left on disk, as `OnDisk`. None: half of the machine's memory.
-      seed: of the examples that are taken.
-
-    Returns:
-      The `Dataset`, named after the file or folder; its notice says what was guessed and taken.
-
-    Raises:
-      DataError: a file is missing or damaged, or an array can't be trained on.
-      SettingsError: a setting is out of its range.
+      standardise: as in `dataset_from_arrays`.
+      normalise_rows: divide every row by its L2 norm, in float32 or a stored float64.
+      memory_gb: 10⁹ bytes that all inputs together may take, as stored plus as float32. The largest
+        splits beyond it stay in their files, as `LazyRows`. None: half of the memory.
+      seed: of the held-out examples.
     """
-    how = Reading(
-        inputs_name,
-        labels_name,
-        validation_fraction,
-        test_fraction,
+    SETTINGS["validation_fraction"].check("validation_fraction", validation_fraction)
+    SETTINGS["test_fraction"].check("test_fraction", test_fraction)
+    Setting("", low=0, integer=True).check("seed", seed)
+    check_choice("standardise", standardise, STANDARDISE)
+    if not isinstance(normalise_rows, bool):
+        raise InputError(f"normalise_rows is {normalise_rows!r}: it has to be True or False")
+    memory_gb = memory_bytes() / 2e9 if memory_gb is None else memory_gb
+    SETTINGS["memory_gb"].check("memory_gb", memory_gb)
+    path, max_bytes = Path(path), memory_gb * 1e9
+    files = find_examples(path, {"inputs": inputs_name, "labels": labels_name}, max_bytes)
+    train_inputs, train_labels = files["train"]
+    stored = {
+        split: _checked_rows(array, train_inputs.columns, max_bytes, normalise_rows)
+        for split, (array, _) in files.items()
+    }
+    with readable(path):  # whose text may be damaged
+        fractions = {"test": test_fraction, "validation": validation_fraction}
+        rows, labels, class_names = _read_labels(files, fractions, seed)
+    arrays = {split: files.get(split, files["train"])[0] for split in SPLITS}
+    inputs: dict[str, Any] = {s: stored.get(s, stored["train"]).take(rows[s]) for s in SPLITS}
+    sizes = {s: math.prod(rows.shape) * (rows.dtype.itemsize + 4) for s, rows in inputs.items()}
+    for split in sorted(SPLITS, key=sizes.__getitem__):  # the largest stay in their file
+        if sizes[split] <= max_bytes or not arrays[split].in_blocks:
+            inputs[split] = inputs[split].in_memory()
+            max_bytes -= sizes[split]
+    if all((block == inputs["train"][:1]).all() for _, block in blocks(inputs["train"])):
+        raise DataError(f"{train_inputs.source} inputs are equal in all training examples")
+    name = path.resolve().name
+    notice = f"{name}: inputs are {train_inputs.name}, labels {train_labels.name}"
+    if len(files) < len(SPLITS):
+        parts = " and ".join(f"{len(rows[s]) or 'no'} {s}" for s in SPLITS if s not in files)
+        n = train_inputs.shape[0]
+        notice += f"; {parts} examples were held out from {n} (stratified, seed {seed})"
+    if in_file := [split for split in SPLITS if not in_memory(inputs[split])]:
+        notice += f"; {' and '.join(in_file)} inputs stay in their file"
+    return make_dataset(
+        {split: Split(inputs[split], labels[split]) for split in SPLITS},
+        class_names,
         standardise,
-        normalise_rows,
-        memory_gb,
-    )
-    _check_settings(how)
-    SEED.check_integer("seed", seed)
-    path = Path(path)
-    most_bytes = _machine_bytes() / 2 if memory_gb is None else memory_gb * 1e9
-    given = {"inputs": inputs_name, "labels": labels_name}
-    found = find_examples(path, given, most_bytes)
-    for split in SPLITS:  # the training examples first, which the others have to match
-        if split in found:
-            _check_form(found[split], found["train"].inputs)
-    codes, class_names = number_classes(
-        {split: examples.labels for split, examples in found.items()}
-    )
-    rows = divide(codes, {"test": test_fraction, "validation": validation_fraction}, seed)
-    check_left(found["train"].labels.where, codes["train"][rows["train"]], class_names)
-    parts = _parts(found, codes, rows, how.normalise_rows, most_bytes)
-    where = found["train"].inputs.where
-    checks.check_varied(where, parts["train"].inputs)
-    standardiser = fit_standardiser(parts["train"].inputs)
-    checks.check_offsets(where, *map(np.asarray, standardiser))
-    name = os.fsencode(path.resolve().name).decode(errors="backslashreplace")  # it is drawn
-    return Dataset(
+        {split: array.source for split, array in arrays.items()},
         name=name,
-        train=parts["train"],
-        validation=parts["validation"],
-        test=parts["test"],
-        standardiser=standardiser.limited_to(standardise),
-        class_names=class_names,
-        notice=_notice(name, found, parts, seed),
-        standardise=standardise,
+        notice=notice,
         normalise_rows=normalise_rows,
-        feature_names=found["train"].inputs.columns,
+        feature_names=train_inputs.columns,
     )
 
 
@@ -174,149 +138,83 @@ def load_inputs(
     inputs_name: str | None = None,
     labels_name: str | None = None,
     feature_names: Sequence[str] = (),
-) -> OnDisk:
-    """The inputs of a file, with or without labels, to predict; each is read where it is used.
+) -> LazyRows:
+    """The inputs [n, d] of a file, with or without labels, to predict; rows are read when sliced.
 
-    Args:
-      path: a file of a format that `load_features` reads.
-      inputs_name: name of the array of inputs; None for a usual one, or for the only one.
-      labels_name: name of a table's column that is none of the features; None for a usual one.
-      feature_names: that the columns of a table have to have, as those of training; () for any.
-
-    Returns:
-      [n, d], as stored.
-
-    Raises:
-      DataError: the file is missing or damaged, or holds no array [n, d] that could be meant.
+    Names, formats and errors as in `load_features`; a file's only array needs no name. A table has
+    to have the `feature_names`, if there are any, in their order.
     """
-    given = {"inputs": inputs_name, "labels": labels_name}
-    _check_names(given)
-    stored = find_inputs(Path(path), given, _machine_bytes() / 2, feature_names)
-    checks.check_inputs(stored.where, stored._replace(dtype=_dtype(stored)))
-    checks.check_columns(stored.where, stored.columns, feature_names)
-    return _rows(stored, normalise=False)
+    names, max_bytes = {"inputs": inputs_name, "labels": labels_name}, memory_bytes() / 2
+    stored = find_inputs(Path(path), names, max_bytes, feature_names)
+    return _checked_rows(stored, feature_names, max_bytes)
 
 
-def _check_settings(how: Reading) -> None:
-    settings = settings_of(Reading)
-    for name in ("validation_fraction", "test_fraction"):
-        settings[name].check(name, getattr(how, name))
-    if how.memory_gb is not None:
-        settings["memory_gb"].check("memory_gb", how.memory_gb)
-    _check_names({"inputs": how.inputs_name, "labels": how.labels_name})
-    if not isinstance(how.normalise_rows, bool):
-        raise SettingsError(f"normalise_rows is {how.normalise_rows!r}: it has to be True or False")
-    if not isinstance(how.standardise, str) or how.standardise not in STANDARDISE:
-        raise SettingsError(
-            f"standardise is {how.standardise!r}: it has to be one of {', '.join(STANDARDISE)}"
-        )
+def memory_bytes(cgroup: Path = Path("/sys/fs/cgroup")) -> float:
+    """The machine's memory in bytes, or the limit of its container (a cgroup) if that is lower."""
+    limits = [float("inf")]
+    if hasattr(os, "sysconf"):  # Windows has none
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):  # no such version of cgroup, or "max"
+            limits.append(int((cgroup / name).read_text()))
+    return min(limits)
 
 
-def _check_names(given: dict[str, str | None]) -> None:
-    for role, name in given.items():
-        if not isinstance(name, (str, type(None))):
-            raise SettingsError(f"{role}_name is {name!r}: it has to be text")
-
-
-def _machine_bytes() -> float:
-    # Not what is free of it: that is less the more files the machine keeps in its cache.
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _check_form(examples: Examples, train: Stored) -> None:
-    """Checks shapes and dtypes, before anything is read."""
-    inputs, labels = examples.inputs, examples.labels
-    checks.check_inputs(inputs.where, inputs._replace(dtype=_dtype(inputs)))
-    checks.check_width(inputs.where, inputs, train.shape[1])
-    checks.check_columns(inputs.where, inputs.columns, train.columns)
-    if not inputs.shape[0]:
-        raise DataError(f"{inputs.where} inputs {list(inputs.shape)} have no examples")
-    checks.check_one_label_each(labels.where, labels, inputs.shape[0])
-
-
-def _dtype(inputs: Stored) -> np.dtype:
-    """The dtype that the inputs have as they are computed with."""
-    return computable(inputs.where, np.zeros(0, inputs.dtype)).dtype
-
-
-def _parts(
-    found: dict[str, Examples],
-    codes: dict[str, np.ndarray],
-    rows: dict[str, np.ndarray],
-    normalise: bool,
-    most_bytes: float,
-) -> dict[str, Split]:
-    """The splits, checked, in memory or on disk."""
-    sources = {split: split if split in found else "train" for split in SPLITS}
-    labels = {
-        split: codes[source][rows[split]] if split in rows else codes[source]
-        for split, source in sources.items()
-    }
-    stored = {split: found[source].inputs for split, source in sources.items()}
-    on_disk = _left_on_disk(stored, labels, normalise, most_bytes)
-    inputs = {split: _rows(examples.inputs, normalise) for split, examples in found.items()}
-    parts = {}
-    for split, source in sources.items():
-        of_split = inputs[source].take(rows[split]) if split in rows else inputs[source]
-        kept = of_split if split in on_disk else of_split.in_memory()
-        parts[split] = Split(kept, labels[split])
-    return parts
-
-
-def _left_on_disk(
-    stored: dict[str, Stored], labels: dict[str, np.ndarray], normalise: bool, most_bytes: float
-) -> set[str]:
-    """The splits whose inputs don't fit into memory, the smaller ones first."""
-    sizes = {}
-    for split, inputs in stored.items():
-        dtype = _unit_dtype(_dtype(inputs)) if normalise else _dtype(inputs)
-        sizes[split] = len(labels[split]) * inputs.shape[1] * (dtype.itemsize + 4)
-    on_disk, left = set(), most_bytes
-    for split in sorted(sizes, key=sizes.__getitem__):
-        if sizes[split] <= left:
-            left -= sizes[split]
-        elif stored[split].whole:
-            raise DataError(
-                too_large(stored[split].where, sizes[split], most_bytes, stored[split].whole)
-            )
-        else:
-            on_disk.add(split)
-    return on_disk
-
-
-def _rows(stored: Stored, normalise: bool) -> OnDisk:
-    """The inputs as they are computed with, checked."""
-    where = stored.where
-    read = reader(stored.read(0, stored.shape[0])) if stored.whole else stored.read
-    shape = (stored.shape[0], stored.shape[1])
-    rows = OnDisk(lambda a, b: computable(where, read(a, b)), shape, _dtype(stored))
-    checks.check_finite(where, rows)
+def _checked_rows(
+    stored: StoredArray, columns: Sequence[str], max_bytes: float, normalise: bool = False
+) -> LazyRows:
+    """The inputs in a dtype that is computed with, normalised if asked to, after all checks."""
+    source, dtype = stored.source, input_dtype(stored.source, stored.shape, stored.dtype)
+    n, d = stored.shape
+    if not n:
+        raise DataError(f"{source} inputs {[n, d]} have no examples")
+    n_bytes = n * d * (dtype.itemsize + 4)
+    if n_bytes > max_bytes and not stored.in_blocks:
+        raise too_large(source, n_bytes, max_bytes)
+    if columns and stored.columns:
+        for i, (name, expected) in enumerate(zip_longest(stored.columns, columns)):
+            if name != expected:
+                raise DataError(f"{source} column {i} is {name!r}, but {expected!r} in training")
+    rows = LazyRows(lambda start, stop: as_inputs(source, stored.read(start, stop)), (n, d), dtype)
+    check_finite(source, rows)
     if not normalise:
         return rows
-    checks.check_norms(where, rows)
-    dtype = _unit_dtype(rows.dtype)
-    return OnDisk(lambda a, b: normalised_rows(rows[a:b].astype(dtype)), shape, dtype)
+    for part, block in blocks(rows):
+        zero = np.flatnonzero(~block.any(axis=1))
+        if zero.size:
+            row = part.start + zero[0]
+            raise DataError(f"{source} inputs can't be normalised: row {row} is all zeros")
+    wide = np.float64 if dtype == np.float64 else np.float32
+    return LazyRows(lambda start, stop: normalised_rows(rows[start:stop]), (n, d), wide)
 
 
-def _unit_dtype(dtype: np.dtype) -> np.dtype:
-    return dtype if dtype == np.float64 else np.dtype(np.float32)
+def _read_labels(
+    files: Mapping[str, tuple[StoredArray, StoredArray]], fractions: Mapping[str, float], seed: int
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], tuple[str, ...]]:
+    """The rows and class ids of each split, and the names of the classes.
 
-
-def _notice(name: str, found: dict[str, Examples], parts: dict[str, Split], seed: int) -> str:
-    """What was guessed and done."""
-    words = ["{}: inputs are {}, labels {}".format(name, *found["train"].names)]
-    taken = [
-        f"{len(parts[split].labels) or 'none'} {verb}"
-        for split, verb in (("validation", "validate"), ("test", "test"))
-        if split not in found
-    ]
-    if taken:
-        n = sum(len(part.labels) for split, part in parts.items() if split not in found)
-        n += len(parts["train"].labels)
-        words.append(
-            f"of its {n} training examples {' and '.join(taken)} (stratified, seed {seed})"
-        )
-    on_disk = [split for split, part in parts.items() if isinstance(part.inputs, OnDisk)]
-    if on_disk:
-        words.append(f"{', '.join(on_disk)} inputs stay on disk")
-    return "; ".join(words)
+    A split without files has rows of the training files; all rows are ascending.
+    """
+    values = {}
+    for split, (inputs, array) in files.items():
+        check_one_label_each(array.source, array, inputs.shape[0])
+        values[split] = as_labels(array.source, array.read(0, *array.shape))
+    classes, source = np.unique(values["train"]), files["train"][1].source
+    if len(classes) < 2:
+        raise DataError(f"{source} labels have one class only, {classes[0]}")
+    if classes.dtype.kind == "U":
+        values = {split: labels.astype(str) for split, labels in values.items()}
+    ids = {s: class_ids(files[s][1].source, labels, classes) for s, labels in values.items()}
+    rows = {split: np.arange(len(labels)) for split, labels in ids.items()}
+    generator, all_ids = np.random.default_rng(seed), ids["train"]
+    for split, fraction in fractions.items():
+        if split not in files:
+            rest = rows["train"]
+            drawn = held_out(generator, all_ids[rest], fraction)
+            rows[split], rows["train"] = rest[drawn], np.delete(rest, drawn)
+            ids[split], ids["train"] = all_ids[rows[split]], all_ids[rows["train"]]
+    absent = np.setdiff1d(np.arange(len(classes)), ids["train"])
+    if absent.size:
+        problem = f"no example of class {classes[absent[0]]} remains for training"
+        raise DataError(f"{source} {problem}: hold out smaller fractions")
+    return rows, ids, tuple(map(str, classes.tolist()))

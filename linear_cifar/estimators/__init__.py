@@ -1,21 +1,22 @@
 """The exact optimum as scikit-learn estimators; they need the extra `sklearn`.
 
-Two classifiers with scikit-learn's methods and attributes, for its pipelines and searches, and with
-a certificate of what was reached. The cost is that of the rest of the library,
+`LinearProbe` solves one λ, with a certificate. `LinearProbeCV` chooses λ by cross-validation: it
+solves all λ and folds together, in half the time of `GridSearchCV` over `LinearProbe`. The cost is
+the library's,
 
     J = Σᵢ wᵢ l(sᵢ, yᵢ) / Σᵢ wᵢ + λ‖W‖²,
 
-with the weights w of examples, 1 unless given: without ½ and without the bias, and with the
-features as they come. `StandardScaler` in a pipeline standardises them.
+with weights w of the examples, all 1 by default, and without ½ and the bias. Features aren't
+standardised; put `StandardScaler` before the estimator in a pipeline if they should be.
 
-λ is per example, and scikit-learn's C is of a sum. With n = Σᵢ wᵢ the same problem has
+λ is per example, while scikit-learn's C belongs to a sum. With n = Σᵢ wᵢ the same problem has
 
-    C = 1/(2λn)      softmax of three classes or more
-    C = 1/(λn)       softmax of two classes, of which scikit-learn has one vector
+    C = 1/(2λn)      softmax with three or more classes
+    C = 1/(λn)       softmax with two classes, for which scikit-learn has one vector
     C = 1/(2λnK)     multi_bce, in OneVsRestClassifier; K is 2 for two classes too
 
-which `linear_cifar.lam_of` and `elsewhere` compute. The weights of classes are in n too; with
-"balanced", where scikit-learn's have a mean of 1, n is as without them.
+`linear_cifar.lam_to` and `linear_cifar.lam_from` convert them. w and n include the weights of
+classes; only with "balanced" n doesn't, because scikit-learn scales those to a mean of 1.
 """
 
 from linear_cifar.estimators.probe import LinearProbe as LinearProbe

@@ -1,152 +1,87 @@
-"""Coordinates in which one preconditioner serves every λ.
+"""Coordinates in which one diagonal preconditioner serves every λ.
 
-With the eigendecomposition XᵀX/n = V diag(e) Vᵀ of standardised inputs, the rotated inputs X V have
-uncorrelated columns, and the Hessian of the mean loss is about c diag(e) for each class, where c is
-the curvature of the loss (D. Böhning, Multinomial logistic regression algorithm, Ann. Inst.
-Statist. Math. 44, 1992, who takes its upper bound). Adding 2λ gives a preconditioner that is
-diagonal for every λ. The penalty is the same in both coordinates, for V is orthogonal.
+With the eigendecomposition XᵀX/n = V diag(e) Vᵀ of standardised inputs, the rotated inputs X V
+have uncorrelated columns, and the Hessian of the mean loss is about c diag(e) for each class,
+where c is the curvature of the loss (D. Böhning, Multinomial logistic regression algorithm, Ann.
+Inst. Statist. Math. 44, 1992, uses its upper bound). Adding 2λ gives a preconditioner that is
+diagonal for every λ. The penalty is the same in both coordinates, because V is orthogonal.
 """
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
-from linear_cifar.data.types import Standardiser
-from linear_cifar.engine.devices import agreed
+from linear_cifar.data.blocks import in_memory
+from linear_cifar.data.dataset import Standardiser
 from linear_cifar.losses import Loss
-from linear_cifar.optimum import passes, shards
-from linear_cifar.optimum.examples import Block, Examples
+from linear_cifar.model import Params
+from linear_cifar.optimum.data_pass import Examples, sum_over
+from linear_cifar.training.devices import broadcast_from_first
 
-# The side of the largest matrix that is decomposed: its time grows with the cube.
-MOST = 8192
-# Eigenvalues below this share of the largest one are noise of float32.
-_FLOOR = 1e-8
-_ROWS = 500  # standardised and rotated at a time
+MAX_SIDE = 8192  # of a matrix that is decomposed; the time grows with its cube
+_FLOOR = 1e-8  # share of the largest eigenvalue below which float32 leaves only noise
 
 
 class Basis(NamedTuple):
-    """r coordinates, and the way back to the d of the inputs.
-
-    Further coordinates without a meaning, in which inputs and weights are 0, make their number a
-    multiple of the devices.
-    """
+    """r coordinates, and the way back to the d of the inputs."""
 
     eigenvalues: np.ndarray  # [r], e, float64
-    rotation: np.ndarray | None  # V [d, …]; None: the coordinates are those of the inputs
-    n_features: int  # d
-    inputs: jax.Array | None  # [n, r], X V, split by examples; None where they are on a disk
+    rotation: np.ndarray | None  # V [d, r]; None: the coordinates are the inputs' own
 
-    def back(self, weights: np.ndarray) -> np.ndarray:
-        """Weights [..., r] in the coordinates of the inputs, [..., d], in float64."""
-        weights = np.asarray(weights, np.float64)
-        if self.rotation is None:
-            return weights[..., : self.n_features]
-        return weights[..., : self.rotation.shape[1]] @ self.rotation.T.astype(np.float64)
+    def back(self, params: Params) -> Params:
+        """Parameters [..., r] in the coordinates of the inputs, [..., d], in float64."""
+        weights, bias = (np.asarray(array, np.float64) for array in params)
+        rotation = None if self.rotation is None else self.rotation.T.astype(np.float64)
+        return Params(weights if rotation is None else weights @ rotation, bias)
 
     def forth(self, weights: np.ndarray) -> np.ndarray:
         """Weights [..., d] in the rotated coordinates, [..., r], in float64."""
         weights = np.asarray(weights, np.float64)
-        turned = weights if self.rotation is None else weights @ self.rotation.astype(np.float64)
-        return shards.padded(turned, turned.ndim - 1, len(self.eigenvalues))
-
-    @property
-    def turn(self) -> np.ndarray | None:
-        """V [d, r], where a pass needs the weights in the inputs' coordinates, and has others."""
-        if self.inputs is not None or self.rotation is None:
-            return None
-        return shards.padded(self.rotation, 1, len(self.eigenvalues))
+        return weights if self.rotation is None else weights @ self.rotation.astype(np.float64)
 
 
-def find_basis(examples: Examples, loss: Loss, dtype: Any) -> Basis:
-    """The basis of some examples, all of which count alike.
+def find_basis(examples: Examples, standardiser: Standardiser, loss: Loss, dtype: Any) -> Basis:
+    """The basis of the training examples, with equal weights.
 
-    Where d ≤ n it comes of XᵀX [d, d]. Where n < d it comes of XXᵀ [n, n], since the optimum's
-    weights lie in the span of the examples. Where both are above `MOST`, the inputs stay as they
-    are, and the preconditioner has the mean squares of the features.
-
-    Args:
-      examples: inputs in memory are rotated once; for those on a disk, weights are.
-      loss: only a part of what a pass is.
-      dtype: floating type of the rotated inputs.
+    It comes from XXᵀ [n, n] if n < d and the inputs are in memory, because the weights then lie in
+    the span of the examples; else from XᵀX [d, d]. If that is larger than `MAX_SIDE`, the inputs
+    aren't rotated, and the preconditioner uses the mean squares of the features.
     """
-    d, mesh = examples.dataset.n_features, examples.mesh
-    if examples.n < min(d, MOST + 1) and not examples.on_disk:
-        return _of_few(examples, dtype)
-    how = passes.Pass(loss, mesh, dtype)
-    rotation = None
-    if d <= MOST:  # all are kept: a feature without variance has its weight, which is 0
-        gram = _mean(passes.add_gram, (d, d), examples, how)
-        eigenvalues, rotation = agreed(tuple(np.linalg.eigh(gram)))
-        eigenvalues = np.maximum(eigenvalues, _FLOOR * eigenvalues[-1])
-    else:
-        eigenvalues = _mean(passes.add_squares, (d,), examples, how)
-    filled = shards.padded(eigenvalues.astype(np.float64), 0, shards.multiple(d, mesh))
-    basis = Basis(filled, rotation, d, None)
-    return basis if examples.on_disk else basis._replace(inputs=_rotated(examples, basis, dtype))
+    n, d = examples.split.inputs.shape
+    if n < min(d, MAX_SIDE + 1) and in_memory(examples.split.inputs):
+        return _basis_of_span(examples, standardiser)
+    chunks = examples.weighted(np.full((1, n), 1 / n, dtype))
+    term = _gram if d <= MAX_SIDE else _mean_squares
+    settings: dict[str, Any] = {"loss": loss, "mesh": examples.mesh, "dtype": dtype}
+    sums = np.asarray(sum_over(chunks, term, (), standardiser=standardiser, **settings))
+    if d > MAX_SIDE:
+        return Basis(sums.astype(np.float64), None)
+    eigenvalues, rotation = broadcast_from_first(tuple(np.linalg.eigh(sums)))
+    # All are kept: a feature without variance has its weight, which is 0.
+    floor = _FLOOR * float(eigenvalues[-1])
+    return Basis(np.maximum(eigenvalues, floor).astype(np.float64), rotation)
 
 
-def _of_few(examples: Examples, dtype: Any) -> Basis:
+def _gram(_, inputs: jax.Array, __, weights: jax.Array, ___) -> jax.Array:
+    return (inputs * weights[0][:, None]).T @ inputs
+
+
+def _mean_squares(_, inputs: jax.Array, __, weights: jax.Array, ___) -> jax.Array:
+    return weights[0] @ inputs**2
+
+
+def _basis_of_span(examples: Examples, standardiser: Standardiser) -> Basis:
     """The basis of fewer examples than features.
 
-    In float64: float32 leaves directions of noise, in which the basis is not orthogonal.
+    In float64, because float32 leaves directions of noise in which the basis isn't orthogonal.
     """
-    n, mesh = examples.n, examples.mesh
-    stored = np.asarray(examples.dataset.train.inputs).astype(np.float64)
-    inputs = (stored - examples.standardiser.mean) / examples.standardiser.scale
     with jax.enable_x64(True):
-        eigenvalues, vectors = agreed(tuple(np.linalg.eigh(inputs @ inputs.T / n)))
-    kept = max(1, int(np.sum(eigenvalues > _FLOOR * eigenvalues[-1])))  # one, of equal examples
-    eigenvalues, vectors = np.maximum(eigenvalues[-kept:], 0), vectors[:, -kept:]
-    lengths = np.sqrt(n * eigenvalues)
-    rotation = inputs.T @ (vectors / np.where(lengths > 0, lengths, 1))
-    size = shards.multiple(kept, mesh)
-    rotated = shards.padded((vectors * lengths).astype(dtype), 1, size)
-    placed = shards.put(shards.padded(rotated, 0, examples.n_block), mesh, shards.FIRST)
-    filled = shards.padded(eigenvalues, 0, size)
-    return Basis(filled, rotation, inputs.shape[1], placed)
-
-
-def _mean(add, shape: tuple[int, ...], examples: Examples, how: passes.Pass) -> np.ndarray:
-    """The mean over examples of what a pass adds up."""
-    blocks = examples.blocks(np.full((1, examples.n), 1, how.dtype))
-
-    def add_block(total: Any, block: Block) -> Any:
-        return add(total, block, examples.standardiser, how=how)
-
-    return passes.joined(passes.run(blocks, add_block, shape, how)) / examples.n
-
-
-@partial(jax.jit, static_argnames=("size", "dtype", "mesh"))
-def _rotate(inputs, standardiser, rotation, *, size: int, dtype: Any, mesh: Mesh) -> jax.Array:
-    """The standardised inputs in the basis, [n, size], some rows at a time."""
-
-    def of_device(inputs, standardiser: Standardiser, rotation):
-        n = len(inputs)
-        at_once = min(n, _ROWS)
-
-        def put_some(i, rotated):
-            start = jnp.minimum(i * at_once, n - at_once)
-            some = standardiser(jax.lax.dynamic_slice_in_dim(inputs, start, at_once), dtype)
-            if rotation is None:
-                some = jnp.pad(some, ((0, 0), (0, size - some.shape[1])))
-            else:
-                some = some @ rotation.astype(dtype)
-            return jax.lax.dynamic_update_slice_in_dim(rotated, some, start, axis=0)
-
-        return jax.lax.fori_loop(0, -(-n // at_once), put_some, jnp.zeros((n, size), dtype))
-
-    specs = (shards.FIRST, shards.WHOLE, shards.WHOLE)
-    return shards.on_devices(of_device, mesh, specs, shards.FIRST)(inputs, standardiser, rotation)
-
-
-def _rotated(examples: Examples, basis: Basis, dtype: Any) -> jax.Array:
-    (block,) = examples.blocks(np.zeros((1, examples.n), dtype))
-    size = len(basis.eigenvalues)
-    turn = None if basis.rotation is None else shards.padded(basis.rotation, 1, size)
-    return _rotate(
-        block.inputs, examples.standardiser, turn, size=size, dtype=dtype, mesh=examples.mesh
+        inputs = np.asarray(standardiser(np.asarray(examples.split.inputs), np.float64))
+    eigenvalues, vectors = broadcast_from_first(
+        tuple(np.linalg.eigh(inputs @ inputs.T / len(inputs)))
     )
+    n_kept = max(1, int(np.sum(eigenvalues > _FLOOR * eigenvalues[-1])))  # 1 if all are equal
+    eigenvalues, vectors = np.maximum(eigenvalues[-n_kept:], 0), vectors[:, -n_kept:]
+    lengths = np.sqrt(len(inputs) * eigenvalues)
+    return Basis(eigenvalues, inputs.T @ (vectors / np.where(lengths > 0, lengths, 1)))

@@ -1,172 +1,238 @@
-"""The certificate: how far at most a cost is above its minimum, in float64.
+"""The certificate: an upper bound on how far a cost is above its minimum, in float64.
 
-For given W let b minimise J(W, b). Then f(W) = min_b J(W, b) is convex, and 2λ-strongly so, since
-J is the sum of a convex function of (W, b) and of λ‖W‖². Its gradient is ∂J/∂W = M + 2λW at that b,
-so that
+Write P for the probabilities at (W, b), Y for the one-hot labels, and G = c (P − Y) for the
+gradient of the loss in the logits, with c = 1 for exclusive classes (softmax) and 1/K for
+independent ones. Means are over the examples with their weights. Every G′ with mean G′ = 0 is
+feasible for the dual problem, because the bias isn't penalised. By Fenchel–Young the gap between
+J(W, b) and the dual cost at G′, with M′ = mean G′xᵀ, is
 
-    f(W) − f* ≤ ‖M + 2λW‖² / (4λ)    and    ‖W − W*‖ ≤ ‖M + 2λW‖ / (2λ).
+    gap = mean [l(s) + l*(G′) − ⟨G′, s⟩] + ‖M′ + 2λW‖² / (4λ)  ≥  J − J*.
 
-The first is also the Fenchel duality gap at the dual point G, which is feasible because Σᵢ Gᵢ = 0.
-With any other b neither holds, for the bias is not penalised: there the gap is infinite here.
+At an optimal bias mean G = 0, so that G itself is feasible; the first term vanishes, and the gap is
+‖M + 2λW‖²/(4λ). For any other bias, mix P with constant probabilities q:
 
-A class without examples has no optimal bias: its probabilities are driven to nothing. What is left
-of them, and of Σᵢ Gᵢ, is in the gap. Products and sums are taken in float64, with the inputs as
-they are stored, whatever the coordinates and dtype of the descent, so that its rounding is in the
-gap and not beside it; that of float64 itself, about 1e-16 of the logits' size, is not.
+    P′ = (1 − t) P + t q,    q = p̄ + (π − p̄)/t,    p̄ = mean P,  π = mean Y,
+
+with t just large enough that q are probabilities. Then mean P′ = π and G′ = c (P′ − Y) is feasible.
+The conjugate l* is convex (it is Σ p log p of the probabilities), so the first term is at most
+
+    t mean [l(s) + l*(c (q − Y)) − c ⟨q − Y, s⟩]  =  t mean KL(q ‖ P),
+
+and ‖M′ − M‖ = t ‖mean c (q − P) xᵀ‖ ≤ t c √(mean ‖q − P‖² mean ‖x‖²). Independent classes are mixed
+one by one, each with its own t; the bounds hold with the largest. All of this comes from one pass.
+
+Before that pass the bias is refined to bring t down, on logits that are kept if they fit. Classes
+without examples get a bias at which their probabilities vanish.
+
+Products and sums are taken in float64 with the inputs as they are stored, whatever the coordinates
+and dtype of the descent, so the descent's rounding is inside the gap. A sum over m rows in each of
+B blocks, and then over the blocks, is off by at most (m + B) 2⁻⁵³ of the sum of magnitudes
+(N. Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 4.2). Twice that is added
+to mean G and to M. The rounding of the logits themselves is not inside.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from linear_cifar.data.dataset import Standardiser
 from linear_cifar.losses import Loss
 from linear_cifar.model import Params
 from linear_cifar.objective import penalty, penalty_gradient
-from linear_cifar.optimum import passes, shards
-from linear_cifar.optimum.examples import Examples
+from linear_cifar.optimum.data_pass import (
+    Examples,
+    ReadChunks,
+    cached,
+    input_gradient,
+    run_logits,
+    sum_over,
+    transform,
+    weighted_logit_gradient,
+)
 
-# The largest |Σᵢ Gᵢ| of a class, over Σᵢ |Gᵢ|, at which its bias counts as optimal; or what float64
-# makes of a sum of 0.
-BIAS_TOLERANCE, _ROUNDING = 1e-9, 1e-15
-_NEWTON_STEPS = 80
-# Newton's method squares the residual: from below this one, a further step is enough.
-_NEARLY = 1e-5
-_NOTHING = 1e-12  # of the scaled Hessian's eigenvalues: softmax has 0 along the constant
-_FURTHEST = 2.0  # that a bias is moved at a time: so far the quadratic model holds
+_VANISHING = 1e4  # minus the bias at which a class has probability 0 in float64
+_SCORE_BYTES = 2**28  # of logits that are kept while the bias is refined
+_MAX_STEPS, _MAX_IDLE = 40, 4  # of the bias; in a row that improve nothing but rounding
+_MAX_CHANGE = 2.0  # of a bias in a step: the quadratic model holds so far
+_MEMORY = 8  # earlier steps that one combines
+_NEGLIGIBLE = 0.02  # share of the tolerance that a bias may take up
 
 
 class Certified(NamedTuple):
-    """What is known of C runs; numpy arrays in float64."""
+    """Certified parameters of C runs; NumPy, float64."""
 
-    params: Params  # [C, K, d] and [C, K], the latter minimising the cost for the former
+    params: Params  # [C, K, d] and [C, K]
     cost: np.ndarray  # [C], J
-    gap: np.ndarray  # [C], which J − J* is not above
-    distance: np.ndarray  # [C], which ‖W − W*‖ is not above
+    gap: np.ndarray  # [C], an upper bound of J − J*
+
+
+class _Sums(NamedTuple):
+    loss: Any  # [C], mean l
+    bias: Any  # [C, K], mean G
+    magnitude: Any  # [C, K], mean |G|
+    weights: Any  # [C, K, d], M = mean G xᵀ
+    scores: Any  # [C, K], mean s
+    label_scores: Any  # [C], mean s of the label's class
+    squares: Any  # [C], mean ‖x‖²
 
 
 def certify(
     params: Params,
-    examples: Examples,
-    shares: np.ndarray,
-    of_row: np.ndarray,
     lam: np.ndarray,
+    examples: Examples,
+    weights: np.ndarray,
+    weighting: np.ndarray,
+    standardiser: Standardiser,
     loss: Loss,
-    refit_bias: bool = True,
+    tolerance: float = 0.0,
 ) -> Certified:
-    """Certifies parameters of C runs.
+    """Refines the biases of C runs, with λ [C] and parameters [C, K, d], [C, K], and certifies J.
 
-    Args:
-      params: [C, K, d] and [C, K], float64.
-      examples: that they were fitted to.
-      shares: what these count, [D, n], float64, with a sum of 1 over n.
-      of_row: which of the shares each run has, [C].
-      lam: λ > 0, [C], float64.
-      loss: the loss per example.
-      refit_bias: minimise over the bias first; else a bias that isn't optimal has an infinite gap.
+    Weights [W, n] of the examples are float64 and sum to 1; each run has one weighting, [C]. Below
+    the tolerance, a gap over cost, the bias isn't refined further.
     """
-    of = _Sums(examples, shares, of_row, loss)
-    weights, bias = (np.asarray(a, np.float64) for a in params)
-    n_steps = _NEWTON_STEPS if refit_bias else 0
-    bias, n_steps = _nearly_optimal(of, Params(weights, bias), n_steps)
-    while True:
-        sums, of_bias = of(Params(weights, bias))
-        if not n_steps or of_bias.settled:
-            break
-        bias, n_steps = bias + of_bias.newton_step(), n_steps - 1
-    fitted = Params(weights, bias)
+    matrix, bias = (np.asarray(array, np.float64) for array in params)
+    weighting, k = weighting.astype(np.int32), bias.shape[1]
+    settings: dict[str, Any] = {"loss": loss, "mesh": examples.mesh, "dtype": np.float64}
+    labels = np.asarray(examples.split.labels)
+    shares = np.stack([np.bincount(labels, row, k) for row in weights])[weighting]  # π
     with jax.enable_x64(True):
-        of_penalty = penalty_gradient(weights, lam[:, None, None])
-        costs = sums.loss + np.asarray(jax.vmap(penalty)(fitted, lam))
-    norm = np.sqrt(np.sum((sums.weights + np.asarray(of_penalty)) ** 2, axis=(1, 2)))
-    norm = np.where(of_bias.optimal.all(axis=1), norm, np.inf)
-    return Certified(fitted, costs, norm**2 / (4 * lam) + of_bias.gap(), norm / (2 * lam))
+        chunks = examples.weighted(weights)
+        scores = _scores(matrix, chunks, examples, standardiser)
+        goal = (tolerance, lam / matrix.shape[2])
+        bias = _refined_bias(bias, scores, weighting, shares, goal, settings)
+        params = Params(matrix, bias)
+        runs = (params, weighting)
+        sums = sum_over(chunks, _terms, runs, standardiser=standardiser, **settings)
+        sums = jax.tree.map(np.asarray, sums)
+        cost = sums.loss + np.asarray(jax.vmap(penalty)(params, lam))
+        slope = sums.weights + np.asarray(penalty_gradient(matrix, lam[:, None, None]))
+    n_blocks = -(-len(labels) // examples.n_rows)
+    rounding = 2 * (examples.n_rows + n_blocks) * 2.0**-53
+    c = 1.0 if loss.exclusive else 1 / k
+    t, q = _mixture(sums.bias / c, rounding * sums.magnitude / c, shares, loss.exclusive)
+    with np.errstate(invalid="ignore", over="ignore"):  # of runs that diverged; their gap is NaN
+        divergence = sums.loss + c * (sums.label_scores - np.sum(q * sums.scores, axis=1))
+        if loss.exclusive:
+            divergence += np.sum(q * np.log(np.where(q > 0, q, 1)), axis=1)
+        # c ‖q − P‖ is at most √2 for exclusive classes, and 1/√K for independent ones. The mean of
+        # ‖G‖² is at most the mean of |G|, because no entry of G exceeds 1.
+        shift = t * np.sqrt(2 if loss.exclusive else c)
+        shift += rounding * np.sqrt(sums.magnitude.sum(axis=1))
+        norm = np.sqrt(np.sum(slope**2, axis=(1, 2))) + shift * np.sqrt(sums.squares)
+        gap = t * np.maximum(divergence, 0) + norm**2 / (4 * lam)
+    return Certified(params, cost, gap)
 
 
-def _nearly_optimal(of: "_Sums", params: Params, n_steps: int) -> tuple[np.ndarray, int]:
-    """A bias that one step of Newton's method at most is missing to, and how many are left."""
-    weights, bias = params
-    while n_steps:
-        _, of_bias = of(Params(weights, bias), weights=False)
-        if of_bias.settled:
+def _terms(loss: Loss, inputs, labels, weights, runs) -> _Sums:
+    params, weighting = runs
+    scores, weights = run_logits(params, inputs), weights[weighting]
+    gradients = weighted_logit_gradient(loss, scores, labels, weights)
+    label_scores = jnp.take_along_axis(scores, labels[None, :, None], axis=-1)[..., 0]
+    return _Sums(
+        jnp.sum(weights * jax.vmap(loss.value, (0, None))(scores, labels), axis=-1),
+        jnp.sum(gradients, axis=-1),
+        jnp.sum(jnp.abs(gradients), axis=-1),
+        input_gradient(gradients, inputs),
+        jnp.einsum("cm,cmk->ck", weights, scores),
+        jnp.sum(weights * label_scores, axis=-1),
+        weights @ jnp.sum(inputs**2, axis=-1),
+    )
+
+
+def _mixture(
+    excess: np.ndarray, error: np.ndarray, shares: np.ndarray, exclusive: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """The t [C] and q [C, K] of the feasible mixture, from p̄ − π, its error, and π [C, K]."""
+    mean = shares + excess  # p̄
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.where(mean > 0, (excess + error) / mean, 0)  # so that q ≥ 0
+        if exclusive:
+            t = t.max(axis=1, keepdims=True)
+        else:  # so that q ≤ 1
+            t = np.maximum(t, np.where(mean < 1, (error - excess) / (1 - mean), 0))
+    t = np.clip(t, np.finfo(np.float64).tiny, 1)  # NaN stays NaN
+    return t.max(axis=1), np.clip(mean - excess / t, 0, 1)
+
+
+def _scores(
+    weights: np.ndarray, chunks: ReadChunks, examples: Examples, standardiser: Standardiser
+) -> ReadChunks:
+    """The logits W x without bias in place of the inputs, [blocks, m, C K]; kept if they fit."""
+    matrix = weights.reshape(-1, weights.shape[-1]).T
+    settings = (standardiser, matrix, examples.mesh, np.float64)
+    return cached(
+        lambda: (c._replace(inputs=transform(c.inputs, *settings)) for c in chunks()),
+        8 * len(examples.split.labels) * matrix.shape[1] <= _SCORE_BYTES,
+    )
+
+
+def _bias_terms(loss: Loss, scores, labels, weights, runs) -> tuple[jax.Array, ...]:
+    """Mean G and mean p(1 − p) of C runs, [C, K] each, and the mean loss, at some biases."""
+    bias, weighting = runs
+    scores = jnp.moveaxis(scores.reshape(-1, *bias.shape), 1, 0) + bias[:, None]
+    weights, p = weights[weighting], loss.probabilities(scores)
+    return (
+        jnp.sum(weighted_logit_gradient(loss, scores, labels, weights), axis=-1),
+        jnp.einsum("cm,cmk->ck", weights, p * (1 - p)),
+        jnp.sum(weights * jax.vmap(loss.value, (0, None))(scores, labels), axis=-1),
+    )
+
+
+def _refined_bias(
+    bias: np.ndarray,
+    scores: ReadChunks,
+    weighting: np.ndarray,
+    shares: np.ndarray,
+    goal: tuple[float, np.ndarray],
+    settings: dict[str, Any],
+) -> np.ndarray:
+    """Biases [C, K] at which p̄ is close to π.
+
+    Newton's step with the Hessian's diagonal, (π − p̄)/mean p(1 − p), is exact for independent
+    classes. For exclusive ones, steps are combined by Anderson's method (H. Walker and P. Ni,
+    Anderson acceleration for fixed-point iterations, SIAM J. Numer. Anal. 49, 2011), which takes 5
+    to 20 of them without a K × K Hessian. `goal` is the tolerance, and λ/d.
+    """
+    exclusive, (tolerance, lam_share) = settings["loss"].exclusive, goal
+    c = 1.0 if exclusive else 1 / bias.shape[1]
+    fixed = (shares == 0) | (shares >= 1)  # classes that no or all examples have
+    bias = np.where(fixed, np.where(shares == 0, -_VANISHING, _VANISHING), bias)
+    best, least, n_idle = bias, np.full(len(bias), np.inf), 0
+    biases: list[np.ndarray] = []
+    steps: list[np.ndarray] = []
+    for _ in range(_MAX_STEPS):
+        sums = sum_over(scores, _bias_terms, (bias, weighting), **settings)
+        excess, curvature, loss = map(np.asarray, sums)
+        excess = excess / c
+        t, _ = _mixture(excess, np.zeros_like(excess), shares, exclusive)
+        improves = t < least
+        best, least = np.where(improves[:, None], bias, best), np.where(improves, t, least)
+        n_idle = 0 if improves.any() else n_idle + 1
+        gap = tolerance * loss
+        enough = least <= _NEGLIGIBLE * np.minimum(gap / (1 + loss), np.sqrt(lam_share * gap))
+        if n_idle == _MAX_IDLE or np.all(enough | ~np.isfinite(t)):
             break
-        bias, n_steps = bias + of_bias.newton_step(), n_steps - 1
-        if not of_bias.residual.max() > _NEARLY:
-            break
-    return bias, n_steps
+        movable = ~fixed & (curvature > 0)
+        step = np.where(movable, -excess / np.where(movable, curvature, 1), 0)
+        if exclusive:  # a constant in all biases changes nothing
+            n_movable = np.maximum(np.sum(~fixed, axis=1, keepdims=True), 1)
+            step = np.where(fixed, 0, step - step.sum(axis=1, keepdims=True) / n_movable)
+        n_earlier = _MEMORY if exclusive else 0
+        biases, steps = [*biases, bias][-n_earlier - 1 :], [*steps, step][-n_earlier - 1 :]
+        change = np.nan_to_num(_combined_step(np.stack(biases), np.stack(steps)))
+        bias = bias + np.clip(change, -_MAX_CHANGE, _MAX_CHANGE)
+    return best
 
 
-class _OfBias(NamedTuple):
-    """What is known of the bias of C runs."""
-
-    gradient: np.ndarray  # Σᵢ Gᵢ, [C, K]
-    size: np.ndarray  # Σᵢ |Gᵢ|, [C, K]
-    hessian: np.ndarray  # [C, K, K]
-    present: np.ndarray  # [C, K], classes with examples
-
-    @property
-    def optimal(self) -> np.ndarray:
-        """Whether nothing can be gained, [C, K]."""
-        size = np.where(self.present, self.size, 0)
-        return np.abs(self.gradient) <= np.maximum(BIAS_TOLERANCE * size, _ROUNDING)
-
-    @property
-    def settled(self) -> bool:
-        """Whether no step would help: each bias is optimal, or not a number."""
-        return bool((self.optimal | ~np.isfinite(self.gradient)).all())
-
-    @property
-    def residual(self) -> np.ndarray:
-        """|Σᵢ Gᵢ| over Σᵢ |Gᵢ|, [C, K]; of a class without examples 0 or 1."""
-        return np.where(self.optimal, 0, np.abs(self.gradient) / np.maximum(self.size, _ROUNDING))
-
-    def newton_step(self) -> np.ndarray:
-        """What to add to the bias, [C, K].
-
-        The probabilities of a class without examples go as its bias' exponential, which takes them
-        below rounding at once; the others' Hessian is solved, scaled to a diagonal of about 1.
-        """
-        scale = 1 / np.sqrt(np.maximum(self.size, _ROUNDING))
-        scale = np.where(self.present, scale, 0)
-        scaled = scale[:, :, None] * self.hessian * scale[:, None, :]
-        known = np.isfinite(scaled).all(axis=(1, 2), keepdims=True)
-        inverse = np.linalg.pinv(np.where(known, scaled, 0), _NOTHING, hermitian=True)
-        step = -scale * np.einsum("ckl,cl->ck", inverse, scale * self.gradient)
-        largest = np.abs(step).max(axis=1, keepdims=True)
-        step *= np.minimum(1, _FURTHEST / np.maximum(largest, _ROUNDING))
-        away = np.log(_ROUNDING / 2 / np.maximum(self.size, _ROUNDING / 2))
-        return np.where(self.present, step, np.where(self.optimal, 0, away))
-
-    def gap(self) -> np.ndarray:
-        """About twice what the bias could still gain: r²/(2 curvature), or the probabilities."""
-        size = np.where(self.present, self.size, 0)
-        gains = np.where(
-            size > 0, self.gradient**2 / np.where(size > 0, size, 1), np.abs(self.gradient)
-        )
-        return 2 * np.sum(gains, axis=1)
-
-
-class _Sums:
-    """Sums over the examples in float64, as a function of parameters."""
-
-    def __init__(
-        self, examples: Examples, shares: np.ndarray, of_row: np.ndarray, loss: Loss
-    ) -> None:
-        self._blocks, self._standardiser = examples.blocks(shares), examples.standardiser
-        self._of_row = of_row.astype(np.int32)
-        self._how = passes.Pass(loss, examples.mesh, np.dtype(np.float64))
-        k = examples.dataset.n_classes
-        labels = np.asarray(examples.dataset.train.labels)
-        counts = [np.bincount(labels, weights=of, minlength=k) for of in shares]
-        self._present = (np.array(counts) > 0)[of_row]
-
-    def __call__(self, params: Params, weights: bool = True) -> tuple[passes.Sums, _OfBias]:
-        """A pass; half of one without ∂/∂W."""
-        with jax.enable_x64(True):
-            placed, of_row = shards.put((params, self._of_row), self._how.mesh, shards.WHOLE)
-            where = (self._standardiser, self._how)
-            total = passes.sum_over(
-                self._blocks, placed, of_row, *where, weights=weights, of_bias=True
-            )
-            sums = passes.joined(total)
-        return sums, _OfBias(sums.bias, sums.size, sums.hessian, self._present)
+def _combined_step(biases: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Anderson's step [C, K] from the latest biases and steps, [T, C, K], oldest first."""
+    if len(biases) == 1:
+        return steps[0]
+    bias_changes, step_changes = (
+        np.moveaxis(np.diff(array, axis=0), 0, -1) for array in (biases, steps)
+    )
+    shares = np.linalg.pinv(np.nan_to_num(step_changes)) @ steps[-1][..., None]
+    return steps[-1] - ((bias_changes + step_changes) @ shares)[..., 0]

@@ -1,272 +1,193 @@
-"""L-BFGS for many λ at once, in the coordinates of a `Basis`: one pass over the examples a step.
+"""The host loop of a descent: C runs together, and finished runs leave."""
 
-A pass gives cost and gradient of every run at the parameters that it tries. A run moves there
-unless the slope along the way tells that it went too far; either way it has learnt the curvature,
-and tries what follows from that. In the coordinates of the basis nearly every step is taken, so
-that a search along it would save nothing.
-
-The preconditioner is diag(c e + 2λ), with c the mean curvature of the loss at zero parameters
-(softmax: (1 − 1/K)/K; Böhning's upper bound is ½, which takes more passes).
-
-References:
-  J. Nocedal, S. Wright, Numerical Optimization, 2006, Algorithm 7.4.
-"""
-
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from numpy.typing import ArrayLike
 
-from linear_cifar.engine.devices import AXIS
+from linear_cifar.data.blocks import in_memory
+from linear_cifar.data.dataset import Dataset
+from linear_cifar.errors import InputError
+from linear_cifar.losses import Loss
 from linear_cifar.model import Params
-from linear_cifar.objective import penalty, penalty_gradient
-from linear_cifar.optimum import shards
-from linear_cifar.optimum.passes import Sums
-
-MEMORY = 10  # pairs of steps and changes of the gradient; 20 and 40 save few passes
-# A step went too far where the slope at its end, against that at its beginning, is above this.
-_OVERSHOT = 0.9
-
-
-class OfRuns(NamedTuple):
-    """What of a problem belongs to its C runs."""
-
-    lam: Any  # [C]
-    of_row: Any  # [C], which shares of examples they have
-    diagonal: Params  # the preconditioner, [C, 1, r] and [C, 1]
-    cost_at_zero: Any  # [C], of zero parameters
-    free: Any  # 1 where a constant in all biases changes nothing, as with softmax, else 0; a scalar
-
-
-class State(NamedTuple):
-    """Where a descent of C runs stands."""
-
-    params: Params  # [C, K, r] and [C, K]
-    gradient: Params  # there
-    cost: Any  # [C]
-    gap: Any  # [C], which bounds J − J* if only the bias is optimal: ‖∂J/∂W‖²/(4λ)
-    step: Params  # to the parameters that are tried next
-    slope: Any  # [C], along the step
-    n_refused: Any  # [C], steps one after the other
-    steps: Params  # [C, MEMORY, …], the latest ones, in a ring
-    changes: Params  # [C, MEMORY, …], and of the gradient
-    inverse: Any  # [C, MEMORY], 1/⟨step, change⟩; 0 where there is none
-    scales: Any  # [C, MEMORY], how much flatter than the preconditioner the cost is there, or 0
-    n_steps: Any  # how many were tried, a scalar
-
-
-# How they lie on devices.
-_OF_STEPS: Any = PartitionSpec(None, None, None, AXIS)
-_MEMORY = Params(_OF_STEPS, shards.WHOLE)
-RUNS = OfRuns(shards.WHOLE, shards.WHOLE, shards.PARAMS, shards.WHOLE, shards.WHOLE)
-_STATE = State(
-    shards.PARAMS,
-    shards.PARAMS,
-    shards.WHOLE,
-    shards.WHOLE,
-    shards.PARAMS,
-    shards.WHOLE,
-    shards.WHOLE,
-    _MEMORY,
-    _MEMORY,
-    shards.WHOLE,
-    shards.WHOLE,
-    shards.WHOLE,
+from linear_cifar.optimum import lbfgs
+from linear_cifar.optimum.basis import Basis
+from linear_cifar.optimum.data_pass import (
+    Examples,
+    ReadChunks,
+    loss_and_gradient,
+    sum_over,
+    transform,
 )
+from linear_cifar.training.devices import fetch, replicate, shard_features
+
+# A descent ends after so many passes in which neither the worst open gap fell by a fifth nor any
+# open run's cost by more than its last digit. At small λ, costs fall for hundreds of passes before
+# gaps do.
+_STALLED = 50
+_BETWEEN_LOOKS, _UNCHANGED_LOOKS = 25, 2  # passes; looks in a row that see no change end a run
+# Finished runs leave once carrying them has cost as many operations as compiling the program of
+# fewer runs, about a second.
+_COMPILING = 2e11
+
+# Parameters [C, K, d] and [C, K] -> an array [C, …] that the descent is for, such as predictions.
+Result: TypeAlias = Callable[[Params], ArrayLike]
 
 
-def begin(params: Params, mesh: Mesh) -> State:
-    """The state before the first pass, which is over these parameters, [C, K, r] and [C, K]."""
-    c = len(params.bias)
-    dtype = params.bias.dtype
-    unknown = Params(*(np.full(a.shape, np.nan, dtype) for a in params))
-    zero = Params(*(np.zeros(a.shape, dtype) for a in params))
-    none = Params(*(np.zeros((c, MEMORY, *a.shape[1:]), dtype) for a in params))
-    state = State(
-        params,
-        unknown,
-        np.full(c, np.nan, dtype),
-        np.full(c, np.nan, dtype),
-        zero,
-        np.zeros(c, dtype),
-        np.zeros(c, np.int32),
-        none,
-        none,
-        np.zeros((c, MEMORY), dtype),
-        np.zeros((c, MEMORY), dtype),
-        np.zeros((), np.int32),
+class Descent(NamedTuple):
+    """What all descents on a data set share."""
+
+    dataset: Dataset
+    examples: Examples
+    basis: Basis
+    rotated: Examples | None  # with inputs in the basis, if they are in memory
+    rotation: jax.Array | None  # V [d, r] on the devices, if each pass rotates the weights instead
+    loss: Loss
+    dtype: Any
+
+
+class Progress(NamedTuple):
+    """The state of C runs after a pass; NumPy."""
+
+    passes: np.ndarray  # [C], since the start
+    relative_gap: np.ndarray  # [C], an estimate, as if the biases were optimal
+    unchanged: np.ndarray  # [C], whether the run ended because its result didn't change
+    params: Params | None  # [C, K, d] and [C, K], float64, at the end
+
+
+def prepare(examples: Examples, dataset: Dataset, basis: Basis, loss: Loss, dtype: Any) -> Descent:
+    """Rotates the inputs once if they are in memory, and else prepares rotating the weights."""
+    rotated = rotation = None
+    if in_memory(dataset.train.inputs):
+        ((part, inputs, labels),) = examples.read()
+        settings = (dataset.standardiser, basis.rotation, examples.mesh, dtype)
+        chunk = (part, transform(inputs, *settings), labels)
+        rotated = examples._replace(read=lambda: [chunk])
+    elif basis.rotation is not None:
+        matrix = basis.rotation.astype(dtype)
+        rotation = shard_features(matrix, examples.mesh, matrix.shape[1])
+    return Descent(dataset, examples, basis, rotated, rotation, loss, dtype)
+
+
+def problems_of(descent: Descent, lam: np.ndarray, weighting: np.ndarray) -> lbfgs.Problems:
+    """The problems of C runs, from λ [C] and the weighting of the examples that each has, [C]."""
+    k, dtype, exclusive = descent.dataset.n_classes, descent.dtype, descent.loss.exclusive
+    # At zero logits: the mean over the classes of the loss's second derivative, and the loss.
+    curvature, cost = ((1 - 1 / k) / k, np.log(k)) if exclusive else (1 / (4 * k), np.log(2))
+    diagonal = Params(
+        (curvature * descent.basis.eigenvalues + 2 * lam[:, None, None]).astype(dtype),
+        np.full((len(lam), 1), curvature, dtype),
     )
-    return shards.put(state, mesh, _STATE)
+    costs, shift_free = np.full(len(lam), cost, dtype), np.array(exclusive, dtype)
+    problems = lbfgs.Problems(
+        lam.astype(dtype), weighting.astype(np.int32), diagonal, costs, shift_free
+    )
+    return replicate(problems, descent.examples.mesh)
 
 
-@partial(jax.jit, static_argnames=("mesh", "columns"))
-def tried(state: State, turn: jax.Array | None, *, mesh: Mesh, columns: int) -> Params:
-    """The parameters that the next pass is over, [C, K, columns] and [C, K], on every device.
+def descend(
+    descent: Descent,
+    problems: lbfgs.Problems,
+    weights: np.ndarray,
+    start: Params | None,
+    goal: np.ndarray,
+    max_passes: int,
+    result: Result | None = None,
+) -> Iterator[Progress]:
+    """Descends until every run has met its goal, or can't, or its result no longer changes.
 
-    Args:
-      state: of the descent.
-      turn: V [d, r], if the inputs of the pass aren't rotated.
-      mesh: the devices.
-      columns: of the pass's inputs.
+    `weights` of the examples are [W, n]. A run starts at zero without a start, or if zero is
+    better. Its goal is the gap over cost at which it is finished; with an infinite one, it doesn't
+    move.
     """
-
-    def of_device(state: State, turn) -> Params:
-        weights, bias = jax.tree.map(jnp.add, state.params, state.step)
-        if turn is None:
-            return Params(shards.gathered(weights)[..., :columns], bias)
-        return Params(shards.total(weights @ turn.T), bias)
-
-    of_devices = shards.on_devices(of_device, mesh, (_STATE, shards.SECOND), shards.WHOLE)
-    return of_devices(state, turn)
-
-
-@partial(jax.jit, static_argnames="mesh", donate_argnames="state")
-def advance(
-    state: State,
-    sums: Sums,
-    runs: OfRuns,
-    turn: jax.Array | None,
-    goal: jax.Array,
-    *,
-    mesh: Mesh,
-) -> State:
-    """Takes the step, or refuses it, and makes the next one.
-
-    Args:
-      state: before the pass; it can't be used any more.
-      sums: of the pass over `tried` parameters, [devices, …].
-      runs: C of them.
-      turn: as for `tried`.
-      goal: gap over cost at which a run stays where it is, [C].
-      mesh: the devices.
-    """
-    given = (_STATE, shards.FIRST, RUNS, shards.SECOND, shards.WHOLE)
-    return shards.on_devices(_advance, mesh, given, _STATE)(state, sums, runs, turn, goal)
-
-
-@jax.jit
-def taken(state: State, runs: OfRuns, rows: jax.Array) -> tuple[State, OfRuns]:
-    """Some of the runs, by their places [C']."""
-    n_steps = state.n_steps
-    state, runs = jax.tree.map(lambda a: a[rows] if a.ndim else a, (state, runs))
-    return state._replace(n_steps=n_steps), runs
-
-
-def _advance(state: State, sums: Sums, runs: OfRuns, turn, goal: jax.Array) -> State:
-    """What a device does; it has its share of the weights' coordinates."""
-    there = jax.tree.map(jnp.add, state.params, state.step)
-    loss, gradient = _joined(sums, there, runs, turn)
-    cost = loss + shards.total(jax.vmap(penalty)(there, runs.lam))
-    change = jax.tree.map(jnp.subtract, gradient, state.gradient)
-    slope = _dot(gradient, state.step)
-    refused = ~(slope <= _OVERSHOT * jnp.abs(state.slope))  # NaN is
-    state = _remembering(state, change, slope, runs.diagonal)
-
-    def chosen(moved, stayed):
-        return jax.tree.map(lambda a, b: jnp.where(_wide(refused, a), b, a), moved, stayed)
-
-    params, gradient, cost = chosen(
-        (there, gradient, cost), (state.params, state.gradient, state.cost)
-    )
-    n_refused = jnp.where(refused, state.n_refused + 1, 0)
-    gap = _square(gradient.weights) / (4 * runs.lam)
-    state = state._replace(
-        params=params, gradient=gradient, cost=cost, gap=gap, n_refused=n_refused
-    )
-    # The first time, what was learnt of the curvature tells enough.
-    length = jnp.where(gap > goal * cost, -(0.5 ** jnp.maximum(n_refused - 1, 0)), 0)
-    direction = _preconditioned(state, runs.diagonal)
-    step = jax.tree.map(lambda a: _wide(length, a).astype(a.dtype) * a, direction)
-    return state._replace(step=step, slope=_dot(gradient, step))
+    c, goal = len(goal), goal.copy()
+    chunks = (descent.rotated or descent.examples).weighted(weights.astype(descent.dtype))
+    state, passes = _first_passes(descent, problems, chunks, start, goal)
+    relative_gap, unchanged, n_same = np.zeros(c), np.zeros(c, bool), np.zeros(c, int)
+    seen: dict[int, np.ndarray] = {}
+    last: Params = jax.tree.map(np.array, fetch(state.params))
+    rows, best, n_stalled, wasted = np.arange(c), np.inf, 0, 0.0
+    lowest_cost, digit = np.full(c, np.inf), float(jnp.finfo(descent.dtype).eps)
+    n, d = descent.dataset.train.inputs.shape
+    operations = 4 * n * d * descent.dataset.n_classes  # of a run's pass
+    while True:
+        if result is not None and passes.max() and passes.max() % _BETWEEN_LOOKS == 0:
+            now = _look(result, descent.basis.back(fetch(state.params)), rows)
+            same = [row in seen and np.array_equal(seen[row], now[row]) for row in rows.tolist()]
+            seen, n_same[rows] = now, np.where(same, n_same[rows] + 1, 0)
+            moves = passes[rows] == passes.max()
+            unchanged[rows] |= moves & (n_same[rows] >= _UNCHANGED_LOOKS)
+            goal[unchanged] = np.inf
+        gaps, costs = fetch((state.gap, state.cost))
+        with np.errstate(divide="ignore", invalid="ignore"):  # a cost may vanish
+            relative_gap[rows] = gaps / costs
+            is_open = ~(gaps <= goal[rows] * costs) & (goal[rows] < np.inf)
+            worst = np.max(relative_gap[rows] / goal[rows], where=is_open, initial=0)
+            falls = is_open & (costs < (1 - digit) * lowest_cost[rows])  # false for NaN
+        lowest_cost[rows] = np.fmin(lowest_cost[rows], costs)
+        n_stalled = 0 if worst <= 0.8 * best or falls.any() else n_stalled + 1
+        best = worst if worst <= 0.8 * best else best
+        ended = not is_open.any() or passes.max() >= max_passes or n_stalled == _STALLED
+        wasted += float(np.sum(~is_open)) * operations
+        if ended or wasted >= _COMPILING:
+            for collected, part in zip(last, fetch(state.params), strict=True):
+                collected[rows] = part
+        final = descent.basis.back(last) if ended else None
+        yield Progress(passes.copy(), relative_gap.copy(), unchanged.copy(), final)
+        if ended:
+            return
+        if wasted >= _COMPILING:
+            state, problems = lbfgs.take_runs(state, problems, np.flatnonzero(is_open))
+            rows, is_open, wasted = rows[is_open], is_open[is_open], 0.0
+        state = _step(descent, state, problems, chunks, goal[rows])
+        passes[rows] += is_open
 
 
-def _joined(sums: Sums, params: Params, runs: OfRuns, turn) -> tuple[jax.Array, Params]:
-    """The mean loss [C], and this device's share of the gradient of the cost."""
-    sums = jax.tree.map(lambda a: a[0], sums)
-    if turn is None:
-        size = params.weights.shape[2] * jax.lax.axis_size(AXIS)
-        widths = ((0, 0), (0, 0), (0, size - sums.weights.shape[2]))
-        share = shards.total_share(jnp.pad(sums.weights, widths))
-    else:
-        share = shards.total(sums.weights) @ turn
-    weights = share + penalty_gradient(params.weights, _wide(runs.lam, share))
-    bias = shards.total(sums.bias)
-    # Rounding alone makes a constant here, which would go on growing.
-    bias = bias - runs.free * jnp.mean(bias, axis=1, keepdims=True)
-    return shards.total(sums.loss), Params(weights, bias)
+def _first_passes(
+    descent: Descent,
+    problems: lbfgs.Problems,
+    chunks: ReadChunks,
+    start: Params | None,
+    goal: np.ndarray,
+) -> tuple[lbfgs.State, np.ndarray]:
+    """The state after the first pass, and how many passes it took, [C]."""
+    mesh, dtype = descent.examples.mesh, descent.dtype
+    zero = np.zeros((len(goal), descent.dataset.n_classes, len(descent.basis.eigenvalues)), dtype)
+    first = Params(zero, zero[:, :, 0])
+    if start is not None:
+        weights = descent.basis.forth(np.asarray(start.weights)).astype(dtype)
+        first = Params(weights, np.asarray(start.bias, dtype))
+    state = _step(descent, lbfgs.begin(first, mesh), problems, chunks, goal)
+    passes = (goal < np.inf).astype(int)
+    worse = ~(fetch(state.cost) <= fetch(problems.cost_at_zero))[:, None]  # true for NaN
+    if start is None or not worse.any():
+        return state, passes
+    again = Params(np.where(worse[..., None], 0, first.weights), np.where(worse, 0, first.bias))
+    return _step(descent, lbfgs.begin(again, mesh), problems, chunks, goal), 2 * passes
 
 
-def _remembering(state: State, change: Params, slope: jax.Array, diagonal: Params) -> State:
-    """The state with its latest step in the ring, where the curvature along it is known."""
-    product = slope - state.slope
-    known = (product > 0) & jnp.isfinite(product)
-    slot = state.n_steps % MEMORY
-
-    def put(memory, latest):
-        return jax.tree.map(
-            lambda m, a: m.at[:, slot].set(jnp.where(_wide(known, a), a, 0)), memory, latest
-        )
-
-    inverse = jnp.where(known, 1 / jnp.where(known, product, 1), 0)
-    flat = _dot(change, jax.tree.map(jnp.divide, change, diagonal))
-    scale = jnp.where(known & (flat > 0), product / jnp.where(flat > 0, flat, 1), 0)
-    return state._replace(
-        steps=put(state.steps, state.step),
-        changes=put(state.changes, change),
-        inverse=state.inverse.at[:, slot].set(inverse),
-        scales=state.scales.at[:, slot].set(scale),
-        n_steps=state.n_steps + 1,
-    )
+def _step(
+    descent: Descent,
+    state: lbfgs.State,
+    problems: lbfgs.Problems,
+    chunks: ReadChunks,
+    goal: np.ndarray,
+) -> lbfgs.State:
+    """One pass, and the next trial step."""
+    mesh, dtype, rotation = descent.examples.mesh, descent.dtype, descent.rotation
+    arguments = (lbfgs.trial(state, rotation), problems.weighting)
+    standardiser = descent.dataset.standardiser if descent.rotated is None else None
+    settings: dict[str, Any] = {"loss": descent.loss, "mesh": mesh, "dtype": dtype}
+    sums = sum_over(chunks, loss_and_gradient, arguments, standardiser=standardiser, **settings)
+    return lbfgs.advance(state, sums, problems, rotation, goal.astype(dtype), mesh=mesh)
 
 
-def _preconditioned(state: State, diagonal: Params) -> Params:
-    """The gradient times the approximate inverse of the Hessian, by the two loops.
-
-    Between them stands the preconditioner's inverse, by the mean of the pairs' `scales`: the usual
-    one, of the latest pair alone, takes more passes.
-    """
-
-    def pair(i):
-        slot = (state.n_steps - 1 - i) % MEMORY
-        memory = (state.steps, state.changes, state.inverse)
-        return jax.tree.map(lambda m: m[:, slot], memory)
-
-    def minus(a, weight, b):
-        return jax.tree.map(lambda x, y: x - _wide(weight, y) * y, a, b)
-
-    def first(i, carry):
-        result, weights = carry
-        step, change, inverse = pair(i)
-        weight = inverse * _dot(step, result)
-        return minus(result, weight, change), weights.at[:, i].set(weight)
-
-    def second(i, result):
-        step, change, inverse = pair(MEMORY - 1 - i)
-        weight = weights[:, MEMORY - 1 - i] - inverse * _dot(change, result)
-        return minus(result, -weight, step)
-
-    start = (state.gradient, jnp.zeros_like(state.inverse))
-    result, weights = jax.lax.fori_loop(0, MEMORY, first, start)
-    n_known = jnp.sum(state.scales > 0, axis=1)
-    scale = jnp.where(n_known > 0, jnp.sum(state.scales, axis=1) / jnp.maximum(n_known, 1), 1)
-    result = jax.tree.map(lambda a, b: _wide(scale, a) * a / b, result, diagonal)
-    return jax.lax.fori_loop(0, MEMORY, second, result)
-
-
-def _square(weights: jax.Array) -> jax.Array:
-    """‖·‖² of each run, [C]."""
-    return shards.total(jnp.sum(jnp.square(weights), axis=(1, 2)))
-
-
-def _dot(a: Params, b: Params) -> jax.Array:
-    """⟨a, b⟩ of each run, [C]."""
-    products = jax.tree.map(lambda x, y: jnp.sum(x * y, axis=tuple(range(1, x.ndim))), a, b)
-    return shards.total(products.weights) + products.bias
-
-
-def _wide(of_runs: jax.Array, like: jax.Array) -> jax.Array:
-    """[C] with further axes, to be multiplied with [C, …]."""
-    return jnp.expand_dims(of_runs, tuple(range(1, like.ndim)))
+def _look(result: Result, params: Params, rows: np.ndarray) -> dict[int, np.ndarray]:
+    values = np.array(result(params))  # a copy: it may be a view of a buffer
+    if values.shape[:1] != rows.shape:
+        shape = list(values.shape)
+        raise InputError(f"stop_when_unchanged gives {shape}: it has to give [{len(rows)}, …]")
+    return dict(zip(rows.tolist(), values, strict=True))

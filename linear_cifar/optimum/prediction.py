@@ -1,16 +1,16 @@
-"""Which predictions are those of the exact optimum, by a bound on weights and bias.
+"""Which predictions the exact optimum shares, by a bound on weights and bias.
 
-Let (W, b) have b minimising J(W, b), (W*, b*) be the optimum, and D ≥ ‖W − W*‖ be certified, as
-‖∂J/∂W‖/(2λ). For softmax b* is free up to a constant, and taken such that Σₖ (b* − b)ₖ = 0. Write
-ΔW = W* − W, Δb = b* − b, B = ‖Δb‖, and δᵢ = ΔW xᵢ + Δb for the change of the logits of a training
-example; Hᵢ is the Hessian of its loss in the logits at (W, b), and means are over examples.
+Let (W*, b*) be the optimum, D ≥ ‖W − W*‖ certified, and g, r the norms of ∂J/∂W and ∂J/∂b at (W,
+b). For softmax b* is free up to a constant, chosen so that Σₖ (b* − b)ₖ = 0. Write ΔW = W* − W, Δb
+= b* − b, B = ‖Δb‖, and δᵢ = ΔW xᵢ + Δb for the change of the logits of a training example. Hᵢ is
+the Hessian of its loss in the logits at (W, b), and means are over examples.
 
-1. Along the segment, h(t) = J(W + tΔW, b + tΔb) has h'(1) = 0 and −h'(0) ≤ ‖∂J/∂W‖ D + ‖∂J/∂b‖ B.
-   With E = 2λD² + rB, where r = ‖∂J/∂b‖ is what rounding has left of 0, ∫₀¹ h''(t) dt ≤ E.
+1. Along the segment, h(t) = J(W + tΔW, b + tΔb) has h'(1) = 0 and −h'(0) ≤ gD + rB. With
+   E = gD + rB, ∫₀¹ h''(t) dt ≤ E.
 2. Either loss has H(s + δ) ⪰ exp(−2 max|δ|) H(s): a variance Var_p(v) = min_c Σ pₖ (vₖ − c)² falls
    by no more than the probabilities do (F. Bach, Self-concordant analysis for logistic regression,
    Electronic Journal of Statistics 4, 2010). With R = maxᵢ ‖xᵢ‖ and ρ = 2(DR + B) that gives
-   h''(t) ≥ exp(−tρ) mean δᵢᵀHᵢδᵢ, and so, as ∫₀¹ exp(−tρ) dt ≥ 1/(1 + ρ),
+   h''(t) ≥ exp(−tρ) mean δᵢᵀHᵢδᵢ, and so, because ∫₀¹ exp(−tρ) dt ≥ 1/(1 + ρ),
 
        mean δᵢᵀHᵢδᵢ ≤ E (1 + ρ).
 
@@ -19,117 +19,103 @@ example; Hᵢ is the Hessian of its loss in the logits at (W, b), and means are 
 
        √μ B ≤ √(mean ΔbᵀHᵢΔb) ≤ √(E (1 + ρ)) + √(κT) D.
 
-4. Squared by (u + v)² ≤ 2u² + 2v²: μB² ≤ 2 (2λD² + rB)(1 + 2DR + 2B) + 2κTD², so that
+4. Squared by (u + v)² ≤ 2u² + 2v²: μB² ≤ 2 (gD + rB)(1 + 2DR + 2B) + 2κTD², so that
 
-       (μ − 4r) B² ≤ (8λD² + 2r (1 + 2DR)) B + 4λD² (1 + 2DR) + 2κTD²,
+       (μ − 4r) B² ≤ (4gD + 2r (1 + 2DR)) B + 2gD (1 + 2DR) + 2κTD²,
 
    and B is at most the larger root, if μ > 4r.
 
-A test example's logits differ by less than √2 (D‖x‖ + B) more or less at the optimum, so that a
-class that leads by more is the optimum's.
+At the optimum, the difference of two logits of a test example changes by less than √2 (D‖x‖ + B). A
+class that leads by more is the optimum's prediction too.
 """
-
-from collections.abc import Iterator
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from linear_cifar.data.types import Dataset, Split, Standardiser
-from linear_cifar.losses import MULTIPLE_BINARY_CROSS_ENTROPY, SOFTMAX_CROSS_ENTROPY, Loss
+from linear_cifar.checks import Setting
+from linear_cifar.data.blocks import blocks
+from linear_cifar.data.dataset import Dataset, Split
+from linear_cifar.errors import InputError
+from linear_cifar.losses import Loss
 from linear_cifar.model import Params
-from linear_cifar.optimum import weighted
-from linear_cifar.optimum.settings import LAM
-from linear_cifar.settings import Setting, SettingsError
+from linear_cifar.objective import penalty_gradient
+from linear_cifar.optimum.solve import LAM
 
-DISTANCE = Setting("of the weights from the optimum's, at most", low=0)
-_BATCH = 1000
+_N_ROWS = 1000  # in a block: 25 MB of images in float64
 
 
-def certain(
+def certain_predictions(
     params: Params, distance: float, lam: float, dataset: Dataset, split: Split, loss: Loss
 ) -> np.ndarray:
     """Which examples the exact optimum is certain to predict as these parameters do.
 
     Args:
-      params: [K, d] and [K], as `solve` returns them, the bias optimal for the weights.
-      distance: D, certified.
-      lam: λ.
+      params: [K, d] and [K], as `solve` returns them.
+      distance: D ≥ ‖W − W*‖, as in `Optimum.distance`.
+      lam: λ of the fit.
       dataset: whose training examples, all with the same weight, they were fitted to.
       split: n examples.
-      loss: that was minimised.
+      loss: the loss that was minimised.
 
     Returns:
-      [n], bool, by sums in float64.
+      [n], bool, from sums in float64.
 
     Raises:
-      SettingsError: a loss for which no bound is known; λ, the distance or a shape that can't be.
+      InputError: λ, the distance or a shape is impossible.
     """
-    of_bias = bias_distance(params, distance, lam, dataset, loss)
-    leads = []
-    with jax.enable_x64(True):
-        for inputs, _ in _batches(split, dataset.standardiser):
-            scores = np.sort(_scores(params, inputs))
-            reach = np.sqrt(2) * (distance * np.linalg.norm(inputs, axis=1) + of_bias)
-            leads.append(scores[:, -1] - scores[:, -2] > reach)
-    return np.concatenate([np.zeros(0, bool), *leads])
+    params = Params(*(np.asarray(array, np.float64) for array in params))
+    radius = bias_distance(params, distance, lam, dataset, loss)
+    certain = np.zeros(len(split.labels), bool)
+    for part, rows in blocks(split.inputs, n_rows=_N_ROWS):
+        inputs = _standardised(rows, dataset)
+        scores = np.sort(inputs @ params.weights.T + params.bias)
+        reach = np.sqrt(2) * (distance * np.linalg.norm(inputs, axis=1) + radius)
+        certain[part] = scores[:, -1] - scores[:, -2] > reach
+    return certain
 
 
 def bias_distance(
     params: Params, distance: float, lam: float, dataset: Dataset, loss: Loss
 ) -> float:
-    """B, which ‖b − b*‖ is not above; for softmax up to a constant.
-
-    Args:
-      params: as for `certain`, like the others.
-      distance: D.
-      lam: λ.
-      dataset: of the training examples.
-      loss: that was minimised.
-    """
-    k = dataset.n_classes
+    """B, an upper bound of ‖b − b*‖; for softmax up to a constant. See `certain_predictions`."""
+    k, n = dataset.n_classes, len(dataset.train.labels)
     if (np.shape(params.weights), np.shape(params.bias)) != ((k, dataset.n_features), (k,)):
-        raise SettingsError(f"params have to be [{k}, {dataset.n_features}] and [{k}]")
+        raise InputError(f"params have to be [{k}, {dataset.n_features}] and [{k}]")
     LAM.check("lam", lam)
-    DISTANCE.check("distance", distance)
-    curvatures = {SOFTMAX_CROSS_ENTROPY: 1 / 2, MULTIPLE_BINARY_CROSS_ENTROPY: 1 / (4 * k)}
-    if loss not in curvatures:
-        raise SettingsError(f"no bound on the bias is known for the loss {loss.name}")
-    n, gradient, hessian, squares = len(dataset.train.labels), np.zeros(k), np.zeros((k, k)), []
+    Setting("", low=0).check("distance", distance)
+    params = Params(*(np.asarray(array, np.float64) for array in params))
+    max_curvature = 1 / 2 if loss.exclusive else 1 / (4 * k)  # κ
+    gradient = Params(np.zeros(np.shape(params.weights)), np.zeros(k))
+    hessian, squares, labels = np.zeros((k, k)), np.zeros(n), np.asarray(dataset.train.labels)
+    for part, rows in blocks(dataset.train.inputs, n_rows=_N_ROWS):
+        inputs = _standardised(rows, dataset)
+        scores = inputs @ params.weights.T + params.bias
+        with jax.enable_x64(True):
+            by_logit = np.asarray(loss.logit_gradient(jnp.asarray(scores), labels[part])) / n
+            p = np.asarray(loss.probabilities(jnp.asarray(scores)))
+        gradient = Params(
+            gradient.weights + by_logit.T @ inputs, gradient.bias + by_logit.sum(axis=0)
+        )
+        if loss.exclusive:
+            hessian += (np.diag(p.sum(axis=0)) - p.T @ p) / n
+        else:
+            hessian += np.diag((p * (1 - p)).sum(axis=0)) / (n * k)
+        squares[part] = np.sum(inputs**2, axis=1)
     with jax.enable_x64(True):
-        for inputs, labels in _batches(dataset.train, dataset.standardiser):
-            sums = _of_bias(_scores(params, inputs).T, labels, np.full(len(labels), 1 / n), loss)
-            gradient, hessian = gradient + sums[0], hessian + sums[1]
-            squares.append(np.sum(inputs**2, axis=1))
-    of_examples, left = np.concatenate(squares), np.linalg.norm(gradient)
-    # For softmax the first eigenvalue is 0, that of the constant.
-    least = np.linalg.eigvalsh(hessian)[int(loss is SOFTMAX_CROSS_ENTROPY)] - 4 * left
-    counts = np.bincount(np.asarray(dataset.train.labels), minlength=k)
-    if least <= 0 or not counts.all():  # a class without examples has no bias
+        of_penalty = np.asarray(penalty_gradient(params.weights, lam))
+    slope = np.linalg.norm(gradient.weights + of_penalty)
+    rest = np.linalg.norm(gradient.bias)
+    # For softmax the first eigenvalue is 0, along the constant.
+    least = np.linalg.eigvalsh(hessian)[int(loss.exclusive)] - 4 * rest
+    if least <= 0 or not np.bincount(labels, minlength=k).all():  # an empty class has no bias
         return np.inf
-    reach, mean = 1 + 2 * distance * np.sqrt(of_examples.max()), of_examples.mean()
-    linear = 8 * lam * distance**2 + 2 * left * reach
-    constant = distance**2 * (4 * lam * reach + 2 * curvatures[loss] * mean)
+    reach, mean_square = 1 + 2 * distance * np.sqrt(squares.max()), squares.mean()
+    linear = 4 * slope * distance + 2 * rest * reach
+    constant = 2 * slope * distance * reach + 2 * max_curvature * mean_square * distance**2
     return float((linear + np.sqrt(linear**2 + 4 * least * constant)) / (2 * least))
 
 
-@partial(jax.jit, static_argnames="loss")
-def _of_bias(
-    scores: jax.Array, labels: jax.Array, shares: jax.Array, loss: Loss
-) -> tuple[jax.Array, jax.Array]:
-    """Gradient [K] and Hessian [K, K] of the mean loss in the bias, of logits [K, n]."""
-    of = (scores[None], labels, shares[None], loss)
-    return jnp.sum(weighted.logit_gradient(*of)[0], axis=-1), weighted.hessian(*of)[0]
-
-
-def _scores(params: Params, inputs: np.ndarray) -> np.ndarray:
-    """Logits [n, K] in float64."""
-    return inputs @ np.asarray(params.weights, float).T + np.asarray(params.bias, float)
-
-
-def _batches(split: Split, standardiser: Standardiser) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Standardised inputs in float64 and labels, a batch at a time; under `jax.enable_x64`."""
-    for start in range(0, len(split.labels), _BATCH):
-        stored, labels = (array[start : start + _BATCH] for array in split)
-        yield np.asarray(standardiser(jnp.asarray(stored), jnp.float64)), np.asarray(labels)
+def _standardised(rows: np.ndarray, dataset: Dataset) -> np.ndarray:
+    with jax.enable_x64(True):
+        return np.asarray(dataset.standardiser(np.asarray(rows), np.float64))

@@ -1,27 +1,27 @@
-"""Figures, from arrays; each function returns a matplotlib `Figure` for the caller to save."""
+"""Figures from arrays, drawn with matplotlib outside pyplot.
 
-from linear_cifar.plots.paths import (
-    Curve as Curve,
-    Stopped as Stopped,
-    plot_costs as plot_costs,
-    plot_passes as plot_passes,
-    plot_path as plot_path,
-    plot_weights_over_lam as plot_weights_over_lam,
-)
-from linear_cifar.plots.quality import (
+Every function takes arrays and returns the `Figure`, which the caller saves. `title` goes above the
+panels. `ax`, which only functions of one panel have, are the axes to draw into; without them the
+function makes a new figure. A function of several panels always makes one.
+
+The parts that figures share are here for your own: `new_figure`, `label_axes`, `scale_lam` and
+`weight_images`.
+"""
+
+from linear_cifar.plots.classification import (
     plot_confusion as plot_confusion,
-    plot_learning_curve as plot_learning_curve,
     plot_per_class as plot_per_class,
     plot_reliability as plot_reliability,
 )
-from linear_cifar.plots.runs import (
-    plot_history as plot_history,
-    plot_probabilities as plot_probabilities,
-    plot_weights as plot_weights,
-)
-from linear_cifar.plots.sweeps import (
-    plot_drawn as plot_drawn,
+from linear_cifar.plots.curves import plot_history as plot_history, plot_path as plot_path
+from linear_cifar.plots.images import (
     plot_grid as plot_grid,
-    plot_over_lam as plot_over_lam,
-    plot_validation_and_test as plot_validation_and_test,
+    plot_weights as plot_weights,
+    weight_images as weight_images,
+)
+from linear_cifar.plots.panels import (
+    Curve as Curve,
+    label_axes as label_axes,
+    new_figure as new_figure,
+    scale_lam as scale_lam,
 )

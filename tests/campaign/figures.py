@@ -1,16 +1,28 @@
 """Properties of what is computed of logits and of figures, without any fit."""
 
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
-from sklearn import metrics
+from sklearn import metrics as sklearn_metrics
 
-from linear_cifar import evaluation, quality
-from linear_cifar.calibration import fit_temperature, reliability, scaled_probabilities
-from linear_cifar.data.types import Split, Standardiser
+from linear_cifar.data import Split, Standardiser
 from linear_cifar.losses import LOSSES
+from linear_cifar.metrics import (
+    balanced_accuracy,
+    class_report,
+    confusion_matrix,
+    evaluate,
+    evaluate_examples,
+    fit_temperature,
+    reliability,
+    scaled_probabilities,
+    top_k_accuracy,
+)
 from linear_cifar.model import Params
 from tests.campaign import properties
 from tests.campaign.properties import attempt, of
@@ -72,10 +84,6 @@ def losses(scores, wanted, loss, single):
     share = 1 if loss == "softmax" else K
     gradient = of_loss.logit_gradient(jnp.asarray(scores), jnp.asarray(wanted))
     near(gradient, (p - hot) / share, eps)
-    a, r = (np.asarray(v, float) for v in of_loss.logit_hessian(jnp.asarray(scores)))
-    second = np.eye(K) * a[:, None] - r[:, :, None] * r[:, None]
-    crossed = p[:, :, None] * p[:, None] if loss == "softmax" else np.eye(K) * p[:, None] ** 2
-    near(second, (np.eye(K) * p[:, None] - crossed) / share, eps)
 
 
 @of(
@@ -92,9 +100,10 @@ def measured(weights, bias, inputs, wanted, lam, loss):
     standardiser = Standardiser(np.ones(D), np.full(D, 2.0))
     params, split = Params(weights, bias), Split(inputs, wanted)
     many = Params(weights[None], bias[None])
-    figures = evaluation.evaluate(params, split, standardiser, lam, LOSSES[loss])
-    of_runs = evaluation.evaluate_runs(many, split, standardiser, np.array([lam]), LOSSES[loss])
-    np.testing.assert_array_equal(np.array(figures), np.array(of_runs)[:, 0])
+    figures = evaluate(params, split, standardiser, lam, LOSSES[loss])
+    measure = jax.vmap(partial(evaluate, loss=LOSSES[loss]), in_axes=(0, None, None, 0))
+    of_runs = measure(many, split, standardiser, jnp.array([lam]))
+    np.testing.assert_allclose(np.array(figures), np.array(of_runs)[:, 0], rtol=1e-12)
     with np.errstate(all="ignore"):
         scores = ((inputs - 1) / 2) @ weights.T + bias
         finite = np.isfinite(scores).all(axis=1)
@@ -109,19 +118,17 @@ def measured(weights, bias, inputs, wanted, lam, loss):
         return  # rounding decides
     near(figures.loss, losses_of(scores, wanted, loss)[0].mean(), 1e-12, 1 + largest)
     predicted = scores.argmax(axis=1)
-    found = evaluation.predictions(many, split, standardiser)
-    assert np.array_equal(found[0], predicted)
+    examples = evaluate_examples(params, split, standardiser, LOSSES[loss])
+    assert np.array_equal(examples.predicted, predicted)
     if np.isfinite(cost):
         near(figures.cost, cost, 1e-12, 1 + largest)
         near(figures.accuracy, (predicted == wanted).mean(), 1e-15)
-    counts = evaluation.confusion_matrix(params, split, standardiser)
-    expected = metrics.confusion_matrix(wanted, predicted, labels=range(K))
+    counts = confusion_matrix(wanted, examples.predicted, K)
+    expected = sklearn_metrics.confusion_matrix(wanted, predicted, labels=range(K))
     assert np.array_equal(counts, expected)
-    of_true, right = evaluation.ground_truth_probabilities(
-        params, split, standardiser, LOSSES[loss]
-    )
-    near(of_true, losses_of(scores, wanted, loss)[1][np.arange(N), wanted], 1e-12)
-    assert np.array_equal(right, predicted == wanted)
+    of_true = losses_of(scores, wanted, loss)[1][np.arange(N), wanted]
+    near(examples.probability, of_true, 1e-12)
+    assert np.array_equal(examples.correct, predicted == wanted)
 
 
 @of(
@@ -132,22 +139,21 @@ def measured(weights, bias, inputs, wanted, lam, loss):
     k=st.integers(-1, K + 1),
 )
 def qualities(scores, wanted, k):
-    top = attempt(quality.top_k_accuracy, scores, wanted, k)
+    top = attempt(top_k_accuracy, scores, wanted, k)
     assert (top is None) == (not 1 <= k <= K)
-    counts = quality.confusion_counts(scores, wanted)
-    of_class, balanced = quality.class_quality(counts), quality.balanced_accuracy(counts)
     if not np.isfinite(scores).all():
-        figures = (counts, *of_class, balanced, top.estimate if top else np.nan)
-        assert all(np.isnan(figure).all() for figure in figures)
+        assert top is None or np.isnan(top.estimate)
         return
     predicted = scores.argmax(axis=1)
-    expected = metrics.confusion_matrix(wanted, predicted, labels=range(K))
+    counts = confusion_matrix(wanted, predicted, K)
+    of_class, balanced = class_report(counts), balanced_accuracy(counts)
+    expected = sklearn_metrics.confusion_matrix(wanted, predicted, labels=range(K))
     assert np.array_equal(counts, expected)
     if top:
         ranked = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         near(top.estimate, (ranked == wanted[:, None]).any(axis=1).mean(), 1e-15)
     settings = {"labels": range(K), "zero_division": np.nan}
-    theirs = metrics.precision_recall_fscore_support(wanted, predicted, **settings)
+    theirs = sklearn_metrics.precision_recall_fscore_support(wanted, predicted, **settings)
     ours = (of_class.precision, of_class.accuracy, of_class.f1, of_class.support)
     for a, b in zip(ours, theirs, strict=True):
         near(a, b, 1e-14)
@@ -202,7 +208,7 @@ def temperatures(scores, wanted, loss, factor):
     at = [losses_of(scores / (found * f), wanted, loss)[0].mean() for f in (1, 0.99, 1.01)]
     assert at[0] <= min(at) + 1e-12
     near(
-        scaled_probabilities(scores, LOSSES[loss], found),
+        scaled_probabilities(scores, found, LOSSES[loss]),
         losses_of(scores / found, wanted, loss)[1],
         1e-12,
     )

@@ -10,18 +10,13 @@ from scipy import optimize
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from linear_cifar.data import dataset_from_arrays
-from linear_cifar.engine.state import Training
-from linear_cifar.engine.tables import sweep
-from linear_cifar.engine.training import epochs, train
+from linear_cifar.data import dataset_from_arrays, few_shot, stratified_folds, stratified_subset
 from linear_cifar.estimators import LinearProbe
 from linear_cifar.losses import LOSSES
 from linear_cifar.optimizers import OPTIMIZERS, Hyperparameters
-from linear_cifar.optimum import cross_validate, solve
-from linear_cifar.optimum.folds import stratified_folds
-from linear_cifar.optimum.prediction import certain
-from linear_cifar.penalties import elsewhere
-from linear_cifar.subsets import few_shot, stratified_subset
+from linear_cifar.optimum import certain_predictions, cross_validate, solve
+from linear_cifar.penalties import lam_to
+from linear_cifar.training import TrainConfig, epochs, sweep, train
 from tests import oracle
 from tests.campaign import properties
 from tests.campaign.figures import NAMES, losses_of, near
@@ -58,13 +53,13 @@ def standardised(data) -> np.ndarray:
 )
 def training(rng, key, lam, rate, factor, every, batch_size, loss):
     data = examples(rng, rng.choice([1e-3, 1.0, 1e4]))
-    how = {"loss": LOSSES[loss], "n_epochs": 3, "batch_size": batch_size, "dtype": jnp.float64}
+    config = TrainConfig(LOSSES[loss], n_epochs=3, batch_size=batch_size, dtype=jnp.float64)
     run = Hyperparameters(lam, rate, factor, every)
-    params, history = train(key, run, data, **how)
-    first = next(epochs(key, run, data, Training()._replace(**how)))[0].params
+    params, history = train(key, run, data, config)
+    first = next(epochs(key, run, data, config))[0].params
     weights, bias, rows = oracle.train(
-        first.weights[0],
-        first.bias[0],
+        first.weights,
+        first.bias,
         data,
         lam=lam,
         learning_rate=rate,
@@ -79,7 +74,7 @@ def training(rng, key, lam, rate, factor, every, batch_size, loss):
     found = (history.train_loss, history.train_cost, history.validation_loss)
     for ours, column in zip(found, (0, 1, 3), strict=True):
         near(ours, rows[:, column], 1e-8, 1 + np.abs(rows).max())
-    swept = sweep(key, Hyperparameters(np.array([lam]), rate, factor, every), data, **how)
+    swept = sweep(key, run._replace(lam=np.array([lam])), data, config)
     near(swept[0].weights[0], weights, 1e-9, 1 + np.abs(weights).max())
 
 
@@ -96,8 +91,8 @@ def training(rng, key, lam, rate, factor, every, batch_size, loss):
 def diverging(rng, key, lam, rate, optimizer, shuffle):
     data = examples(rng)
     run = Hyperparameters(lam, rate)
-    how = {"n_epochs": 2, "batch_size": 5, "shuffle": shuffle, "optimizer": OPTIMIZERS[optimizer]}
-    found = attempt(train, key, run, data, **how)
+    config = TrainConfig(n_epochs=2, batch_size=5, shuffle=shuffle, optimizer=OPTIMIZERS[optimizer])
+    found = attempt(train, key, run, data, config)
     if found is None:
         assert not 1e-44 < rate < 1e38
         return
@@ -159,7 +154,7 @@ def optima(rng, lam, loss, weighted, dtype):
         assert least >= found.cost[i] - found.gap[i] - 1e-9 * (1 + least)
         assert found.cost[i] <= least * (1 + 2e-6) + 1e-9
     if given is None:
-        sure = certain(
+        sure = certain_predictions(
             type(found.params)(*(a[0] for a in found.params)),
             found.distance[0],
             lam[0],
@@ -204,7 +199,7 @@ def probes(rng, lam, two, loss, text):
     assert set(probe.predict(inputs)) <= set(y.tolist())
     near(probe.predict_proba(inputs).sum(axis=1), 1, 1e-12)
     if loss == "softmax":
-        c = float(elsewhere(lam, N, k).C)
+        c = float(lam_to(lam, N, k).C)
         theirs = LogisticRegression(C=c, tol=1e-12, max_iter=10_000).fit(inputs, y)
         near(probe.coef_, theirs.coef_, 1e-3, 1e-1)
 

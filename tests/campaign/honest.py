@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from experiments.report import plan
 from tests import commands
@@ -51,8 +52,9 @@ def make_data(folder: Path) -> Path:
     rng = np.random.default_rng(0)
     labels = np.arange(120) % 3
     inputs = rng.normal(size=(120, 5)) + np.eye(5)[labels]
-    np.savez(folder / "data.npz", features=inputs.astype(np.float32), labels=labels)
-    return folder / "data.npz"
+    arrays = {"features": inputs.astype(np.float32), "labels": labels}
+    safetensors.numpy.save_file(arrays, folder / "data.safetensors")
+    return folder / "data.safetensors"
 
 
 def words(name: str, data: Path, out: Path) -> list[str]:

@@ -11,7 +11,7 @@ from unittest import mock
 
 import numpy as np
 
-from linear_cifar.data import DataError, cifar10
+from linear_cifar.data import DataError, Split, cifar10
 from tests.campaign.reading import Loader, Reader, refused
 
 ROWS, COLUMNS = 10, 12  # of a batch
@@ -21,7 +21,7 @@ BATCHES = ("data_batch_1", "test_batch")
 @contextlib.contextmanager
 def small_batches() -> Iterator[None]:
     """Batches of a few images, with limits as far from them as the official ones'."""
-    sizes = {"BATCH_ROWS": ROWS, "BATCH_COLUMNS": COLUMNS, "MOST_BYTES": 4000, "MOST_STEPS": 400}
+    sizes = {"BATCH_ROWS": ROWS, "BATCH_COLUMNS": COLUMNS, "MAX_BYTES": 4000}
     with mock.patch.multiple(cifar10, **sizes):
         yield
 
@@ -33,7 +33,7 @@ def batches() -> list[bytes]:
     return [pickle.dumps(c, protocol=p) for c in (content, as_array) for p in (2, 3, 4, 5)]
 
 
-def check_batch(batch: tuple[np.ndarray, np.ndarray]) -> None:
+def check_batch(batch: Split) -> None:
     images, labels = batch
     assert (images.shape, images.dtype) == ((ROWS, COLUMNS), np.uint8)
     assert (labels.shape, labels.dtype) == ((ROWS,), np.int32)
@@ -72,7 +72,7 @@ def archive_reader(folder: Path) -> Iterator[Reader]:
         whole = content if content.startswith(b"\x1f\x8b") else gzip.compress(content, 0)
         path.write_bytes(whole)
         with refused(DataError):
-            for batch in cifar10.load_batches(BATCHES, path)[0]:
+            for batch in cifar10.load_batches(path, BATCHES)[0]:
                 check_batch(batch)
 
     with small_batches():

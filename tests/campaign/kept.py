@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from experiments.common import resumable, seals, store
+from experiments.common.records import RESULT, RecordError, read_result
+from linear_cifar.classifier import Classifier
 from linear_cifar.data import Standardiser
-from linear_cifar.losses import LOSSES
+from linear_cifar.errors import InputError
 from linear_cifar.model import Params
-from linear_cifar.models import Model, read_model, write_model
-from linear_cifar.records import RESULT, RecordError, read_result
 from tests.campaign import parts
 from tests.campaign.reading import Loader, Reader, refused, thorough, unsummed
 
 FIT = Params(np.eye(2, 3), np.zeros(2)), Standardiser(np.arange(3.0), np.ones(3))
 MODELS = (
-    Model(*FIT, ("cat", "dog"), LOSSES["softmax"], lam=0.1),
-    Model(*FIT, ("a", "b"), LOSSES["multi_bce"], lam=0.0, normalise_rows=True, temperature=2.5),
+    Classifier(*FIT, ("cat", "dog"), lam=0.1),
+    Classifier(*FIT, ("a", "b"), "multi_bce", normalise_rows=True, temperature=2.5),
 )
 OF = seals.fingerprint("what a table is of")
 COST = np.array([0.5, 2.0])
@@ -32,7 +32,7 @@ def models(kind: str) -> list[bytes]:
         path = Path(place) / f"model.{kind}"
         found = []
         for model in MODELS:
-            write_model(path, model)
+            model.save(path)
             found.append(path.read_bytes())
         return found
 
@@ -43,19 +43,18 @@ def model_reader(kind: str, folder: Path) -> Iterator[Reader]:
 
     def read(content: bytes) -> None:
         path.write_bytes(content)
-        with refused(RecordError):
-            model = read_model(path)
+        with refused(InputError):
+            model = Classifier.load(path)
             if not thorough(content):
                 return
-            write_model(again, model)
-            same = read_model(again)
+            model.save(again)
+            same = Classifier.load(again)
             for a, b in zip((*model.params, *model.standardiser), same.params, strict=False):
                 assert np.array_equal(a, b)
             assert (same.class_names, same.lam) == (model.class_names, model.lam)
             origin = np.zeros((1, len(model.standardiser.mean)))
-            with np.errstate(all="ignore"):
-                (logits,), (predicted,) = model.logits(origin), model.predict(origin)
-            assert predicted == (logits.argmax() if np.isfinite(logits).all() else -1)
+            (logits,), (predicted,) = model.logits(origin), model.predict(origin)
+            assert predicted == model.class_names[logits.argmax()]
 
     with unsummed(kind):
         yield read

@@ -11,13 +11,10 @@ import hypothesis
 import numpy as np
 from hypothesis import strategies as st
 
-from linear_cifar.data import DataError
-from linear_cifar.records import RecordError
-from linear_cifar.settings import SettingsError
+from linear_cifar.errors import InputError
 from tests.campaign.parts import Part
 
 EXAMPLES = 50  # of a case
-OURS = (DataError, RecordError, SettingsError)
 LIBRARY = Path(__file__).parent.parent.parent / "linear_cifar"
 GENERATORS = st.integers(0, 2**32 - 1).map(np.random.default_rng)
 
@@ -65,7 +62,7 @@ def attempt(function: Callable, *args: Any, **settings: Any) -> Any:
     """What a function gives; None if it refuses what it is given, by an error of ours."""
     try:
         return function(*args, **settings)
-    except OURS as error:
+    except InputError as error:
         assert str(error), "an error without words"
         assert "\n" not in str(error), f"more than one line: {error}"
     except ValueError as error:

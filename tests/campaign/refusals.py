@@ -12,12 +12,10 @@ from absl import flags
 from hypothesis import strategies as st
 
 import linear_cifar as lc
-from experiments.common import axes
+from experiments.common import axes, records
 from experiments.common.flags import CHOICES, SETTINGS
-from linear_cifar import records
-from linear_cifar.data.checks import INPUT_DTYPES
-from linear_cifar.engine.state import History
-from linear_cifar.models import Model
+from linear_cifar.data import INPUT_DTYPES
+from linear_cifar.training import History
 from tests import commands
 from tests.campaign import parts, properties
 from tests.campaign.properties import GENERATORS, attempt, of
@@ -229,11 +227,10 @@ def written_and_read(value, numbers, rng, kind, names, lam):
         assert all(
             np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(params, again, strict=True)
         )
-        model = Model(
-            params, lc.Standardiser(np.ones(3), np.full(3, 2.0)), names, lc.LOSSES["multi_bce"], lam
-        )
-        lc.write_model(path.with_suffix(f".{kind}"), model)
-        same = lc.read_model(path.with_suffix(f".{kind}"))
+        standardiser = lc.Standardiser(np.ones(3), np.full(3, 2.0))
+        model = lc.Classifier(params, standardiser, names, "multi_bce", lam)
+        model.save(path.with_suffix(f".{kind}"))
+        same = lc.Classifier.load(path.with_suffix(f".{kind}"))
         assert (same.class_names, same.lam, same.loss) == (names, lam, model.loss)
         assert same.params.weights.tobytes() == params.weights.tobytes()
 

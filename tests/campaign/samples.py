@@ -5,11 +5,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from linear_cifar import statistics
-from linear_cifar.data.types import fit_standardiser, normalised_rows
+from linear_cifar.data import fit_standardiser, normalised_rows
 from linear_cifar.losses import LOSSES
-from linear_cifar.penalties import elsewhere, lam_of
-from linear_cifar.search import best, one_standard_error, ranking
+from linear_cifar.metrics import paired_difference, summarise
+from linear_cifar.penalties import lam_from, lam_to
+from linear_cifar.selection import best, one_standard_error, ranking
 from tests.campaign import properties
 from tests.campaign.figures import NAMES, ODD, SMALL, near, table
 from tests.campaign.properties import attempt, of
@@ -22,7 +22,7 @@ from tests.campaign.properties import attempt, of
     other=hnp.arrays(float, st.integers(0, 8), elements=st.floats(-1e6, 1e6)),
 )
 def summaries(values, other):
-    found, scale = statistics.summarise(values), 1 + np.abs(values).max()
+    found, scale = summarise(values), 1 + np.abs(values).max()
     near(found.mean, values.mean(), 1e-13, scale)
     if len(values) > 1:
         sd = values.std(ddof=1)
@@ -31,13 +31,7 @@ def summaries(values, other):
         near([found.low, found.high], [values.mean() - half, values.mean() + half], 1e-8, scale)
     else:
         assert np.isnan([found.sd, found.low, found.high]).all()
-    both = np.concatenate([values, other])
-    merged = statistics.merged(statistics.moments(values), statistics.moments(other))
-    scale = 1 + np.abs(both).max()
-    assert merged.n == len(both)
-    near(merged.mean, both.mean(), 1e-13, scale)
-    near(merged.squares, ((both - both.mean()) ** 2).sum(), 1e-12, scale**2)
-    pair = attempt(statistics.paired_difference, values, other)
+    pair = attempt(paired_difference, values, other)
     assert (pair is None) == (len(values) != len(other))
     if pair and len(values) > 1 and np.ptp(values - other):
         theirs = stats.ttest_rel(values, other).confidence_interval()
@@ -86,7 +80,7 @@ def unit_rows(rows):
 )
 def penalties(lam, n, n_classes, loss):
     with np.errstate(over="ignore", divide="ignore"):
-        found = attempt(elsewhere, lam, n, n_classes, LOSSES[loss])
+        found = attempt(lam_to, lam, n, n_classes, LOSSES[loss])
         assert (found is None) == (not (0 < lam < np.inf and n >= 1 and n_classes >= 2))
         if found is None:
             return
@@ -97,7 +91,7 @@ def penalties(lam, n, n_classes, loss):
         near(found.alpha, 2 * share * lam, 1e-14, 0)
         for name, value in found._asdict().items():
             if np.isfinite(value) and value > 1e-300:
-                near(lam_of(n, n_classes, LOSSES[loss], **{name: value}), lam, 1e-12, 0)
+                near(lam_from(n, n_classes, LOSSES[loss], **{name: value}), lam, 1e-12, 0)
 
 
 @of(

@@ -1,4 +1,4 @@
-"""Four devices give the results of one; a program, for `conftest` has settled on two."""
+"""A sweep on four devices gives the results of one; a program, because tests have two devices."""
 
 import jax
 
@@ -7,18 +7,14 @@ def main():
     import conftest
 
     jax.config.update("jax_num_cpu_devices", 4)
-    from test_tables import SEEDS, keys, mixed_table
+    from test_sweep import CONFIG, KEY
 
-    from linear_cifar.data import load_dataset
-    from linear_cifar.engine.devices import device_mesh
-    from linear_cifar.engine.tables import sweep
+    from linear_cifar import device_mesh, load_dataset, sweep
 
-    mesh, small = device_mesh(), conftest.reduced(load_dataset("synthetic"))
+    small, mesh = conftest.reduced(load_dataset("synthetic")), device_mesh()
     assert mesh.size == 4
-    # Two rows of a group, fewer than devices; and one that is alone, split by features.
-    table, columns = mixed_table(3)
-    settings = {**columns, "n_epochs": 2, "measure": False, "dtype": jax.numpy.float64}
-    one, four = (sweep(keys(SEEDS[:3]), table, small, mesh=of, **settings) for of in (None, mesh))
+    table = {"lam": [0.0, 0.1, 0.2, 0.3, 1.0, 0.1], "batch_size": [100] * 5 + [30]}
+    one, four = (sweep(KEY, table, small, CONFIG, mesh=mesh) for mesh in (None, mesh))
     for ours, expected in zip(jax.tree.leaves(four), jax.tree.leaves(one), strict=True):
         conftest.assert_close(ours, expected)
     print("equal")

@@ -8,9 +8,8 @@ from tests.conftest import undrawn_figures  # which has the settings of JAX, too
 
 
 def main():
-    from experiments.common import command
+    from experiments.common import command, records
     from experiments.report import __main__ as report
-    from linear_cifar import records
 
     write, written = records.write_history, []
 

@@ -1,0 +1,316 @@
+"""Arrays and tables in files, and the choice of inputs and labels for each split among them."""
+
+import functools
+import re
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import safetensors
+from numpy.lib import format as npy
+
+from linear_cifar.data.dataset import SPLITS
+from linear_cifar.errors import DataError, reason
+
+TABLES = (".parquet", ".csv")
+ENDINGS = (".npy", ".npz", ".safetensors", *TABLES)
+# Columns that pandas adds for its index. As a feature, one would give away the order.
+_INDEX_NAMES = ("__index_level_", "Unnamed: 0")
+_SAFETENSORS_DTYPES = {
+    "BOOL": "bool", "BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64",
+    "U8": "uint8", "U16": "uint16", "U32": "uint32", "U64": "uint64",
+    "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64",
+}  # fmt: skip
+USUAL = {
+    "inputs": ("features", "inputs", "x", "embeddings", "data"),
+    "labels": ("labels", "label", "targets", "target", "class", "y"),
+}
+SPLIT_WORDS = {
+    "train": "train", "training": "train",
+    "validation": "validation", "valid": "validation", "val": "validation",
+    "test": "test",
+}  # fmt: skip
+_MAX_NAMES = 8  # in an error
+Names = Mapping[str, str | None]  # of "inputs" and "labels", without a split; None: a usual one
+
+
+class StoredArray(NamedTuple):
+    """An array of a file. Its values are read when they are needed."""
+
+    name: str
+    source: str  # the name in messages: "FILE:" or "FILE, array NAME:"
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    read: Callable[[int, int], np.ndarray]  # rows from the first number to below the second one
+    columns: tuple[str, ...] = ()  # names of a table's features
+    in_blocks: bool = True  # whether `read` reads only those rows, not the entire array
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turns any error of reading a file into a `DataError`."""
+    try:
+        yield
+    except DataError:
+        raise
+    except ImportError as error:
+        raise DataError(f"{path} needs pyarrow: pip install 'linear_cifar[tables]'") from error
+    except Exception as error:  # a damaged file can make the libraries raise a dozen types
+        raise DataError(f"{path} cannot be read: {reason(error)}") from error
+
+
+def too_large(source: str, n_bytes: float, max_bytes: float) -> DataError:
+    """The error for an array that has to fit into memory and doesn't."""
+    return DataError(
+        f"{source} {n_bytes / 1e9:.3g} GB don't fit into {max_bytes / 1e9:.3g} GB of memory, and "
+        "this format can't be read in blocks: save the inputs as .npy, or raise memory_gb"
+    )
+
+
+def open_arrays(path: Path) -> list[StoredArray]:
+    """The arrays of a file. An .npy file has one, with the file's name."""
+    ending = path.suffix.lower()
+
+    @functools.cache
+    def npz_array(name: str) -> np.ndarray:
+        # The entire array, because NumPy compares its checksum only at the end.
+        with np.load(path, allow_pickle=False) as arrays:
+            return arrays[name]
+
+    def read(name: str, start: int, stop: int) -> np.ndarray:
+        with readable(path):
+            # Files are mapped anew each time, because a map keeps the pages that it has read.
+            if ending == ".npy":
+                return np.array(npy.open_memmap(path, mode="r")[start:stop], order="C")
+            if ending == ".npz":
+                return npz_array(name)[start:stop]
+            with safetensors.safe_open(path, framework="numpy") as file:
+                return np.array(file.get_slice(name)[start:stop])
+
+    arrays = []
+    with readable(path):
+        for name, (shape, dtype) in _headers(path, ending).items():
+            source = f"{path}:" if ending == ".npy" else f"{path}, array {name}:"
+            rows = functools.partial(read, name)
+            arrays.append(StoredArray(name, source, shape, dtype, rows, in_blocks=ending != ".npz"))
+    return arrays
+
+
+def _headers(path: Path, ending: str) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Shapes and dtypes of the arrays of a file by name."""
+    headers = {}
+    if ending == ".npy":
+        array = npy.open_memmap(path, mode="r")
+        headers[path.stem] = array.shape, array.dtype
+    elif ending == ".npz":
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.namelist():
+                if member.endswith(".npy"):
+                    with archive.open(member) as file:
+                        old = npy.read_magic(file) == (1, 0)
+                        read = npy.read_array_header_1_0 if old else npy.read_array_header_2_0
+                        shape, _, dtype = read(file)
+                        headers[member.removesuffix(".npy")] = shape, dtype
+    else:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            for name in file.keys():  # noqa: SIM118 (it is no dictionary)
+                tensor = file.get_slice(name)
+                dtype = np.dtype(_SAFETENSORS_DTYPES.get(tensor.get_dtype(), "V1"))
+                headers[name] = tuple(tensor.get_shape()), dtype
+    return headers
+
+
+def read_table(path: Path, max_bytes: float) -> Any:
+    """Reads a .parquet or .csv file of at most `max_bytes` as a `pyarrow.Table`."""
+    with readable(path):
+        import pyarrow.csv
+        import pyarrow.parquet
+
+        n_bytes, is_csv = path.stat().st_size, path.suffix.lower() == ".csv"
+        if not is_csv:
+            file = pyarrow.parquet.ParquetFile(path)
+            n_bytes = max(n_bytes, 8 * file.metadata.num_rows * file.metadata.num_columns)
+        if n_bytes > max_bytes:
+            raise too_large(f"{path}:", n_bytes, max_bytes)
+        if is_csv:
+            return pyarrow.csv.read_csv(path)
+        # In batches, because otherwise pyarrow allocates as much as a damaged file claims to have.
+        return pyarrow.Table.from_batches(file.iter_batches(), file.schema_arrow)
+
+
+def table_features(path: Path, table: Any, labels: Sequence[str]) -> StoredArray:
+    """All columns but the labels as an array [n, d], of the narrowest dtype that holds them all."""
+    from pyarrow.types import is_boolean, is_floating, is_integer
+
+    pairs = zip(table.column_names, table.columns, strict=True)
+    columns = [(name, column) for name, column in pairs if name not in labels]
+    index = (table.schema.pandas_metadata or {}).get("index_columns", [])
+    for name, column in columns:
+        if not name or name in index or name.startswith(_INDEX_NAMES):
+            raise DataError(f"{path}, column {name!r}: it is an index and no feature: leave it out")
+        if not any(is_kind(column.type) for is_kind in (is_integer, is_floating, is_boolean)):
+            problem = f"features have to be numbers, not {column.type}"
+            raise DataError(f"{path}, column {name}: {problem}")
+    dtypes = [column.type.to_pandas_dtype() for _, column in columns]
+    values = np.empty((table.num_rows, len(columns)), np.result_type(*dtypes or [float]))
+    for i, (name, column) in enumerate(columns):
+        values[:, i] = _numpy(path, name, column)
+
+    def read(start: int, stop: int) -> np.ndarray:
+        return values[start:stop]
+
+    name, names = f"the other columns of {path.name}", tuple(name for name, _ in columns)
+    return StoredArray(name, f"{path}:", values.shape, values.dtype, read, names, in_blocks=False)
+
+
+def table_column(path: Path, table: Any, name: str) -> StoredArray:
+    """A column that may be the labels, numbers or text."""
+
+    def read(start: int, stop: int) -> np.ndarray:
+        values = _numpy(path, name, table.column(name))[start:stop]
+        return values.astype(str) if set(map(type, values)) == {str} else values
+
+    shape, dtype = (table.num_rows,), np.dtype(object)
+    return StoredArray(name, f"{path}, column {name}:", shape, dtype, read)
+
+
+def _numpy(path: Path, name: str, column: Any) -> np.ndarray:
+    if column.null_count:
+        row = np.flatnonzero(column.is_null().to_numpy())[0]
+        raise DataError(f"{path}, column {name}: row {row} has no value")
+    return column.to_numpy()
+
+
+class _Entry(NamedTuple):
+    """An array of a file, and what the file and its name say about it."""
+
+    array: StoredArray
+    split: str
+    roles: Sequence[str]  # "inputs", "labels", or neither
+
+
+def find_examples(
+    path: Path, names: Names, max_bytes: float
+) -> dict[str, tuple[StoredArray, StoredArray]]:
+    """The inputs and labels of each split of a file or folder, "train" among them."""
+    with readable(path):
+        files: list[tuple[Path, str | None]] = [(path, None)]
+        if path.is_dir():
+            files = list(_files(path))
+        elif path.suffix.lower() == ".npy":
+            labels = _labels_beside(_checked(path), names)
+            files = [(path, "train"), (labels, "train")]
+            names = {"inputs": path.stem, "labels": labels.stem}
+        entries = [e for file, split in files for e in _entries(file, split, names, max_bytes)]
+
+    def array(split: str, role: str) -> StoredArray:
+        matches = [e.array for e in entries if e.split == split and role in e.roles]
+        choices = [e.array for e in entries]
+        return _only(path, f"{split} {role}", _words(role, names), matches, choices)
+
+    splits = sorted({"train"} | {e.split for e in entries if e.roles}, key=SPLITS.index)
+    return {split: (array(split, "inputs"), array(split, "labels")) for split in splits}
+
+
+def find_inputs(
+    path: Path, names: Names, max_bytes: float, feature_names: Sequence[str]
+) -> StoredArray:
+    """The inputs of a file, which needn't have labels; their name may include a split."""
+    with readable(path):
+        entries = _entries(path, None, names, max_bytes, feature_names)
+    arrays = [entry.array for entry in entries]
+    if len(arrays) == 1 and (names["inputs"] is None or path.suffix.lower() == ".npy"):
+        return arrays[0]
+    matches = [entry.array for entry in entries if "inputs" in entry.roles]
+    return _only(path, "inputs", _words("inputs", names), matches, arrays)
+
+
+def _files(folder: Path) -> Iterator[tuple[Path, str | None]]:
+    """A folder's files of arrays, with the split that their name or folder says."""
+    for path in sorted(folder.iterdir()):
+        split = SPLIT_WORDS.get(path.stem.lower())
+        if split or path.suffix.lower() == ".npy":  # others may hold anything
+            for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+                if file.is_file() and file.suffix.lower() in ENDINGS:
+                    yield file, split
+
+
+def _checked(path: Path) -> Path:
+    if not path.exists():
+        raise DataError(f"{path} does not exist")
+    if not path.is_file() or path.suffix.lower() not in ENDINGS:
+        raise DataError(f"{path} is no file that ends in one of {', '.join(ENDINGS)}")
+    return path
+
+
+def _entries(
+    file: Path,
+    split: str | None,
+    names: Names,
+    max_bytes: float,
+    feature_names: Sequence[str] = (),
+) -> list[_Entry]:
+    """The arrays of a file, or the columns of a table and its features."""
+    entries: list[_Entry] = []
+    if _checked(file).suffix.lower() in TABLES:
+        if names["inputs"] is not None:
+            raise DataError(f"{file}: a table's inputs are all columns but the labels")
+        table = read_table(file, max_bytes)
+        columns = [name for name in table.column_names if name not in feature_names]
+        labels = [name for name in columns if _is_usual(name, "labels", names)]
+        for name in table.column_names:
+            roles = ["labels"] if name in labels else []
+            entries.append(_Entry(table_column(file, table, name), split or "train", roles))
+        features = table_features(file, table, labels)
+        return [*entries, _Entry(features, split or "train", ["inputs"])]
+    for array in open_arrays(file):
+        words = re.split(r"[_./\- ]+", array.name)
+        split_in_name, base = "train", array.name
+        for word, others in ((words[-1], words[:-1]), (words[0], words[1:])):
+            if others and word.lower() in SPLIT_WORDS:
+                split_in_name, base = SPLIT_WORDS[word.lower()], "_".join(others)
+        roles = [r for r in names if _is_usual(base, r, names) or array.name == names[r]]
+        entries.append(_Entry(array, split or split_in_name, roles))
+    return entries
+
+
+def _labels_beside(path: Path, names: Names) -> Path:
+    """The .npy file of the labels for one of inputs: of the same name but for one word."""
+    stems = [names["labels"]] if names["labels"] else []
+    for word in _words("inputs", names):
+        pattern = rf"(?<![^_.-]){re.escape(word)}(?![^_.-])"
+        for label in _words("labels", names):
+            stems.append(re.sub(pattern, label, path.stem, flags=re.IGNORECASE))
+    siblings = [path.with_name(f"{s}.npy") for s in dict.fromkeys(stems) if s != path.stem]
+    present = [sibling for sibling in siblings if sibling.is_file()]
+    wanted = [sibling.name for sibling in siblings] or ["NAME_labels.npy"]
+    return _only(path, "labels beside it", wanted, present, [path])
+
+
+def _words(role: str, names: Names) -> Sequence[str]:
+    name = names[role]
+    return USUAL[role] if name is None else (name,)
+
+
+def _is_usual(word: str, role: str, names: Names) -> bool:
+    return word.lower() in USUAL[role] if names[role] is None else word == names[role]
+
+
+def _only(path: Path, role: str, wanted: Sequence[str], matches: Sequence, choices: Any) -> Any:
+    """The only array, column or file that has a role; `DataError` if none has it or several."""
+    setting = "labels_name" if "labels" in role else "inputs_name"
+    if len(matches) > 1:
+        raise DataError(f"{path}: {role} could be any of {_quoted(matches)}: give {setting}")
+    if not matches:
+        problem = f"no {role} called {_quoted(wanted)}: it has {_quoted(choices)}"
+        raise DataError(f"{path} has {problem}; give {setting}")
+    return matches[0]
+
+
+def _quoted(items: Sequence) -> str:
+    names = [repr(getattr(item, "name", item)) for item in items]
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return (", ".join(names[:_MAX_NAMES]) or "no arrays") + more

@@ -1,0 +1,30 @@
+"""Metrics: of runs on a split, of predictions class by class, of probabilities, with intervals."""
+
+from linear_cifar.metrics.calibration import (
+    Reliability as Reliability,
+    fit_temperature as fit_temperature,
+    reliability as reliability,
+    scaled_probabilities as scaled_probabilities,
+)
+from linear_cifar.metrics.classification import (
+    ClassReport as ClassReport,
+    balanced_accuracy as balanced_accuracy,
+    class_report as class_report,
+    confusion_matrix as confusion_matrix,
+    row_shares as row_shares,
+    top_k_accuracy as top_k_accuracy,
+)
+from linear_cifar.metrics.evaluate import (
+    Metrics as Metrics,
+    PerExample as PerExample,
+    evaluate as evaluate,
+    evaluate_examples as evaluate_examples,
+    fold_metrics as fold_metrics,
+)
+from linear_cifar.metrics.intervals import (
+    Interval as Interval,
+    Summary as Summary,
+    accuracy_interval as accuracy_interval,
+    paired_difference as paired_difference,
+    summarise as summarise,
+)
