@@ -58,10 +58,10 @@ def real_numbers(name: str, values: Any, kinds: str = "iuf") -> np.ndarray:
     array = np.asarray(None)
     with suppress(TypeError, ValueError):  # ragged lists, PRNG keys
         array = np.asarray(values)
-    masked = isinstance(values, np.ma.MaskedArray)
-    if masked or not (array.dtype.kind in kinds or array.dtype.name == "bfloat16"):
-        kind = "a masked array" if masked else getattr(values, "dtype", type(values).__name__)
-        raise InputError(f"{name} is {kind}: it has to be real numbers")
+    is_real = array.dtype.kind in kinds or array.dtype.name == "bfloat16"
+    if isinstance(values, np.ma.MaskedArray) or not is_real:
+        kind = getattr(values, "dtype", type(values).__name__)
+        raise InputError(f"{name} is {kind}: it has to be real numbers, not masked or traced")
     return array
 
 

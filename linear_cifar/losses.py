@@ -114,6 +114,9 @@ class Loss(NamedTuple):
     probabilities: Callable[[jax.Array], jax.Array]  # softmax or σ of logits, [..., K]
     exclusive: bool  # whether the probabilities of the classes sum to 1
 
+    def __repr__(self) -> str:
+        return f"Loss({self.name!r})"
+
 
 SOFTMAX_CROSS_ENTROPY = Loss(
     "softmax",

@@ -15,6 +15,7 @@ import optax
 from jax.typing import ArrayLike
 
 from linear_cifar.checks import Setting, check_choice
+from linear_cifar.errors import InputError
 
 LAM = Setting("λ of the penalty λ‖W‖²", low=0)
 SETTINGS: dict[str, Setting] = {
@@ -48,6 +49,8 @@ Optimizer: TypeAlias = Callable[[Hyperparameters, int], optax.GradientTransforma
 
 def checked_hyperparameters(hyperparameters: T, dtype: Any) -> T:
     """The hyper-parameters in the dtype of the training, checked unless they are traced."""
+    if not hasattr(hyperparameters, "_asdict"):
+        raise InputError(f"hyperparameters is {hyperparameters!r}: give Hyperparameters(lam=…)")
     checked = {}
     for name, values in hyperparameters._asdict().items():
         array: Any = values if isinstance(values, jax.core.Tracer) else np.asarray(values)

@@ -165,6 +165,7 @@ def relative_gap_by_numpy(weights, lam, dataset, counts):
     return (gradient**2).sum() / (4 * lam) / cost
 
 
+@pytest.mark.slow
 def test_coefficients_of_others_have_the_gap_that_numpy_finds_whatever_their_bias(digits):
     lam = np.array([0.01, 0.1])
     rng = np.random.default_rng(0)
@@ -182,6 +183,7 @@ def test_coefficients_of_others_have_the_gap_that_numpy_finds_whatever_their_bia
     assert (path.relative_gaps(found, lam, digits) <= 1e-6).all()
 
 
+@pytest.mark.slow
 def test_everyone_who_fits_a_path_comes_to_the_same_optimum(digits):
     solvers = path._solvers(digits)
     assert {"scikit-learn newton-cholesky, float32"} < {solver.name for solver in solvers}

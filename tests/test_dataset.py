@@ -142,6 +142,16 @@ def test_a_dataset_goes_through_jit_and_vmap():
     assert jax.jit(trace)(shorter).shape == (5, 4)
 
 
+def test_a_refit_joins_splits_of_different_dtypes():
+    inputs, labels = arrays()
+    narrow = dataset_from_arrays(
+        (inputs.astype(np.float16), labels), (jnp.asarray(inputs, jnp.bfloat16), labels)
+    )
+    both = with_validation(narrow).train.inputs
+    assert both.dtype == np.float32
+    assert np.array_equal(both[60:], np.asarray(jnp.asarray(inputs, jnp.bfloat16), np.float32))
+
+
 def test_an_image_shape_may_be_a_list():
     inputs, labels = arrays()
     data = dataset_from_arrays((inputs, labels), image_shape=[1, 1, inputs.shape[1]])

@@ -68,6 +68,7 @@ def test_it_passes_in_every_coefficient_of_whole_images(tmp_path, monkeypatch):
     check_rows(tmp_path / "run", records.read_result(tmp_path / "run"), n_cases=4)
 
 
+@pytest.mark.slow
 def test_it_fails_where_a_loss_s_gradient_is_wrong(monkeypatch, check):
     # One class's logit gradient, of one loss, is off by one part in 100,000.
     right = LOSSES["multi_bce"]

@@ -221,6 +221,7 @@ def test_wide_and_undecomposed_inputs_have_the_same_optimum(digits, monkeypatch,
     np.testing.assert_allclose(optimum.params.weights[0], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_as_many_devices_as_you_like_give_the_same_up_to_rounding(digits):
     """500 examples and 64 features are no multiples of three devices."""
     cost, converged = json.loads(run_process("tests.programs.solve_digits", 3).stdout)

@@ -63,6 +63,7 @@ def test_rows_that_are_shuffled_together_share_one_order(small):
     assert np.array_equal(params.weights[0], params.weights[1])
 
 
+@pytest.mark.slow
 def test_four_devices_give_the_results_of_one():
     path = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
     done = run_process("tests.programs.four_devices", **path)

@@ -101,14 +101,15 @@ def blocks(inputs: Any, n_rows: int | None = None) -> Iterator[tuple[slice, Any]
 
 def concatenate(parts: Sequence[Any]) -> Any:
     """Joins inputs [n, d] along the rows: an array, or `LazyRows` if any part is in a file."""
-    if all(map(in_memory, parts)):
-        return np.concatenate(parts)
     *offsets, n = np.cumsum([0, *map(len, parts)]).tolist()
-    dtype = np.result_type(*(part.dtype for part in parts))
+    dtypes = {part.dtype for part in parts}
+    if len(dtypes) > 1:  # NumPy has no common dtype for bfloat16 and float16
+        dtypes = {np.dtype(np.float32) if d.name == "bfloat16" else d for d in dtypes}
 
     def read(start: int, stop: int) -> np.ndarray:
         bounds = [(max(start - offset, 0), max(stop - offset, 0)) for offset in offsets]
         pieces = [part[low:high] for part, (low, high) in zip(parts, bounds, strict=True)]
-        return np.concatenate(pieces, dtype=dtype)
+        return np.concatenate(pieces, dtype=rows.dtype)
 
-    return LazyRows(read, (n, parts[0].shape[1]), dtype)
+    rows = LazyRows(read, (n, parts[0].shape[1]), np.result_type(*dtypes))
+    return rows.in_memory() if all(map(in_memory, parts)) else rows

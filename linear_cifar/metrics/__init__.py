@@ -16,7 +16,6 @@ from linear_cifar.metrics.classification import (
 )
 from linear_cifar.metrics.evaluate import (
     Metrics as Metrics,
-    PerExample as PerExample,
     evaluate as evaluate,
     evaluate_examples as evaluate_examples,
     fold_metrics as fold_metrics,

@@ -119,11 +119,9 @@ def sum_over(
     for chunk in chunks():
         added = _sum(chunk, arguments, standardiser, term, loss, mesh, jnp.dtype(dtype))
         # Waits before the next chunk is placed, because a file may be read faster than summed.
-        total = jax.block_until_ready(added if total is None else _add(total, added))
+        total = added if total is None else jax.tree.map(jnp.add, total, added)
+        jax.block_until_ready(total)
     return total
-
-
-_add = jax.jit(lambda a, b: jax.tree.map(jnp.add, a, b))
 
 
 @partial(jax.jit, static_argnums=(3, 4, 5, 6))

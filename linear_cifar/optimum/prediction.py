@@ -59,10 +59,7 @@ def certain_predictions(
       loss: the loss that was minimised.
 
     Returns:
-      [n], bool, from sums in float64.
-
-    Raises:
-      InputError: λ, the distance or a shape is impossible.
+      [n], bool, from sums in float64. `InputError` if λ, the distance or a shape is impossible.
     """
     params = Params(*(np.asarray(array, np.float64) for array in params))
     radius = bias_distance(params, distance, lam, dataset, loss)

@@ -1,5 +1,7 @@
 """`solve`: the minimum of the cost for many λ at once, each with a certificate."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -28,9 +30,7 @@ LAM = ANY_LAM._replace(help=f"{ANY_LAM.help}, which a minimum needs", low=None, 
 SETTINGS: dict[str, Setting] = {
     "tolerance": Setting("certified gap over cost at which a λ is finished", above=0, below=1),
     "max_passes": Setting("passes over the data for a λ", low=1, high=2**31 - 1, integer=True),
-    "memory_bytes": Setting(
-        "bytes for descents, which bound how many λ go together", low=1, integer=True
-    ),
+    "memory_bytes": Setting("bytes for descents, a bound on λ at once", low=1, integer=True),
 }
 _ROOM = 1e12  # λ stays this factor within the range of the dtype
 _AT_ONCE = 16  # runs: they fill the matrix unit, and close λ need about as many passes
@@ -106,8 +106,8 @@ def solve(
       weights: of the examples, at least 0, [n] or [C, n]. The mean loss is then Σ w l / Σ w, so λ
         is per example; folds of a cross-validation are zeros and ones. None: all equal.
       tolerance: certified gap over cost at which a λ is finished.
-      max_passes: over the data for λ that go together; a certificate before the last counts as one.
-        If a λ misses the tolerance, it isn't `converged`; nothing is raised.
+      max_passes: over the data for λ that go together; the last certificate adds one. If a λ misses
+        the tolerance, it isn't `converged`; nothing is raised.
       dtype: floating type of the descent. float32 reaches a gap of about 1e-12 of the cost, or a
         larger one if λ is small; a descent that gets no further ends.
       memory_bytes: for the states of descents; the examples aren't counted.
@@ -217,7 +217,7 @@ def check_lam(lam: ArrayLike, dtype: Any = DEFAULTS.dtype) -> np.ndarray:
     """
     values = real_numbers("lam", lam).astype(np.float64)
     if values.ndim != 1 or not values.size:
-        raise InputError(f"lam is {list(values.shape)}: it has to be a list of values, [C]")
+        raise InputError(f"lam has shape {list(values.shape)}: it has to be a list of values, [C]")
     LAM.check("lam", values)
     limits = jnp.finfo(dtype)
     room = Setting("", low=_ROOM * float(limits.tiny), high=float(limits.max) / _ROOM)

@@ -37,10 +37,9 @@ def weight_images(
 ) -> tuple[np.ndarray, float]:
     """Weights [K, d] as images [K, rows, columns, channels] from 0 to 1, and their scale's end.
 
-    All classes share one scale, symmetric about zero: mid-grey is zero, and a channel that is
-    brighter or darker counts for or against the class. With a scale for each class, one could not
-    see which class leans on its pixels more, and grey would mean a different value in each. The
-    scale ends at the 99.5th percentile of |W|, so that a few large weights don't flatten the rest.
+    All classes share one scale, symmetric about zero, so that they can be compared: mid-grey is
+    zero, and a channel that is brighter or darker counts for or against the class. The scale ends
+    at the 99.5th percentile of |W|, so that a few large weights don't flatten the rest.
 
     Args:
       weights: [K, d].

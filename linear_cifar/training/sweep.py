@@ -153,8 +153,8 @@ def _columns(key: jax.Array, table: Any, config: TrainConfig) -> tuple[_Runs, li
     values = {name: getattr(config, name) for name in _STATIC} | fields._asdict()
     for name in () if fields is table else table:
         if name not in values:
-            close = difflib.get_close_matches(name, values, 1) or [", ".join(values)]
-            raise InputError(f"the table can't have a column {name!r}: did you mean {close[0]}?")
+            close = difflib.get_close_matches(name, values, 1) or values
+            raise InputError(f"the table can't have a column {name!r}, but {', '.join(close)}")
         values[name] = table[name]
     columns = {name: _column(name, column) for name, column in values.items()}
     lengths = {name: len(column) for name, column in columns.items() if column.ndim}

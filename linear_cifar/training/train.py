@@ -35,7 +35,7 @@ Gradient: TypeAlias = Callable[[Params, jax.Array, jax.Array, ArrayLike, Loss], 
 SETTINGS: dict[str, Setting] = {
     "n_epochs": Setting("passes over the training examples", low=1, high=2**31 - 1, integer=True),
     "batch_size": Setting(
-        "examples per step; all of them if there are fewer", low=1, high=2**31 - 1, integer=True
+        "examples per step, or all if fewer", low=1, high=2**31 - 1, integer=True
     ),
     "shuffle": Setting("visit the examples in a new order in each epoch, not as they are stored"),
 }
@@ -52,6 +52,10 @@ class TrainConfig(NamedTuple):
     optimizer: Optimizer = sgd  # makes an optax transformation; or a name in `OPTIMIZERS`
     gradient: Gradient = cost_gradient  # by hand, or `autodiff_gradient`
     dtype: Any = jnp.float32  # of parameters and arithmetic
+
+    def __repr__(self) -> str:
+        fields = (f"{k}={getattr(v, '__name__', v)!s}" for k, v in self._asdict().items())
+        return f"TrainConfig({', '.join(fields)})"
 
 
 DEFAULTS = TrainConfig()
@@ -86,9 +90,8 @@ def train(
 ) -> tuple[Params, History]:
     """Trains one run; a pure function.
 
-    It works under `jit`, `vmap` (over keys, hyper-parameters and data) and `grad` (with respect to
-    hyper-parameters and data). `sweep` trains tables of configurations faster than `vmap`, because
-    it knows how many runs share a step.
+    It works under `jit` (`config` is static), `vmap`, and `grad` in hyper-parameters and data.
+    `sweep` trains tables faster than `vmap`, because it knows how many runs share a step.
 
     Args:
       key: PRNG key of the initial parameters and of the order of the examples.
@@ -100,12 +103,10 @@ def train(
       The trained parameters, weights [K, d] and bias [K], and the `History`.
 
     Raises:
-      InputError: a setting is out of its range.
+      InputError: a setting that isn't traced is out of its range.
       DataError: the inputs are left on disk.
 
     Examples:
-      Four values of λ at once:
-
       >>> from linear_cifar.data import load_dataset
       >>> dataset, config = load_dataset("synthetic"), TrainConfig(n_epochs=2)
       >>> params, history = jax.vmap(
