@@ -138,7 +138,7 @@ def test_an_address_without_a_port_is_refused():
     assert "has to be ADDRESS:PORT" in only_line(run("experiments.sweep", *words))
 
 
-@pytest.mark.parametrize("name", ["$x^$.safetensors", surroundings.NO_TEXT + ".safetensors"])
+@pytest.mark.parametrize("name", ["$x^$.npz", surroundings.NO_TEXT + ".npz"])
 def test_a_name_of_data_is_drawn_as_it_is(tmp_path, name):
     honest.make_data(tmp_path).rename(tmp_path / name)
     words = ("--n_epochs=1", "--batch_size=20", f"--output_dir={tmp_path / 'run'}")

@@ -91,7 +91,9 @@ def test_real_numbers_keep_their_dtype_and_bfloat16_is_one():
     "values", ["a", ["0.1"], [True], 1j, [[1], [1, 2]], np.ma.array([1.0]), jax.random.key(0), None]
 )
 def test_other_values_are_no_real_numbers(values):
-    with pytest.raises(InputError, match=r"^x is .*: it has to be real numbers, not masked or traced$"):
+    with pytest.raises(
+        InputError, match=r"^x is .*: it has to be real numbers, not masked or traced$"
+    ):
         real_numbers("x", values)
 
 

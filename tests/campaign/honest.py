@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import pytest
-import safetensors.numpy
 
 from experiments.report import plan
 from tests import commands
@@ -19,7 +18,7 @@ from tests.campaign.folders import Folder
 from tests.conftest import undrawn_figures
 
 LONGEST = 10.0  # seconds that a command may take beyond the work that it has to do
-_PATH = ("--lam=0.01:10:4:log", "--memory_gb=4e-6")
+_PATH = ("--lam=0.01:10:4:log",)
 # By module: what is asked of it beside the folder and the data.
 RESUMABLE = {
     "experiments.sweep": (
@@ -52,9 +51,8 @@ def make_data(folder: Path) -> Path:
     rng = np.random.default_rng(0)
     labels = np.arange(120) % 3
     inputs = rng.normal(size=(120, 5)) + np.eye(5)[labels]
-    arrays = {"features": inputs.astype(np.float32), "labels": labels}
-    safetensors.numpy.save_file(arrays, folder / "data.safetensors")
-    return folder / "data.safetensors"
+    np.savez(folder / "data.npz", features=inputs.astype(np.float32), labels=labels)
+    return folder / "data.npz"
 
 
 def words(name: str, data: Path, out: Path) -> list[str]:
