@@ -154,7 +154,7 @@ def _columns(key: jax.Array, table: Any, config: TrainConfig) -> tuple[_Runs, li
     for name in () if fields is table else table:
         if name not in values:
             close = difflib.get_close_matches(name, values, 1) or values
-            raise InputError(f"the table can't have a column {name!r}, but {', '.join(close)}")
+            raise InputError(f"a table can't have a column {name!r}: use {', '.join(close)}")
         values[name] = table[name]
     columns = {name: _column(name, column) for name, column in values.items()}
     lengths = {name: len(column) for name, column in columns.items() if column.ndim}

@@ -284,7 +284,7 @@ def measure_epoch(
 
 @partial(jax.jit, static_argnames=("config", "key_impl"))
 def start_runs(
-    keys, hyperparameters, dataset: Dataset, config: TrainConfig, key_impl: str | None = None
+    keys, hyperparameters, dataset: Dataset, config: TrainConfig, key_impl: str
 ) -> TrainState:
     """`init_state` of C runs, from the data of their keys, [C, …]."""
     start = partial(init_state, dataset=dataset, config=config)
