@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from commands import QUICK, files, only_line, run, run_process, start
+from commands import QUICK, only_line, run, run_process, start
 
 from experiments.common import terminal
 from experiments.common.resumable import BEGUN
@@ -136,15 +136,6 @@ def test_a_process_that_waits_for_the_others_can_be_interrupted(tmp_path):
 def test_an_address_without_a_port_is_refused():
     words = ("--distributed", "--coordinator=there", "--n_processes=1", "--process_id=0")
     assert "has to be ADDRESS:PORT" in only_line(run("experiments.sweep", *words))
-
-
-@pytest.mark.parametrize("name", ["$x^$.npz", surroundings.NO_TEXT + ".npz"])
-def test_a_name_of_data_is_drawn_as_it_is(tmp_path, name):
-    honest.make_data(tmp_path).rename(tmp_path / name)
-    words = ("--n_epochs=1", "--batch_size=20", f"--output_dir={tmp_path / 'run'}")
-    done = run("experiments.baseline", f"--features={tmp_path / name}", *words)
-    assert done.returncode == 0, done.stderr
-    assert "figures/curves.png" in files(tmp_path / "run")
 
 
 @pytest.mark.slow

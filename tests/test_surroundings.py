@@ -5,9 +5,10 @@ import subprocess
 import sys
 
 import pytest
-from commands import QUICK, ROOT, RUN_FILES, environment, files, interrupt, run_process
+from commands import QUICK, ROOT, RUN_FILES, environment, files, interrupt, run, run_process
 
 from experiments.common import records
+from tests.campaign import honest, surroundings
 
 LONG = ("--dataset=synthetic", "--n_epochs=100")
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -101,3 +102,12 @@ def test_a_terminal_without_greek_letters_has_others(tmp_path):
     assert done.returncode == 0, done.stderr
     assert r"\u03bb=0.1" in done.stdout
     assert files(tmp_path / "run") == RUN_FILES
+
+
+@pytest.mark.parametrize("name", ["$x^$.npz", surroundings.NO_TEXT + ".npz"])
+def test_a_name_of_data_is_drawn_as_it_is(tmp_path, name):
+    honest.make_data(tmp_path).rename(tmp_path / name)
+    words = ("--n_epochs=1", "--batch_size=20", f"--output_dir={tmp_path / 'run'}")
+    done = run("experiments.baseline", f"--features={tmp_path / name}", *words)
+    assert done.returncode == 0, done.stderr
+    assert "figures/curves.png" in files(tmp_path / "run")

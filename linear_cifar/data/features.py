@@ -113,7 +113,7 @@ def load_features(
             max_bytes -= sizes[split]
     if all((block == inputs["train"][:1]).all() for _, block in blocks(inputs["train"])):
         raise DataError(f"{train_inputs.source} inputs are equal in all training examples")
-    name = path.resolve().name
+    name = os.fsencode(path.resolve().name).decode(errors="backslashreplace")  # it is drawn
     notice = f"{name}: inputs are {train_inputs.name}, labels {train_labels.name}"
     if len(files) < len(SPLITS):
         parts = " and ".join(f"{len(rows[s]) or 'no'} {s}" for s in SPLITS if s not in files)
