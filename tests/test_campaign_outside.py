@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from commands import QUICK, only_line, run, run_process, start
+from commands import QUICK, interrupt, only_line, run, run_process
 
 from experiments.common import terminal
 from experiments.common.resumable import BEGUN
@@ -125,12 +125,10 @@ def test_a_backend_that_is_not_known_is_one_line_or_none(tmp_path):
 @pytest.mark.slow
 def test_a_process_that_waits_for_the_others_can_be_interrupted(tmp_path):
     words = ("--distributed", "--coordinator=127.0.0.1:1", "--n_processes=2", "--process_id=1")
-    process = start("experiments.sweep", *words, f"--output_dir={tmp_path / 'run'}")
-    time.sleep(8)
-    process.terminate()
-    _, errors = process.communicate(timeout=10)
-    assert process.returncode == moments.CODES[signal.SIGTERM]
-    assert errors.endswith("interrupted: nothing written\n")
+    words += (f"--output_dir={tmp_path / 'run'}",)
+    done = interrupt("waiting for", "experiments.sweep", *words, by=signal.SIGTERM)
+    assert done.returncode == moments.CODES[signal.SIGTERM]
+    assert done.stderr.endswith("interrupted: nothing written\n")
 
 
 def test_an_address_without_a_port_is_refused():

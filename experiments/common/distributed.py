@@ -69,6 +69,7 @@ def start() -> None:
             failed.append(error)
 
     # A signal ends the waiting for a thread, and not that of JAX for the other processes.
+    print("waiting for the other processes", file=sys.stderr, flush=True)
     joining = threading.Thread(target=join, daemon=True)
     joining.start()
     joining.join()
