@@ -3,7 +3,8 @@
 python -m experiments.full_data
 """
 
-from experiments.common import command, flags, runs
+from experiments import baseline
+from experiments.common import cli, flags
 
 
 def define_flags() -> None:
@@ -14,8 +15,8 @@ def define_flags() -> None:
 def main(argv: list[str]) -> int:
     """Trains on all five batches but their last 1,000 images, and tests on test_batch."""
     del argv
-    return runs.command("full_data", split="full")
+    return baseline.run("full_data", split="full")
 
 
 if __name__ == "__main__":
-    command.launch(main, define_flags)
+    cli.launch(main, define_flags)

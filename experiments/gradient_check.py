@@ -2,11 +2,10 @@
 
 python -m experiments.gradient_check
 
-Each case is a loss, a λ and a number of training examples. Training takes several batches at once
-where it can: its parameters after those steps are compared with the parameters after as many steps
-by the checked gradient, one batch after the other. The exit code is 1 if the largest relative error
-of a case is above 1e-6 against the differences, above 1e-10 against jax.grad, or above 1e-8
-between the steps, where small moves are what large parameters leave of each other.
+A case is a loss, a λ and a number of training examples. Training can take several batches in one
+step, so the parameters after such steps are also compared with the parameters after single steps by
+the checked gradient. The exit code is 1 if the largest relative error of a case exceeds 1e-6
+against the differences, 1e-10 against jax.grad, or 1e-8 between the steps.
 """
 
 import itertools
@@ -18,24 +17,29 @@ import jax
 import jax.numpy as jnp
 from absl import flags as absl_flags
 
-from experiments.common import command, flags, records
+from experiments.common import cli, flags, folder
 from experiments.common.data import data_title, load_data
-from experiments.common.output import output_folder, write_result
 from experiments.common.progress import Stopwatch, progress
-from linear_cifar.data import Dataset, Split
-from linear_cifar.gradient_check import numerical_gradient, relative_error
-from linear_cifar.losses import LOSSES, Loss
-from linear_cifar.model import Params, init_params
-from linear_cifar.objective import autodiff_gradient, cost_gradient
-from linear_cifar.optimizers import Hyperparameters
-from linear_cifar.training import BATCHES_PER_BLOCK, TrainConfig, TrainState, epoch_step
+from linear_cifar import (
+    LOSSES,
+    Dataset,
+    Hyperparameters,
+    Loss,
+    Params,
+    Split,
+    TrainConfig,
+    autodiff_gradient,
+    cost_gradient,
+    init_params,
+    numerical_gradient,
+    relative_error,
+)
+from linear_cifar.training import BATCHES_PER_BLOCK, TrainState, epoch_step
 
 FLAGS = absl_flags.FLAGS
 LAMS, N_EXAMPLES = (0.0, 0.1), (1, 20, 100)
 NUMERICAL_TOLERANCE, AUTODIFF_TOLERANCE, STEPS_TOLERANCE = 1e-6, 1e-10, 1e-8
 _numerical_gradient = jax.jit(numerical_gradient, static_argnames="loss")
-COLUMNS = ("loss", "lam", "n_examples", "numerical_error", "autodiff_error", "passed")
-STEP_COLUMNS = ("loss", "lam", "n_steps", "batch_size", "steps_error", "passed")
 
 
 def define_flags() -> None:
@@ -46,22 +50,30 @@ def define_flags() -> None:
 def main(argv: list[str]) -> int:
     """Checks every case, writes the record, and fails if a case does."""
     del argv
+    import pandas as pd
+
     jax.config.update("jax_enable_x64", True)
     watch = Stopwatch()
     cases = list(itertools.product(LOSSES.values(), LAMS, N_EXAMPLES))
-    with output_folder("gradient_check") as (folder, target):
+    with folder.new_run("gradient_check") as (path, target):
         with watch.phase("load"):
             dataset = load_data()
         with watch.phase("evaluate"):
             checks = (_check(dataset, *case) for case in cases)
-            rows = list(progress(checks, len(cases), _describe))
-            steps = [_check_steps(dataset, *case) for case in itertools.product(LOSSES, LAMS)]
-        passed = all(row["passed"] for row in (*rows, *steps))
-        records.write_csv(folder / "cases.csv", COLUMNS, (row.values() for row in rows))
-        records.write_csv(folder / "steps.csv", STEP_COLUMNS, (row.values() for row in steps))
-        content = {"seed": FLAGS.seed, "cases": rows, "steps": steps, "passed": passed}
-        write_result(folder, "gradient_check", dataset, watch, **content)
-    print(_table(rows, steps))
+            gradients = pd.DataFrame(list(progress(checks, len(cases), _describe)))
+            steps = pd.DataFrame(
+                [_check_steps(dataset, *case) for case in itertools.product(LOSSES, LAMS)]
+            )
+        passed = bool(gradients.passed.all() and steps.passed.all())
+        folder.write_table(path / "cases.csv", gradients)
+        folder.write_table(path / "steps.csv", steps)
+        tables = {"cases": gradients, "steps": steps}
+        content = {name: table.to_dict("records") for name, table in tables.items()}
+        folder.write_result(
+            path, "gradient_check", dataset, watch, seed=FLAGS.seed, **content, passed=passed
+        )
+    for table in (gradients, steps):
+        print(table.to_string(index=False, float_format="{:.3g}".format), end="\n\n")
     print(f"{'all cases pass' if passed else 'FAILED'}; {data_title(dataset)}; {target}")
     return 0 if passed else 1
 
@@ -77,13 +89,14 @@ def _check(dataset: Dataset, loss: Loss, lam: float, n: int) -> dict[str, Any]:
     # A comparison with NaN is false, so a NaN fails.
     passed = bool(numerical <= NUMERICAL_TOLERANCE) and bool(by_autodiff <= AUTODIFF_TOLERANCE)
     errors = (float(numerical), float(by_autodiff))
-    return dict(zip(COLUMNS, (loss.name, lam, n, *errors, passed), strict=True))
+    names = ("loss", "lam", "n_examples", "numerical_error", "autodiff_error", "passed")
+    return dict(zip(names, (loss.name, lam, n, *errors, passed), strict=True))
 
 
 def _check_steps(dataset: Dataset, loss: str, lam: float) -> dict[str, Any]:
-    """How far steps taken at once are from steps by `cost_gradient`, as `baseline` takes them.
+    """Compares several steps at once, as training takes them, with single steps.
 
-    The error is that of the gradients summed over the steps, which is what the parameters moved by.
+    The error compares the sums of the gradients, which is how far the parameters moved.
     """
     config = TrainConfig(loss=LOSSES[loss], dtype=jnp.float64)
     n = BATCHES_PER_BLOCK * config.batch_size
@@ -91,13 +104,14 @@ def _check_steps(dataset: Dataset, loss: str, lam: float) -> dict[str, Any]:
     moves = _moves(_initial_params(dataset), lam, replace(dataset, train=block), config)
     error = relative_error(*moves)
     passed = bool(error <= STEPS_TOLERANCE)
+    names = ("loss", "lam", "n_steps", "batch_size", "steps_error", "passed")
     row = (loss, lam, BATCHES_PER_BLOCK, config.batch_size, float(error), passed)
-    return dict(zip(STEP_COLUMNS, row, strict=True))
+    return dict(zip(names, row, strict=True))
 
 
 @partial(jax.jit, static_argnames="config")
 def _moves(params: Params, lam: float, dataset: Dataset, config: TrainConfig) -> list[Params]:
-    """What the parameters move by, in units of −η: with the steps at once, and one by one."""
+    """How far the parameters move, over −η: with all steps at once, and one by one."""
     run = Hyperparameters(lam, 0.01)
     state = TrainState(params, config.optimizer(run, 1).init(params))
     ends = [epoch_step(state, run, dataset, config, fused=fused) for fused in (True, False)]
@@ -115,22 +129,5 @@ def _describe(row: dict[str, Any]) -> str:
     return f"{row['loss']}, λ={row['lam']:g}, n={row['n_examples']}: {row['numerical_error']:.1e}"
 
 
-def _table(rows: list[dict[str, Any]], steps: list[dict[str, Any]]) -> str:
-    lines = [f"{'loss':<10}{'λ':>5}{'examples':>10}{'differences':>13}{'jax.grad':>11}"]
-    for row in rows:
-        lines.append(
-            f"{row['loss']:<10}{row['lam']:>5g}{row['n_examples']:>10}"
-            f"{row['numerical_error']:>13.1e}{row['autodiff_error']:>11.1e}"
-            + ("" if row["passed"] else "  FAILED")
-        )
-    lines.append(f"{'loss':<10}{'λ':>5}{'steps':>10}{'at once against one by one':>28}")
-    for row in steps:
-        lines.append(
-            f"{row['loss']:<10}{row['lam']:>5g}{row['n_steps']:>4} of{row['batch_size']:>4}"
-            f"{row['steps_error']:>27.1e}" + ("" if row["passed"] else "  FAILED")
-        )
-    return "\n".join(lines)
-
-
 if __name__ == "__main__":
-    command.launch(main, define_flags)
+    cli.launch(main, define_flags)

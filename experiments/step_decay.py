@@ -1,10 +1,13 @@
-"""A learning rate that is divided every few epochs: 0.05, by 10 every 10 epochs.
+"""A learning rate that falls in steps: 0.05, divided by 10 every 10 epochs.
 
 python -m experiments.step_decay
 python -m experiments.step_decay --split=full
 """
 
-from experiments.common import command, flags, runs
+from absl import flags as absl_flags
+
+from experiments import baseline
+from experiments.common import cli, flags
 
 
 def define_flags() -> None:
@@ -16,8 +19,8 @@ def define_flags() -> None:
 def main(argv: list[str]) -> int:
     """Trains on the assignment's split or on all the data."""
     del argv
-    return runs.command("step_decay")
+    return baseline.run("step_decay", absl_flags.FLAGS.split)
 
 
 if __name__ == "__main__":
-    command.launch(main, define_flags)
+    cli.launch(main, define_flags)

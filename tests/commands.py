@@ -4,6 +4,7 @@ In this process (`run`) they have a tenth of a second of start-up instead of two
 compiled, and the synthetic data set has 400 images a batch instead of 10,000 (`few_images`).
 """
 
+import atexit
 import contextlib
 import csv
 import importlib
@@ -20,9 +21,10 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
+import numpy as np
 from absl import app, flags
 
-from experiments.common import command, records, terminal
+from experiments.common import cli
 from linear_cifar.classifier import Classifier
 from linear_cifar.data import Dataset, load_dataset, synthetic
 
@@ -75,37 +77,38 @@ def few(split="assignment") -> Dataset:
 
 
 class _Interrupting(io.StringIO):
-    """Keeps what is written; a SIGINT comes once `text` is in it."""
+    """Keeps what is written; a signal comes once `text` is in it."""
 
-    def __init__(self, text):
+    def __init__(self, text, number):
         super().__init__()
-        self._text = text
+        self._text, self._number = text, number
 
     def write(self, written):
         super().write(written)
         if self._text and self._text in written:
             self._text = None
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(self._number)
         return len(written)
 
 
-def run(name, *words, n_images=400, interrupt_at=None):
+def run(name, *words, n_images=400, interrupt_at=None, by=signal.SIGINT):
     """Runs a command in this process; its exit code, output and errors.
 
     Args:
       name: of its module.
       *words: its command line.
       n_images: of a batch of the synthetic data set.
-      interrupt_at: what on stderr brings it a SIGINT.
+      interrupt_at: text on stderr at which it gets a signal.
+      by: the signal.
     """
     module = module_of(name)
     app.define_help_flags()  # once, or they would go with the first command's
     others = set(flags.FLAGS)
     argv = [name, *map(str, words)]
-    out, errors = io.StringIO(), _Interrupting(interrupt_at)
+    out, errors = io.StringIO(), _Interrupting(interrupt_at, by)
     code = 0
     formatwarning = warnings.formatwarning
-    handlers = {number: signal.getsignal(number) for number in terminal.ENDING}
+    handlers = {number: signal.getsignal(number) for number in cli.ENDING}
     with (
         few_images(n_images),
         mock.patch.object(sys, "argv", argv),  # whose flags --helpshort shows
@@ -113,7 +116,7 @@ def run(name, *words, n_images=400, interrupt_at=None):
         contextlib.redirect_stderr(errors),
     ):
         try:
-            command.launch(module.main, module.define_flags, argv)
+            cli.launch(module.main, module.define_flags, argv)
         except SystemExit as end:
             code = end.code or 0
         finally:
@@ -128,7 +131,9 @@ def run(name, *words, n_images=400, interrupt_at=None):
 
 @cache
 def _compiled():
-    return tempfile.TemporaryDirectory()
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    return folder
 
 
 def environment(**changes):
@@ -213,7 +218,7 @@ def check_every_file(folder):
         elif path.suffix == ".png":
             assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n", path
         elif path.suffix == ".npz":
-            records.read_params(path)
+            np.load(path, allow_pickle=False).close()
         elif path.suffix == ".safetensors":
             Classifier.load(path)
         else:

@@ -1,39 +1,23 @@
-"""A short, seeded part of the campaign (tests/campaign), and what it ever found in files."""
-
-import contextlib
-import json
-import time
+"""A short, seeded part of the campaign (tests/campaign), and what it once found in files."""
 
 import numpy as np
 import pytest
+from conftest import undrawn_figures
 
-from tests.campaign import figures, loaders, parts, refusals, samples
-from tests.campaign.__main__ import main
-from tests.campaign.parts import Part
-
-PROPERTIES = {
-    f"{module.__name__.rpartition('.')[2]}.{name}": getattr(module, name)
-    for module in (figures, refusals, samples)
-    for name in module.PARTS
-}
+from tests.campaign import __main__ as campaign, command_lines, kills, readers, small, surroundings
 
 
-def mutated(rng: np.random.Generator, honest: list[bytes]) -> bytes:
-    """An honest file with a few changes."""
-    content = bytearray(honest[rng.integers(len(honest))])
-    for _ in range(rng.integers(1, 4)):
-        start, stop = sorted(rng.integers(0, len(content) + 1, 2))
-        stop = min(stop, start + int(rng.choice([0, 1, 4, 40])))
-        new = rng.choice([rng.bytes(stop - start), bytes(stop - start), b"\xff" * (stop - start)])
-        content[start:stop] = rng.choice([new, b"", bytes(content[start:stop]) * 2])
-    return bytes(content[: rng.integers(len(content))] if rng.random() < 0.1 else content)
+def failures(case, numbers, prepared):
+    found = (case(np.random.default_rng((0, number)), prepared) for number in numbers)
+    return [failure for failure in found if failure]
 
 
-@pytest.mark.parametrize("name", loaders.LOADERS)
+@pytest.mark.parametrize("name", readers.LOADERS)
 def test_a_changed_file_is_read_or_refused_in_one_line(tmp_path, name):
-    honest, rng = loaders.LOADERS[name].honest(), np.random.default_rng(0)
-    with loaders.LOADERS[name].reader(tmp_path) as read:
-        for content in [*honest, b"", *(mutated(rng, honest) for _ in range(80))]:
+    loader, rng = readers.LOADERS[name], np.random.default_rng(0)
+    intact = loader.intact(tmp_path)
+    with loader.reader(tmp_path) as read:
+        for content in [*intact, b"", *(readers.mutated(rng, intact) for _ in range(60))]:
             read(content)
 
 
@@ -47,55 +31,61 @@ FOUND = {
 
 @pytest.mark.parametrize(("name", "old", "new"), FOUND.values(), ids=FOUND)
 def test_what_was_found_is_refused(tmp_path, name, old, new):
-    with loaders.LOADERS[name].reader(tmp_path) as read:
-        for content in loaders.LOADERS[name].honest():
+    with readers.LOADERS[name].reader(tmp_path) as read:
+        for content in readers.LOADERS[name].intact(tmp_path):
             read(content.replace(old, new))
 
 
-@pytest.mark.parametrize("name", PROPERTIES)
-def test_a_property_holds(name):
-    PROPERTIES[name].check(20, 0)
+def test_any_text_of_a_flag_is_a_value_or_one_line_that_names_the_flag(tmp_path):
+    assert not failures(command_lines.parsed, range(150), tmp_path)
 
 
-def test_a_case_is_repeated_by_its_seed_and_number():
-    def case(rng, folder):
-        assert folder.is_dir()
-        return str(rng.random())
-
-    def tried(numbers):
-        return list(parts.trials(Part("numbers", 1, case), 3, numbers, 10))
-
-    assert tried(range(3))[2:] == tried([2])
-    assert len({failure for _, failure in tried(range(9))}) == 9
-
-
-def test_what_a_case_raises_is_its_failure():
-    def case(*_):
-        raise RuntimeError("that is how it is")
-
-    ((_, failure),) = parts.trials(Part("cases", 1, case), 0, [0], 10)
-    assert failure.endswith("RuntimeError: that is how it is\n")
+def test_any_text_of_an_axis_is_values_or_one_line(tmp_path):
+    assert not failures(command_lines.axes, range(60), tmp_path)
 
 
 @pytest.mark.slow
-def test_a_campaign_tells_what_it_tried(tmp_path):
-    from commands import run_process
-
-    words = ("--minutes=0.02", "--only=samples.unit_rows", f"--output={tmp_path / 'table.json'}")
-    done = run_process("tests.campaign", *words)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (row,) = json.loads((tmp_path / "table.json").read_text())
-    assert row["tried"] >= 50
-    assert not row["failed"]
+def test_a_signal_at_any_call_has_its_exit_code_and_costs_nothing(tmp_path):
+    with kills.counted_runs(tmp_path) as runs:
+        assert not failures(kills.signalled, range(30), runs)
 
 
-def test_a_case_is_repeated_however_long_its_setting_takes(monkeypatch, capsys):
-    @contextlib.contextmanager
-    def slowly(place):
-        time.sleep(1.1)
-        yield place
+@pytest.mark.slow
+def test_a_process_survives_signals_at_any_time(tmp_path):
+    name = "experiments.sweep"
+    runs = {name: kills.run_uninterrupted(name, tmp_path / "run")}
+    assert not failures(kills.process_killed, range(1), runs)
 
-    part = Part("cases", 1, lambda rng, made: None, slowly)
-    monkeypatch.setattr(parts, "every", lambda *_: {"some.part": part})
-    assert main(["--only=some.part", "--case=0"]) == 0
-    assert capsys.readouterr().out == "nothing failed\n"
+
+@pytest.mark.slow
+def test_records_are_whole_in_any_surroundings(tmp_path):
+    assert not failures(surroundings.surrounded, range(2), tmp_path)
+
+
+def test_the_campaign_says_what_failed_and_how_to_repeat_it(monkeypatch, capsys):
+    def case(rng, folder):
+        assert folder.is_dir()
+        assert rng.random() < 0.5, "too large"
+
+    monkeypatch.setattr(campaign, "PARTS", {"numbers": campaign.Part(case)})
+    numbers = [n for n in range(9) if np.random.default_rng((0, n)).random() >= 0.5]
+    tried = dict(campaign.trials(campaign.PARTS["numbers"], 0, range(9)))
+    assert [n for n, failure in tried.items() if failure] == numbers
+    assert campaign.main(["--only=numbers", f"--case={numbers[0]}"]) == 1
+    shown = capsys.readouterr().out
+    assert "too large" in shown
+    assert f"--only=numbers --seed=0 --case={numbers[0]}\n" in shown
+
+
+def test_an_uninterrupted_run_is_equal_to_itself_only(tmp_path):
+    """The campaign's comparison of folders finds a changed number, and a file too many."""
+    from tests.campaign import folders
+
+    with undrawn_figures():
+        whole = small.run_uninterrupted("experiments.baseline", tmp_path / "run").whole
+    assert folders.difference(whole, whole) is None
+    name = "result.json"
+    changed = {**whole, name: whole[name].replace(b'"n_epochs": 2', b'"n_epochs": 3')}
+    assert name in folders.difference(changed, whole)
+    assert "mine" in folders.difference({**whole, "mine": b""}, whole)
+    assert "params.npz" in folders.difference({**whole, "params.npz": b""}, whole)

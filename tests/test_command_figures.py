@@ -1,82 +1,93 @@
-"""Figures that belong to single commands: the numbers that they show."""
+"""The figures of sweeps, paths and histograms show the numbers that they are made of."""
 
 import io
 
 import numpy as np
+import pandas as pd
 import pytest
+from commands import few
+from test_runs import standardised
 
-from experiments.common.histograms import plot_probabilities
-from experiments.common.paths import Path, plot_passes
-from experiments.lambda_path.figures import StoppedRun, plot_costs, plot_weights_over_lam
-from experiments.probe.figures import plot_learning_curve
-from experiments.sweep.figures import plot_drawn, plot_over_lam, plot_validation_and_test
-from linear_cifar.plots import Curve
+from experiments.common.histograms import probability_histograms
+from experiments.common.path import plot_passes
+from experiments.common.sweep_figures import figures
+from linear_cifar import Params
 
 NAN = np.nan
-ONE = np.ones(1)
-# Each figure with the least that it can show, then without anything finite.
-CASES = [
-    (plot_passes, Path(ONE, ONE, {"passes": ONE}, {}, {})),
-    (plot_costs, ONE, ONE, ONE, [StoppedRun("a", 1.0, 2.0, 1.0)]),
-    (plot_weights_over_lam, np.ones((1, 1, 12)), [1.0], ["a"], (3, 2, 2)),
-    (plot_over_lam, ONE, ONE, ONE[None], ONE[None]),
-    (plot_over_lam, ONE, ONE, NAN * ONE[None], NAN * ONE[None]),
-    (plot_drawn, ONE, ONE, ONE),
-    (plot_drawn, ONE, ONE, NAN * ONE),
-    (plot_validation_and_test, ONE, ONE),
-    (plot_learning_curve, ONE, Curve(ONE, ONE, ONE), ONE[None]),
-    (plot_probabilities, [ONE], [ONE > 0], ["a"]),
-    (plot_validation_and_test, NAN * ONE, NAN * ONE),
-]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case[0].__name__)
-def test_the_least_data_make_a_figure_with_its_title(case):
-    plot, *arguments = case
-    figure = plot(*arguments, "$^$ λ")
-    assert figure.get_suptitle() == "$^$ λ"
-    figure.savefig(io.BytesIO(), dpi=20)
+def drawn(lam, rate, validation, n_panels=1):
+    """The figures of a sweep with these columns; NaN means diverged."""
+    lam, rate, validation = np.broadcast_arrays(lam, rate, np.array(validation, float))
+    axes = {"lam": lam, "learning_rate": rate, "batch_size": np.arange(len(lam)) % n_panels}
+    results = pd.DataFrame({**axes, "validation_accuracy": validation})
+    results = results.assign(test_accuracy=validation - 0.05, diverged=np.isnan(validation))
+    order = np.argsort(-validation, kind="stable")  # NaN comes last
+    return figures(results.iloc[order].reset_index(drop=True), axes, 2, "$^$ λ")
 
 
-def test_diverged_runs_leave_gaps_in_curves_and_are_crosses_among_points():
-    accuracy = np.array([[0.1, 0.2, NAN], [0.3, 0.35, 0.4]])
-    lam, rates = np.array([0, 0.01, 1]), np.array([0.01, 0.1])
-    ax = plot_over_lam(lam, rates, accuracy, 0 * accuracy, "title").axes[0]
-    assert [np.isfinite(line.get_ydata()).sum() for line in ax.lines] == [2, 3]
+@pytest.mark.parametrize(
+    ("lam", "rate", "validation"),
+    [
+        ([0.1], 0.1, [0.5]),
+        ([0.1], 0.1, [NAN]),
+        ([0, 1], 0.1, [NAN, NAN]),
+        ([0, 1], 0.1, [0.5, NAN]),
+    ],
+)
+def test_the_least_data_make_figures_with_titles(lam, rate, validation):
+    for figure in drawn(lam, rate, validation).values():
+        assert "$^$ λ" in figure.get_suptitle()
+        figure.savefig(io.BytesIO(), dpi=20)
+
+
+def test_a_grid_has_a_curve_per_rate_with_a_gap_where_a_run_diverged():
+    shown = drawn([0, 0.01, 1] * 2, [0.1] * 3 + [0.01] * 3, [0.1, 0.2, NAN, 0.3, 0.35, 0.4])
+    ax = shown["accuracy_over_lam"].axes[0]
+    heights = [line.get_ydata() for line in ax.lines[:2]]
+    np.testing.assert_allclose(heights, [[0.3, 0.35, 0.4], [0.1, 0.2, NAN]])
     assert ax.get_xscale() == "symlog"  # because λ = 0 is among them
-    points = plot_drawn(lam[1:], rates, np.array([0.3, NAN]), "title").axes[0]
-    offsets = [marks.get_offsets().tolist() for marks in points.collections]
-    assert offsets == [[[0.01, 0.01]], [[1.0, 0.1]]]
+    assert "heat_map" in shown
 
 
-def test_costs_show_the_relative_excess_of_stopped_runs():
-    lam = np.geomspace(0.01, 1, 3)
-    figure = plot_costs(lam, 2 + lam, 1e-3 * lam, [StoppedRun("run", 0.1, 3.0, 2.0)], "title")
-    assert figure.axes[1].lines[1].get_xydata().tolist() == [[0.1, 0.5]]
+def test_drawn_configurations_are_points_and_diverged_ones_crosses():
+    shown = drawn([0.01, 1, 0.1], [0.01, 0.1, 0.05], [0.3, NAN, 0.2])
+    points, crosses = shown["drawn"].axes[0].collections
+    assert points.get_offsets().tolist() == [[0.01, 0.01], [0.1, 0.05]]
+    assert crosses.get_offsets().tolist() == [[1.0, 0.1]]
+
+
+def test_the_best_by_validation_is_marked_and_diverged_runs_are_left_out():
+    ax = drawn([0.01, 1, 0.1], 0.1, [0.3, NAN, 0.4])["validation_and_test"].axes[0]
+    points, best = (marks.get_offsets() for marks in ax.collections)
+    np.testing.assert_allclose(points, [[0.4, 0.35], [0.3, 0.25]])
+    np.testing.assert_allclose(best, [[0.4, 0.35]])
+
+
+def test_every_batch_size_has_a_panel_unless_they_are_too_many():
+    lam, rate = np.tile([0.01, 0.1, 1, 10], 30), np.repeat([0.1, 0.01], 60)
+    assert 3 <= len(drawn(lam, rate, lam / 100, n_panels=2)) <= 15
+    assert len(drawn(lam, rate, lam / 100, n_panels=119)) <= 15
 
 
 def test_passes_show_their_mean():
-    path = Path(np.array([0.1, 1.0]), np.arange(2), {"passes": np.array([10, 20])}, {}, {})
-    passes, mean = plot_passes(path, "title").axes[0].lines
+    table = pd.DataFrame({"lam": [0.1, 1.0], "passes": [10, 20]})
+    passes, mean = plot_passes(table, "title").axes[0].lines
     assert passes.get_xydata().tolist() == [[0.1, 10], [1, 20]]
-    assert list(mean.get_ydata()) == [15, 15]
+    assert set(mean.get_ydata()) == {15}
 
 
-def test_histograms_count_every_example_in_the_same_bins():
-    probabilities, correct = np.linspace(0, 1, 300), np.arange(300) % 3 == 0
-    figure = plot_probabilities(
-        [probabilities, probabilities / 2], [correct, correct], ["a", "b"], "title"
-    )
-    for ax in figure.axes:
-        heights = np.reshape([bar.get_height() for bar in ax.patches], (2, 40))
-        assert heights.sum(axis=1).tolist() == [100, 200]
-    assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
-
-
-def test_the_interval_of_a_learning_curve_stays_between_0_and_1():
-    curve = Curve(np.array([0.2, 0.9]), np.array([-0.1, 0.7]), np.array([0.5, 1.1]))
-    draws = np.array([[0.1, NAN], [0.8, 1.0]])
-    ax = plot_learning_curve(np.array([10, 100]), curve, draws, "title").axes[0]
-    band = ax.collections[0].get_paths()[0].vertices[:, 1]
-    assert (band.min(), band.max()) == (0, 1)
-    assert ax.get_xscale() == "log"
+def test_histograms_count_every_test_example_by_the_probability_of_its_class():
+    weights = np.random.default_rng(0).normal(size=(10, 3072)).astype(np.float32) / 50
+    params = Params(weights, np.zeros(10, np.float32))
+    figure, summary = probability_histograms({"softmax": params}, few(), "one run")
+    inputs, labels = standardised("test")
+    scores = np.exp(inputs @ weights.T.astype(float))
+    probability = (scores / scores.sum(axis=1, keepdims=True))[np.arange(400), labels]
+    right = (scores.argmax(axis=1) == labels).sum()
+    heights = np.reshape([bar.get_height() for bar in figure.axes[0].patches], (2, 40))
+    assert heights.sum(axis=1).tolist() == [right, 400 - right]
+    counts, _ = np.histogram(probability, 40, (0, 1))
+    assert np.abs(heights.sum(axis=0) - counts).max() <= 1  # at the edge of a bin
+    assert summary["softmax"]["mean"] == pytest.approx(probability.mean(), rel=1e-4)
+    assert summary["softmax"]["sd"] == pytest.approx(probability.std(), rel=1e-4)

@@ -1,149 +1,166 @@
-"""Two processes, of two devices each, that share a sweep."""
+"""Two processes that share a sweep or a path give what one gives, and only the first writes."""
 
 import os
+import shutil
+import signal
 import socket
+import subprocess
+import sys
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
-from commands import only_line, run_process, start
+from commands import ROOT, environment, files, only_line, run_process
 from sklearn.datasets import load_digits
-from test_sweep_command import CHUNKS, SMALL_SWEEP, read, sweep
+
+pytestmark = pytest.mark.slow
+# Four chunks of one program, because with --shuffle each seed has its own order.
+SWEEP = ("experiments.sweep", "--shuffle", "--n_seeds=4", "--lam=0,0.1", "--n_epochs=20")
+SWEEP += ("--learning_rate=0.001,0.01", "--refit")
+# More λ than are solved from zero: the others start from those.
+PATH = ("experiments.lambda_path", "--lam=0.1:10:16:log", "--memory_gb=0.0001")
+TABLES = {SWEEP: "sweep_by_seed.csv", PATH: "path.csv"}
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    """What one process makes of the same sweep."""
-    out = tmp_path_factory.mktemp("sweep") / "alone"
-    done = sweep(out, *CHUNKS)
-    assert done.returncode == 0, done.stderr
-    return out
+def digits(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data")
+    inputs, labels = load_digits(return_X_y=True)
+    np.save(path / "digits_features.npy", inputs[:500].astype(np.float32))
+    np.save(path / "digits_labels.npy", labels[:500])
+    return f"--features={path / 'digits_features.npy'}"
 
 
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+class Ended:
+    """A process that ended: its exit code and what it printed."""
+
+    def __init__(self, process):
+        self.stdout, self.stderr = process.communicate(timeout=120)
+        self.returncode = process.returncode
 
 
-@pytest.fixture
-def two_processes(tmp_path):
-    """Starts them on `tmp_path / "two"`; none of them outlives the test."""
+@pytest.fixture(scope="module")
+def start():
+    """Starts two processes, each with words of its own; none of them outlives the tests."""
     started = []
 
-    def start_both(*words, program=(SMALL_SWEEP, *CHUNKS), lost=None, ends_with=""):
-        """One of them gets a signal after a chunk."""
-        join = (
-            "--distributed",
-            f"--coordinator=127.0.0.1:{free_port()}",
-            "--n_processes=2",
-            "--heartbeat_seconds=2",
-            f"--output_dir={tmp_path / 'two'}",
-        )
-        ends = {"END_AFTER_CHUNKS": "1", "END_WITH": ends_with}
+    def start(*words, own=((), ()), cwd=ROOT):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            coordinator = f"--coordinator=127.0.0.1:{free.getsockname()[1]}"
+        join = ("--distributed", coordinator, "--n_processes=2", "--heartbeat_seconds=3")
         for i in range(2):
-            changes = ends if i == lost else {}
-            started.append(start(*program, *words, *join, f"--process_id={i}", **changes))
+            command = [sys.executable, "-m", *words, *join, f"--process_id={i}", *own[i]]
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+            env = environment(PYTHONPATH=str(ROOT))
+            started.append(subprocess.Popen(command, cwd=cwd, env=env, **pipes))
         return started[-2:]
 
-    yield start_both
+    yield start
     for process in started:
         process.kill()
         process.communicate()
 
 
-def await_loss(lost, left):
-    """Waits for a process to be lost, and for the other to end over it."""
-    os.waitpid(lost.pid, os.WUNTRACED)
-    begun = time.monotonic()
-    _, errors = left.communicate(timeout=60)
-    assert time.monotonic() - begun < 20  # without --heartbeat_seconds it can be more than 30
+@pytest.fixture(scope="module")
+def finished(start, digits, tmp_path_factory):
+    """The folder of two processes that were not interrupted, by command."""
+    folders = {}
+
+    def finish(command):
+        if command not in folders:
+            folders[command] = out = tmp_path_factory.mktemp("two") / "run"
+            ended = [Ended(p) for p in start(*command, digits, f"--output_dir={out}")]
+            assert [end.returncode for end in ended] == [0, 0], [end.stderr for end in ended]
+            assert "written to" in ended[0].stdout
+            assert "written to" not in ended[1].stdout
+            assert "%" not in ended[1].stderr  # no progress
+        return folders[command]
+
+    return finish
+
+
+@pytest.mark.parametrize("command", [SWEEP, PATH])
+def test_two_processes_give_the_numbers_of_one(finished, digits, tmp_path, command):
+    two, alone = finished(command), tmp_path / "alone"
+    done = run_process(*command, digits, f"--output_dir={alone}")
+    assert done.returncode == 0, done.stderr
+    assert files(alone) == files(two)
+    a, b = (pd.read_csv(out / TABLES[command]) for out in (alone, two))
+    for name in [name for name in a if name.endswith(("_loss", "cost"))]:
+        np.testing.assert_allclose(a[name], b[name], rtol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("command", [SWEEP, PATH])
+def test_resuming_gives_the_same_bytes_though_the_second_cannot_read_the_chunks(
+    start, finished, digits, tmp_path, command
+):
+    whole, out = finished(command), tmp_path / "resumed"
+    shutil.copytree(whole, out)
+    last = max(out.glob("chunks/*"), key=lambda path: path.stat().st_mtime_ns)  # built on others
+    for path in (out / "result.json", out / TABLES[command], last):
+        path.unlink()
+    own = [f"--output_dir={out}"], [f"--output_dir={tmp_path / 'elsewhere'}"]
+    ended = [Ended(p) for p in start(*command, digits, "--resume", own=own)]
+    assert [end.returncode for end in ended] == [0, 0], [end.stderr for end in ended]
+    assert not (tmp_path / "elsewhere").exists()
+    assert files(out) == files(whole)
+    for name in files(out):
+        if name.endswith((".csv", ".npz")):
+            assert (out / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(
+    ("command", "other"),
+    [
+        (SWEEP, "--n_epochs=3"),
+        (SWEEP, "--test_fraction=0.3"),  # other data
+        (PATH, "--lam=1,2"),
+        (PATH, "--validation_fraction=0.2"),
+    ],
+)
+def test_processes_with_other_data_or_flags_end_with_one_line(
+    start, digits, tmp_path, command, other
+):
+    words = (*command, digits, f"--output_dir={tmp_path / 'run'}")
+    for process in start(*words, own=((), (other,))):
+        assert "other data or other flags" in only_line(Ended(process))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_output_dir_only_the_first_makes_a_folder(start, digits, tmp_path):
+    words = (*SWEEP, "--n_epochs=1", digits)
+    ended = [Ended(process) for process in start(*words, cwd=tmp_path)]
+    assert [end.returncode for end in ended] == [0, 0], [end.stderr for end in ended]
+    (out,) = (tmp_path / "runs").iterdir()
+    assert "result.json" in files(out)
+
+
+@pytest.mark.parametrize(("lost", "by"), [(0, signal.SIGKILL), (1, signal.SIGSTOP)])
+def test_a_lost_process_ends_the_other_with_one_line_and_finished_chunks_are_kept(
+    start, digits, tmp_path, lost, by
+):
+    out = tmp_path / "run"
+    words = (*SWEEP, digits, f"--output_dir={out}", "--n_epochs=500")
+    processes = start(*words)
+    while not list(out.glob("chunks/0*")):
+        time.sleep(0.05)
+        assert processes[0].poll() is None
+    os.kill(processes[lost].pid, by)
+    began = time.monotonic()
+    left = Ended(processes[1 - lost])
+    assert time.monotonic() - began < 25  # without --heartbeat_seconds it can be more than 30
     assert left.returncode != 0
-    assert errors.splitlines()[-1].startswith("error: another process was lost"), errors
-
-
-def assert_same_results(out, expected):
-    """But for rounding, which the number of devices changes."""
-    one, two = (
-        {(r["lam"], r["learning_rate"], r["seed"]): r for r in read(p, "sweep_by_seed.csv")}
-        for p in (expected, out)
-    )
-    assert one.keys() == two.keys()
-    for key, row in one.items():
-        for name in ("train_loss", "validation_loss", "test_loss"):
-            assert float(two[key][name]) == pytest.approx(float(row[name]), rel=1e-5)
-    chunks = {path.name for path in expected.glob("chunks/*")}
-    assert {path.name for path in out.glob("chunks/*")} == chunks
-    for name in chunks:
-        with np.load(expected / "chunks" / name) as a, np.load(out / "chunks" / name) as b:
-            np.testing.assert_allclose(a["weights"], b["weights"], atol=1e-6)
-
-
-@pytest.mark.slow
-def test_two_processes_give_the_results_of_one_and_one_of_them_writes(
-    two_processes, alone, tmp_path
-):
-    """Also where the first of them is lost on the way, and both are started again."""
-    out = tmp_path / "two"
-    await_loss(*two_processes(lost=0, ends_with="SIGKILL"))
-    assert len(list(out.glob("chunks/[0-9]*"))) == 1
-    processes = two_processes("--refit", "--resume")
-    first, second = (process.communicate(timeout=90) for process in processes)
-    assert [process.returncode for process in processes] == [0, 0], (first, second)
-    assert "written to" in first[0]
-    assert "refitted on all but test data" in first[0]
-    assert "40/40 epoch 2 of 2, 4 runs" in first[1]  # two epochs of the other 20 runs
-    assert "written to" not in second[0]
-    assert "epoch" not in second[1]
-    assert_same_results(out, alone)
-
-
-@pytest.mark.slow
-def test_a_process_that_no_longer_answers_ends_the_other_and_one_goes_on_alone(
-    two_processes, alone, tmp_path
-):
-    out = tmp_path / "two"
-    left, stopped = two_processes(lost=1, ends_with="SIGSTOP")
-    await_loss(stopped, left)
-    assert 1 <= len(list(out.glob("chunks/[0-9]*"))) < 6
-    done = sweep(out, *CHUNKS, "--resume")
+    assert left.stderr.splitlines()[-1].startswith("error: another process was lost"), left.stderr
+    processes[lost].kill()
+    done = run_process(*words, "--resume")
     assert done.returncode == 0, done.stderr
-    assert "n_devices 4, now 2" in done.stderr
-    assert_same_results(out, alone)
+    assert "0 of 16 runs finished" not in done.stderr
+    assert len(pd.read_csv(out / "sweep_by_seed.csv")) == 16
 
 
-@pytest.mark.slow
-def test_two_processes_share_the_examples_of_a_path(two_processes, tmp_path):
-    """Each has half of the rows; where one is lost, both go on with what is finished."""
-    inputs, labels = load_digits(return_X_y=True)
-    features = inputs[:500].astype(np.float32)
-    np.save(tmp_path / "digits_features.npy", features)
-    np.save(tmp_path / "digits_labels.npy", labels[:500])
-    words = (
-        f"--features={tmp_path / 'digits_features.npy'}",
-        "--lam=0.1:10:8:log",
-        "--memory_gb=0.0001",
-    )
-    program = ("tests.programs.small_probe", *words)
-    left, lost = two_processes(program=program, lost=1, ends_with="SIGKILL")
-    await_loss(lost, left)
-    assert len(list((tmp_path / "two").glob("chunks/[0-9]*"))) >= 1
-    processes = two_processes("--resume", program=program)
-    first, second = (process.communicate(timeout=90) for process in processes)
-    assert [process.returncode for process in processes] == [0, 0], (first, second)
-    assert "inputs stay in their file" in first[1]
-    assert "written to" not in second[0]
-    done = run_process(*program, f"--output_dir={tmp_path / 'alone'}")
-    assert done.returncode == 0, done.stderr
-    alone, both = (read(tmp_path / name, "path.csv") for name in ("alone", "two"))
-    assert len(alone) == len(both) == 8
-    for one, two in zip(alone, both, strict=True):
-        assert float(two["cost"]) == pytest.approx(float(one["cost"]), rel=1e-6)
-        assert two["converged"] == one["converged"] == "True"
-
-
-def test_processes_that_are_not_told_of_each_other_are_refused(tmp_path):
-    words = ("--dataset=synthetic", "--distributed", f"--output_dir={tmp_path / 'run'}")
-    done = run_process(SMALL_SWEEP, *words)
-    assert "--coordinator, --n_processes and --process_id" in only_line(done)
+def test_processes_that_do_not_know_each_other_end_with_one_line(digits, tmp_path):
+    words = (*SWEEP, digits, "--distributed", f"--output_dir={tmp_path / 'run'}")
+    assert "--coordinator, --n_processes and --process_id" in only_line(run_process(*words))
     assert list(tmp_path.iterdir()) == []

@@ -1,80 +1,72 @@
-"""What a grid leaves: each cell as its configuration alone, and the best one tested."""
+"""`experiments.grid_search`: each cell as NumPy trains it, under the report's keys."""
 
 import json
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import oracle
+import pandas as pd
 import pytest
-from commands import check_every_file, few, run
+from commands import QUICK, check_every_file, few, files, run
+from test_runs import IMAGE, measured
 
-from experiments.common import grids, records
-from linear_cifar.model import init_params
+from linear_cifar import Hyperparameters, TrainConfig
+from linear_cifar.training import init_state
 
 
-@pytest.mark.slow
-def test_a_grid_s_cells_equal_each_configuration_alone(tmp_path):
-    out, dataset = tmp_path / "run", few()
-    words = ["--batch_size=30,400", "--learning_rate=0.01,1e30", "--lam=0,1", "--n_epochs=1"]
-    done = run(
-        "experiments.grid_search",
-        *words,
-        "--n_seeds=2",
-        "--dataset=synthetic",
-        f"--output_dir={out}",
-    )
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory):
+    out = tmp_path_factory.mktemp("grid") / "run"
+    words = ("--batch_size=50,500", "--learning_rate=0.001,1e30", "--lam=0,0.1", "--n_seeds=2")
+    done = run("experiments.grid_search", *QUICK, *words, f"--output_dir={out}")
     assert done.returncode == 0, done.stderr
-    check_every_file(out)
-    cells = grids.read(out)
-    keys = [f"{b}_{e}_{lam}" for b in (30, 400) for e in (0.01, 1e30) for lam in (0.0, 1.0)]
-    assert list(cells) == keys
-    in_json = json.loads((out / "grid.json").read_text())
-    assert in_json.keys() == cells.keys()
-    assert in_json["30_1e+30_1.0"] is None  # it diverged
-    test = np.asarray(dataset.standardiser(dataset.test.inputs, jnp.float32))
-    for batch_size, lam in ((30, 0.0), (30, 1.0), (400, 0.0), (400, 1.0)):
-        cell = cells[f"{batch_size}_0.01_{lam}"]
-        for seed in range(2):
-            initial = init_params(jax.random.fold_in(jax.random.key(seed), 0), 3072, 10)
-            weights, bias, rows = oracle.train(
-                *initial,
-                dataset,
-                lam=lam,
-                learning_rate=0.01,
-                n_epochs=1,
-                batch_size=batch_size,
-                loss="softmax",
-            )
-            right = (test @ weights.T + bias).argmax(axis=1) == dataset.test.labels
-            # Up to one image, which rounding may move from one class to another.
-            alone = {"validation_accuracy": rows[-1, -1], "test_accuracy": right.mean()}
-            for name, value in alone.items():
-                assert cell.by_seed[name][seed] == pytest.approx(value, abs=1.1 / 400)
-    for key, cell in cells.items():
-        if not cell.diverged:
-            assert in_json[key] == pytest.approx(cell.by_seed["validation_accuracy"].mean())
-    best = records.read_result(out)["best"]
-    assert best["validation_accuracy"] == max(v for v in in_json.values() if v is not None)
-    assert best["key"] in done.stdout
+    return out
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_an_interrupted_grid_keeps_what_is_finished(tmp_path):
-    out = tmp_path / "run"
-    words = ("--batch_size=100,10", "--learning_rate=0.01", "--lam=0,1", "--n_epochs=10")
-    done = run(
-        "experiments.grid_search",
-        "--dataset=synthetic",
-        *words,
-        f"--output_dir={out}",
-        interrupt_at="batches of 10;",
+def test_a_grid_leaves_the_whole_record(grid):
+    check_every_file(grid)
+    tables = {"grid.json", "grid.csv", "grid_by_seed.csv"}
+    assert tables | {"result.json", "params.npz"} <= files(grid)
+
+
+def test_grid_json_has_validation_accuracies_under_the_reports_keys(grid):
+    cells = json.loads((grid / "grid.json").read_text())
+    assert cells.keys() == {
+        f"{batch_size}_{rate}_{lam}"
+        for batch_size in ("50", "500")
+        for rate in ("0.001", "1e+30")
+        for lam in ("0.0", "0.1")
+    }
+    assert cells["50_1e+30_0.1"] is None  # it diverged
+    by_seed = pd.read_csv(grid / "grid_by_seed.csv")
+    means = by_seed.groupby(["batch_size", "learning_rate", "lam"]).validation_accuracy.mean()
+    for (batch_size, rate, lam), mean in means[means.notna()].items():
+        assert cells[f"{batch_size}_{rate}_{lam}"] == pytest.approx(mean, abs=1e-6)
+
+
+@pytest.mark.parametrize(("batch_size", "lam"), [(50, 0.0), (50, 0.1), (500, 0.1)])
+def test_a_cell_is_what_numpy_trains(grid, batch_size, lam):
+    by_seed = pd.read_csv(grid / "grid_by_seed.csv").query("learning_rate == 0.001")
+    cells = by_seed[(by_seed.batch_size == batch_size) & (by_seed.lam == lam)]
+    for seed, cell in enumerate(cells.sort_values("seed").itertuples()):
+        start = init_state(jax.random.key(seed), Hyperparameters(), few(), TrainConfig()).params
+        settings = {"batch_size": batch_size, "learning_rate": 0.001, "n_epochs": 2}
+        weights, bias, rows = oracle.train(*start, few(), lam=lam, loss="softmax", **settings)
+        assert cell.train_cost == pytest.approx(rows[-1, 1], rel=1e-5)
+        assert cell.validation_accuracy == pytest.approx(rows[-1, -1], abs=IMAGE)
+        *_, accuracy = measured("test", weights, bias, lam, "softmax")
+        assert cell.test_accuracy == pytest.approx(accuracy, abs=IMAGE)
+
+
+def test_the_best_cell_is_tested_with_its_parameters(grid):
+    best = json.loads((grid / "result.json").read_text())["best"]
+    cells = json.loads((grid / "grid.json").read_text())
+    assert cells[best["key"]] == max(value for value in cells.values() if value is not None)
+    by_seed = pd.read_csv(grid / "grid_by_seed.csv").set_index(
+        ["batch_size", "learning_rate", "lam", "seed"]
     )
-    assert done.returncode == 130, done.stderr
-    assert "finished are written" in done.stderr
-    cells, in_json = grids.read(out), json.loads((out / "grid.json").read_text())
-    assert [key.split("_")[0] for key in cells] == ["100", "100"]
-    assert {key: cell.mean("validation_accuracy") for key, cell in cells.items()} == in_json
-    assert records.read_result(out)["interrupted"] is True
-    assert "100_" in done.stdout
-    check_every_file(out)
+    with np.load(grid / "params.npz") as params:
+        *_, accuracy = measured("test", **params, lam=0.0, loss="softmax")
+    settings = (best["batch_size"], best["learning_rate"], best["lam"], 0)
+    assert by_seed.test_accuracy[settings] == pytest.approx(accuracy, abs=IMAGE)
+    assert np.isfinite(best["test_accuracy"])

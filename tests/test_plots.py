@@ -63,7 +63,7 @@ def test_axes_have_labels():
         return [(ax.get_xlabel(), ax.get_ylabel()) for ax in axes]
 
     assert labels(plots.plot_grid)[0] == ("λ", "learning rate")
-    assert labels(plots.plot_confusion)[0] == ("predicted class", "true class")
+    assert labels(plots.plot_confusion)[0] == ("predicted class", "true class (examples)")
     assert labels(plots.plot_path) == [("λ", "accuracy"), ("λ", "loss (nats)")]
     assert labels(plots.plot_history) == [
         ("epoch", "loss (nats)"),

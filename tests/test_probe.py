@@ -1,170 +1,228 @@
-"""The probe as a user runs it: the answer, the model, and what is refused."""
+"""`experiments.probe` on planted data, beside scikit-learn and NumPy in float64."""
 
-import csv
-import json
+import os
 
+import jax
 import numpy as np
+import pandas as pd
 import pytest
 from commands import only_line, run
 from conftest import undrawn_figures
-from sklearn.datasets import load_breast_cancer, load_digits
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import balanced_accuracy_score
+from oracle import softmax
+from scipy import optimize, special
+from sklearn.metrics import classification_report
+from test_lambda_path import CLASSES, FITTED, SIZES, examples, optimum, planted, result, save
 
-from linear_cifar.classifier import Classifier
-from linear_cifar.data import Standardiser, load_features
-from linear_cifar.model import Params
-from linear_cifar.penalties import lam_to
+from linear_cifar import Classifier, Params, load_features
+from linear_cifar.data import LazyRows, Standardiser, stratified_folds
 
-LAM = "--lam=1e-3:1:4:log"
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory):
-    """400 digits in a file, and the inputs of the others in another one."""
-    folder = tmp_path_factory.mktemp("features")
-    inputs, labels = load_digits(return_X_y=True)
-    np.savez(folder / "digits.npz", features=inputs[:400].astype(np.float32), labels=labels[:400])
-    np.save(folder / "others.npy", inputs[400:430].astype(np.float32))
-    return folder / "digits.npz"
+N = SIZES["train"]
+LAM = "--lam=0.001:1:5:log"
+CURVE = (f"--n_train={N},{N}", "--n_per_class=4", "--n_draws=2")
+FOLDS = (LAM, "--n_folds=3", "--tolerance=1e-9")
 
 
-@pytest.fixture(scope="module")
-def probed(digits, tmp_path_factory):
-    out = tmp_path_factory.mktemp("probe") / "out"
-    words = (f"--features={digits}", LAM, f"--output_dir={out}")
-    curve = ("--n_train=50", "--n_per_class=2", "--n_draws=2")
+def probe(out, *words, **settings):
     with undrawn_figures():
-        done = run("experiments.probe", *words, *curve, f"--predict={digits.parent / 'others.npy'}")
+        return run("experiments.probe", *words, f"--output_dir={out}", **settings)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The planted features as a folder, and inputs of other files."""
+    path = tmp_path_factory.mktemp("features")
+    np.save(path / "further.npy", planted()["test"][0][:5])
+    np.save(path / "wide.npy", np.zeros((2, 3), np.float32))
+    np.savez(path / "unsplit.npz", x=planted()["train"][0], y=planted()["train"][1])
+    (path / "planted").mkdir()
+    save(path / "planted", planted())
+    return path
+
+
+@pytest.fixture(scope="module")
+def probed(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("probe") / "out"
+    predict = f"--predict={folder / 'further.npy'}"
+    done = probe(out, f"--features={folder / 'planted'}", LAM, *CURVE, predict)
     assert done.returncode == 0, done.stderr
-    return out, done
+    return out
 
 
-def table(path):
-    with path.open() as file:
-        return list(csv.DictReader(file))
+@pytest.fixture(scope="module")
+def folds(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("folds") / "out"
+    done = probe(out, f"--features={folder / 'planted'}", *FOLDS)
+    assert done.returncode == 0, done.stderr
+    return out
 
 
-def test_the_answer_is_scikit_learn_s(probed, digits):
-    out, _ = probed
-    found = json.loads((out / "probe.json").read_text())
-    rows = table(out / "path.csv")
-    best = max(
-        rows, key=lambda row: (float(row["validation_accuracy"]), -float(row["validation_loss"]))
+def chosen_row(out):
+    path = pd.read_csv(out / "path.csv")
+    return path[path.lam == result(out)["lam"]].iloc[0]
+
+
+def refit_scores(out):
+    """scikit-learn's scores of the test examples, fitted to training and validation examples."""
+    weights, bias = optimum(*examples(*FITTED, reference=FITTED), result(out)["lam"])
+    return examples("test", reference=FITTED)[0] @ weights.T + bias
+
+
+def best_temperature(scores, labels):
+    targets = np.eye(3)[labels]
+    minimum = optimize.minimize_scalar(
+        lambda log_t: softmax(scores / np.exp(log_t), targets)[0].mean(), (-1, 1), tol=1e-10
     )
-    assert float(best["lam"]) == found["refit"]["lam"]
-    data = load_features(digits)
-    inputs = np.concatenate([data.train.inputs, data.validation.inputs]).astype(float)
-    labels = np.concatenate([data.train.labels, data.validation.labels])
-    mean, scale = inputs.mean(axis=0), inputs.std(axis=0)
-    scale[scale == 0] = 1
-    theirs = LogisticRegression(C=found["refit"]["C"], tol=1e-8, max_iter=5000)
-    theirs.fit((inputs - mean) / scale, labels)
-    predicted = theirs.predict((data.test.inputs - mean) / scale)
-    test = found["test"]
-    assert test["accuracy"]["estimate"] == pytest.approx(np.mean(predicted == data.test.labels))
-    expected = balanced_accuracy_score(data.test.labels, predicted)
-    assert test["balanced_accuracy"] == pytest.approx(expected)
-    expected = lam_to(found["refit"]["lam"], len(labels), 10).C
-    assert found["refit"]["C"] == pytest.approx(expected)
-    low, high = test["accuracy_at_optimum"]
-    assert low <= test["accuracy"]["estimate"] <= high
+    return np.exp(minimum.x)
 
 
-def test_the_model_predicts_alike_from_either_file(probed, digits, tmp_path):
-    out, _ = probed
-    inputs = np.load(digits.parent / "others.npy")
-    models = [Classifier.load(out / f"model{ending}") for ending in (".npz", ".safetensors")]
-    rows = table(out / "predictions.csv")
-    for model in models:
-        assert [row["class"] for row in rows] == model.predict(inputs).tolist()
-        p = model.predict_proba(inputs)
-        read = [[float(row[f"p_{k}"]) for k in range(10)] for row in rows]
-        np.testing.assert_allclose(read, p, atol=1e-7)
-    words = (f"--model={out / 'model.safetensors'}", f"--predict={digits.parent / 'others.npy'}")
-    done = run("experiments.probe", *words, f"--output_dir={tmp_path / 'out'}")
+def test_the_answer_is_at_the_top_level_of_the_result(probed):
+    actual, row = result(probed), chosen_row(probed)
+    assert actual["validation_accuracy"] == row.validation_accuracy
+    assert row.validation_accuracy == pd.read_csv(probed / "path.csv").validation_accuracy.max()
+    accuracy = np.mean(refit_scores(probed).argmax(axis=1) == planted()["test"][1])
+    assert actual["test_accuracy_low"] < actual["test_accuracy"] < actual["test_accuracy_high"]
+    assert actual["test_accuracy"] == pytest.approx(accuracy)
+    assert 0 <= actual["gap"] <= 1e-10
+    assert (actual["n"], actual["d"], actual["n_classes"]) == (240, 8, 3)
+
+
+def test_per_class_is_scikit_learns_report(probed):
+    table, predicted = pd.read_csv(probed / "per_class.csv"), refit_scores(probed).argmax(axis=1)
+    report = classification_report(
+        planted()["test"][1], predicted, target_names=CLASSES, output_dict=True, zero_division=0
+    )
+    expected = pd.DataFrame(report)[CLASSES].T
+    assert table["class"].tolist() == expected.index.tolist()
+    actual = table[["precision", "accuracy", "f1", "support"]]
+    np.testing.assert_allclose(actual, expected, rtol=1e-12)
+    balanced = result(probed)["balanced_accuracy"]
+    assert balanced == pytest.approx(report["macro avg"]["recall"])
+
+
+@pytest.mark.parametrize("ending", ["npz", "safetensors"])
+def test_a_saved_model_predicts_what_predictions_csv_has(probed, folder, tmp_path, ending):
+    inputs, path = np.load(folder / "further.npy"), probed / f"model.{ending}"
+    model, table = Classifier.load(path), pd.read_csv(probed / "predictions.csv")
+    probabilities = table[[f"p_{name}" for name in CLASSES]]
+    assert table["class"].tolist() == model.predict(inputs).tolist()
+    np.testing.assert_allclose(probabilities, model.predict_proba(inputs), atol=1e-7)
+    scaled = refit_scores(probed)[:5] / result(probed)["temperature"]
+    np.testing.assert_allclose(probabilities, special.softmax(scaled, axis=1), atol=1e-4)
+    out = tmp_path / "out"
+    assert probe(out, f"--model={path}", f"--predict={folder / 'further.npy'}").returncode == 0
+    expected = (probed / "predictions.csv").read_bytes()
+    assert (out / "predictions.csv").read_bytes() == expected
+
+
+def test_the_temperature_is_the_best_on_validation_examples(probed):
+    weights, bias = optimum(*examples("train"), result(probed)["lam"])
+    inputs, labels = examples("validation")
+    expected = best_temperature(inputs @ weights.T + bias, labels)
+    assert result(probed)["temperature"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_with_folds_the_temperature_is_the_best_on_left_out_folds(folds):
+    inputs, labels = examples("train")
+    fold_of, scores = stratified_folds(jax.random.key(0), labels, 3), np.zeros((N, 3))
+    for fold in range(3):
+        rest = fold_of != fold
+        weights, bias = optimum(inputs[rest], labels[rest], result(folds)["lam"])
+        scores[~rest] = inputs[~rest] @ weights.T + bias
+    expected = best_temperature(scores, labels)
+    assert result(folds)["temperature"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_neither_lam_nor_temperature_depends_on_test_labels(probed, tmp_path):
+    inputs, labels = planted()["test"]
+    save(tmp_path, planted() | {"test": (inputs, labels[::-1])})
+    done = probe(tmp_path / "out", f"--features={tmp_path}", LAM)
     assert done.returncode == 0, done.stderr
-    again = (tmp_path / "out" / "predictions.csv").read_bytes()
-    assert again == (out / "predictions.csv").read_bytes()
+    actual, expected = result(tmp_path / "out"), result(probed)
+    for name in ("lam", "temperature", "validation_accuracy"):
+        assert actual[name] == expected[name]
+    assert actual["test_accuracy"] != expected["test_accuracy"]
 
 
-def test_an_example_without_a_class_is_refused_by_its_row(tmp_path):
-    params, standardiser = Params(np.eye(2, 3), np.zeros(2)), Standardiser(np.zeros(3), np.ones(3))
-    params.weights[0] = 1e300
-    Classifier(params, standardiser, ("a", "b")).save(tmp_path / "m.npz")
-    inputs = np.ones((4, 3)) * [[1], [1], [1e10], [1]]
-    np.save(tmp_path / "others.npy", inputs)
-    words = (f"--model={tmp_path / 'm.npz'}", f"--predict={tmp_path / 'others.npy'}")
-    done = run("experiments.probe", *words, f"--output_dir={tmp_path / 'out'}")
-    line = only_line(done)
-    assert "others.npy" in line
-    assert "row 2: the logits aren't finite" in line
-    assert not (tmp_path / "out").exists()
+def test_the_learning_curve_draws_each_size_once(probed):
+    curve, row = pd.read_csv(probed / "learning_curve.csv"), chosen_row(probed)
+    assert curve.n.tolist() == [N, N, 12, 12]
+    assert curve.n_per_class.fillna(0).tolist() == [0, 0, 4, 4]
+    assert curve.draw.tolist() == [0, 1, 0, 1]
+    # A draw of all training examples is the path itself.
+    assert (curve.lam[:2] == row.lam).all()
+    assert (curve.test_accuracy[:2] == row.test_accuracy).all()
 
 
-def test_fewer_examples_are_drawn_again_and_again(probed):
-    out, done = probed
-    few, of_class = json.loads((out / "probe.json").read_text())["learning_curve"]
-    assert (few["n"], few["per_class"]) == (50, None)
-    assert (of_class["n"], of_class["per_class"]) == (20, 2)
-    for point in (few, of_class):
-        assert len(point["accuracy"]) == len(point["lam"]) == point["over_draws"]["n"] == 2
-        assert 0.3 < point["over_draws"]["mean"] < 1
-    assert "with 20 examples, 2 a class" in done.stdout
-    assert (out / "figures" / "learning_curve.png").exists()
-    assert (out / "figures" / "few_shot.png").exists()
+def test_features_larger_than_memory_give_the_same(folder, folds, tmp_path):
+    splits = load_features(folder / "planted", memory_gb=1e-6)
+    assert isinstance(splits.train.inputs, LazyRows)
+    assert isinstance(splits.test.inputs, LazyRows)
+    words = (f"--features={folder / 'planted'}", *FOLDS, "--memory_gb=1e-6")
+    out, at = tmp_path / "out", "relative gap at most"
+    assert probe(out, *words, interrupt_at=at).returncode == 130
+    done = probe(out, *words, "--resume")
+    assert done.returncode == 0, done.stderr
+    lazy, expected = (
+        pd.read_csv(path / "path.csv").drop(columns=["gap", "distance", "passes"])  # of rounding
+        for path in (out, folds)
+    )
+    pd.testing.assert_frame_equal(lazy, expected, rtol=1e-5, atol=1e-5)
+    for name in ("lam", "test_accuracy", "temperature", "test_loss"):
+        assert result(out)[name] == pytest.approx(result(folds)[name], rel=1e-5)
 
 
 @pytest.mark.slow
-def test_folds_choose_and_calibrate_where_nothing_else_validates(tmp_path):
-    inputs, labels = load_breast_cancer(return_X_y=True)
-    np.savez(tmp_path / "cancer.npz", x=inputs, y=np.array(["malign", "benign"])[labels])
-    words = (f"--features={tmp_path / 'cancer.npz'}", LAM, "--n_folds=3")
-    done = run("experiments.probe", *words, f"--output_dir={tmp_path / 'out'}")
+@pytest.mark.usefixtures("optimised")
+def test_real_features_reach_their_known_accuracy(tmp_path):
+    features = os.environ.get("LINEAR_CIFAR_FEATURES")
+    if not features:
+        pytest.skip("LINEAR_CIFAR_FEATURES names no folder with features")
+    done = probe(tmp_path / "out", f"--features={features}", "--lam=0.01")
     assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "out" / "probe.json").read_text())
-    assert found["chosen_by"] == "folds_accuracy"
-    assert found["dataset"]["sizes"]["validation"] == 0
-    assert found["test"]["accuracy"]["estimate"] > 0.93
-    assert set(found["test"]["by_class"]) == {"benign", "malign"}
-    calibration = found["calibration"]
-    assert calibration["uncalibrated"] == ""
-    assert 0.2 < calibration["temperature"] < 2
-
-
-@pytest.mark.slow
-def test_a_probe_goes_on_where_it_was_interrupted(digits, tmp_path):
-    lam = "--lam=1e-3:1:20:log"
-    words = (f"--features={digits}", lam, f"--output_dir={tmp_path / 'out'}")
-    whole = run("experiments.probe", f"--features={digits}", lam, f"--output_dir={tmp_path / 'b'}")
-    assert whole.returncode == 0, whole.stderr
-    chunks = sorted((tmp_path / "b" / "chunks").iterdir())
-    assert len(chunks) == 2
-    done = run("experiments.probe", *words, interrupt_at="19/20")
-    assert done.returncode == 130
-    assert len(list((tmp_path / "out" / "chunks").iterdir())) == 1
-    assert run("experiments.probe", *words, "--resume").returncode == 0
-    for name in ("path.csv", "model.npz", "model.safetensors"):
-        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    actual = result(tmp_path / "out")
+    assert actual["C"] == pytest.approx(1e-3)
+    assert actual["test_accuracy"] == pytest.approx(0.781, abs=0.001)
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--n_train=5",), "--n_train is 5: it has to be from 10 to"),
-        (("--n_train=a",), "--n_train=a: it has to be integers"),
-        (("--n_per_class=1000",), "--n_per_class is 1000: it has to be from 1 to"),
-        (("--n_folds=3", "--n_train=100"), "need validation examples, and no folds"),
-        (("--model=m.npz",), "--model goes with --predict"),
-        (("--predict=none.npy",), "none.npy does not exist"),
-        (("--predict=WIDE",), "has 3 features, and the model 64"),
+        (("--dataset=synthetic",), "--features"),
+        (("--model=m.npz",), "--model needs --predict"),
+        (("--features=planted", "--n_train=2"), "--n_train is 2: it has to be from 3 to 150"),
+        (("--features=planted", "--n_train=a"), "--n_train=a: it has to be integers"),
+        (("--features=planted", "--n_per_class=99"), "it has to be from 1 to 50"),
+        (("--features=unsplit.npz", "--n_folds=3", "--n_train=99"), "need validation examples"),
+        (("--features=planted", "--predict=none.npy"), "none.npy does not exist"),
+        (("--features=planted", "--predict=wide.npy"), "has 3 features, and the model 8"),
     ],
 )
-def test_what_cannot_be_done_is_refused_before_anything_is_fitted(digits, tmp_path, words, message):
-    np.save(tmp_path / "wide.npy", np.zeros((2, 3), np.float32))
-    words = [word.replace("WIDE", str(tmp_path / "wide.npy")) for word in words]
-    out = tmp_path / "out"
-    done = run("experiments.probe", f"--features={digits}", LAM, *words, f"--output_dir={out}")
-    assert done.returncode == 1
-    assert message in only_line(done)
-    assert not out.exists()
+def test_rejects_flags_in_one_line(folder, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(folder)
+    assert message in only_line(probe(tmp_path / "out", *words))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        *("--lam=1", "--C=1", "--loss=softmax", "--select=loss", "--tolerance=0.1"),
+        *("--max_passes=9", "--n_folds=3", "--one_standard_error", "--n_train=9", "--n_draws=2"),
+        *("--features=f.npz", "--dataset=auto", "--standardise=none", "--test_fraction=0.3"),
+        *("--normalise_rows", "--memory_gb=1", "--resume", "--max_runs=9", "--distributed"),
+    ],
+)
+def test_a_model_with_a_fitting_flag_is_refused_by_its_name(probed, folder, tmp_path, flag):
+    words = (f"--model={probed / 'model.npz'}", f"--predict={folder / 'further.npy'}", flag)
+    assert flag.split("=")[0] in only_line(probe(tmp_path / "out", *words))
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_example_without_a_class_is_named_by_its_row(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    params = Params(np.array([[1e300, 0], [0, 1]]), np.zeros(2))
+    Classifier(params, Standardiser(np.zeros(2), np.ones(2)), ("a", "b")).save("m.npz")
+    np.save("further.npy", np.array([[1, 1], [1, 1], [1e10, 1], [1, 1]]))
+    line = only_line(probe("out", "--model=m.npz", "--predict=further.npy"))
+    assert "further.npy, from row 0" in line
+    assert "row 2" in line

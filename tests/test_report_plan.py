@@ -1,84 +1,81 @@
-"""The report's plan: what it trains is what the commands beside its numbers train."""
+"""The report's plan: the numbers that the report prints, and commands that train the same runs."""
 
+import numpy as np
 import pytest
 from commands import few, run
 
-from experiments.common import grids, runs, solving
-from experiments.common.axes import parse
-from experiments.common.settings import Settings
+from experiments import baseline, sweep
+from experiments.common import path
+from experiments.common.training import SETTINGS
 from experiments.report import plan
+
+PRINTED = {
+    "eta_0.1": 0.2571, "lam_0": 0.3906, "lam_0.1": 0.3915, "lam_1": 0.3717, "full_data": 0.4058,
+    "batch_40": 0.3884, "step_decay": 0.3951, "step_decay_full": 0.3882, "multi_bce": 0.3546,
+    "grid:10_0.001_0.0": 0.359, "grid:10_0.001_0.1": 0.3613, "grid:10_0.001_0.5": 0.3432,
+    "grid:10_0.01_0.0": 0.2978, "grid:10_0.01_0.1": 0.27, "grid:10_0.01_0.5": 0.2212,
+    "grid:50_0.001_0.0": 0.3838, "grid:50_0.001_0.1": 0.3846, "grid:50_0.001_0.5": 0.3696,
+    "grid:50_0.01_0.0": 0.3389, "grid:50_0.01_0.1": 0.3414, "grid:50_0.01_0.5": 0.3228,
+    "grid:500_0.001_0.0": 0.3448, "grid:500_0.001_0.1": 0.3452, "grid:500_0.001_0.5": 0.3526,
+    "grid:500_0.01_0.0": 0.3796, "grid:500_0.01_0.1": 0.3784, "grid:500_0.01_0.5": 0.3728,
+    "grid_narrowed:20_0.001_0.1": 0.3759, "grid_narrowed:30_0.001_0.1": 0.3829,
+    "grid_narrowed:40_0.001_0.1": 0.3875, "grid_narrowed:50_0.001_0.1": 0.3849,
+}  # fmt: skip
+TABLE = plan.table().set_index("name")
+NAMES = [*SETTINGS]
+
+
+def test_the_plan_has_every_number_that_the_report_prints():
+    assert TABLE.published.dropna().to_dict() == PRINTED
 
 
 @pytest.fixture
-def handed_on(tmp_path, monkeypatch):
-    """What a command hands on to be trained, instead of training it."""
+def arguments(tmp_path, monkeypatch):
+    """The arguments with which a command starts to train or solve, instead of doing so."""
 
-    def handed_on(command):
-        found = []
+    def arguments(command):
+        seen = []
 
         def stop(*arguments):
-            found.append(arguments)
+            seen.append(arguments)
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(runs, "train", stop)
-        monkeypatch.setattr(grids, "run", stop)
-        python, option, name, *words = command.split()
-        assert (python, option) == ("python", "-m")
-        done = run(name, *words, "--dataset=synthetic", f"--output_dir={tmp_path / 'run'}")
+        for module, name in ((baseline, "train"), (sweep, "train"), (path, "solve_problems")):
+            monkeypatch.setattr(module, name, stop)
+        words = command.split()[2:]
+        done = run(*words, "--dataset=synthetic", f"--output_dir={tmp_path / 'run'}")
         assert done.returncode == 130, done.stderr
-        (arguments,) = found
-        return arguments
+        return seen[0]
 
-    return handed_on
-
-
-@pytest.mark.parametrize("name", plan.every_run())
-def test_a_run_s_command_has_its_settings(handed_on, name):
-    planned = plan.every_run()[name]
-    together, dataset, _ = handed_on(planned.command)
-    assert together == [planned.settings]
-    assert dataset.sha256 == few(planned.settings.split).sha256
+    return arguments
 
 
-@pytest.mark.parametrize("name", plan.GRIDS)
-def test_a_grid_s_command_has_its_values_and_settings(handed_on, name):
-    grid = plan.GRIDS[name]
-    _, values, fixed, dataset, *_ = handed_on(grid.command)
-    assert values == grid.values
-    usual = {name: Settings().flat[name] for name in grids.COLUMNS}
-    assert fixed.but(**usual) == grid.settings
-    assert dataset.sha256 == few(grid.settings.split).sha256
+@pytest.mark.parametrize("name", TABLE.index[~TABLE.index.str.contains(":")])
+def test_the_command_of_a_run_trains_its_settings(arguments, name):
+    row = TABLE.loc[name]
+    runs, config, dataset, _ = arguments(row.command)
+    assert runs[NAMES].iloc[0].to_dict() == row[NAMES].to_dict()
+    assert (len(runs), config.n_epochs) == (1, row.n_epochs)
+    assert dataset.sha256 == few(row.split).sha256
 
 
-@pytest.mark.parametrize("name", plan.PATHS)
-def test_a_path_s_command_has_its_settings(name, tmp_path, monkeypatch):
-    planned, found = plan.PATHS[name], []
-
-    def stop(*arguments):
-        found.append(arguments)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(solving, "solve_all", stop)
-    words = planned.command.split()[2:]
-    done = run(*words, "--dataset=synthetic", f"--output_dir={tmp_path / 'run'}")
-    assert done.returncode == 130, done.stderr
-    ((what, dataset, how, *_),) = found
-    assert what.path.tolist() == parse("lam", planned.command.split("=")[1].split()[0]).values
-    assert (how.loss.name, dataset.sha256) == (planned.loss, few(planned.split).sha256)
+@pytest.mark.parametrize("one", plan.GRIDS, ids=lambda one: one.section)
+def test_the_command_of_a_grid_trains_its_cells(arguments, one):
+    rows = TABLE[TABLE.section == one.section]
+    runs, config, dataset, *_ = arguments(one.command)
+    assert runs[NAMES].to_numpy().tolist() == rows[NAMES].to_numpy().tolist()
+    assert {config.n_epochs} == set(rows.n_epochs)
+    assert dataset.sha256 == few().sha256
 
 
-def test_every_number_that_the_report_prints_is_in_the_plan():
-    assert all(planned.published for planned in plan.RUNS.values())
-    assert plan.VARIANTS.keys() <= plan.RUNS.keys()
-    for grid in plan.GRIDS.values():
-        sizes, rates, lams = (grid.values[name] for name in grids.COLUMNS)
-        keys = {f"{b}_{e}_{lam}" for b in sizes for e in rates for lam in lams}
-        assert grid.published.keys() == keys
-    assert sum(len(grid.published) for grid in plan.GRIDS.values()) == 22
+@pytest.mark.parametrize("one", plan.PATHS, ids=lambda one: one.name)
+def test_the_command_of_a_path_solves_its_lam(arguments, one):
+    problems, dataset, config, *_ = arguments(one.command)
+    np.testing.assert_array_equal(problems.lam, one.values)
+    assert (config.loss.name, dataset.sha256) == (one.loss, few(one.split).sha256)
 
 
-def test_the_report_s_runs_are_those_that_it_describes():
-    assert plan.RUNS["lam_0"].settings == Settings()
-    decay = Settings.of(lam=0.1, learning_rate=0.05, decay_factor=10.0, decay_every=10)
-    assert plan.RUNS["step_decay"].settings == decay
-    assert plan.RUNS["full_data"].settings == Settings.of(lam=0.1, split="full")
+def test_every_penalty_of_the_report_is_on_the_path_of_its_loss_and_data():
+    lams = {(one.split, one.loss): one.values for one in plan.PATHS}
+    for run_of_report in TABLE[(TABLE.section == "run") & (TABLE.lam > 0)].itertuples():
+        assert run_of_report.lam in lams[run_of_report.split, run_of_report.loss]

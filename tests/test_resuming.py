@@ -1,248 +1,255 @@
-"""Whatever has become of what a command left, --resume gives what nothing had happened to."""
+"""--resume continues after any kill and any damage, to the bytes of an uninterrupted run."""
 
-import io
 import json
-import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
-from commands import only_line, run
+from commands import files, only_line, run, run_process
+from conftest import undrawn_figures
 
-from experiments.common import seals, store
+from experiments.common import folder
+from tests.campaign import damage, folders, kills, privileges, small
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-# Two chunks of one program, for each seed has an order of its own.
-CHUNKS = (
-    "--dataset=synthetic",
-    "--shuffle",
-    "--n_seeds=2",
-    "--n_epochs=1",
-    "--lam=0,0.1",
-    "--learning_rate=0.01",
+SWEEP, GRID, PATH, PROBE = (
+    f"experiments.{name}" for name in ("sweep", "grid_search", "lambda_path", "probe")
 )
 
 
-def sweep(out, *words):
-    return run("experiments.sweep", *CHUNKS, *words, f"--output_dir={out}")
+@pytest.fixture(scope="module", autouse=True)
+def _undrawn():
+    with undrawn_figures():
+        yield
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    out = tmp_path_factory.mktemp("sweep") / "whole"
-    done = sweep(out)
-    assert done.returncode == 0, done.stderr
-    assert len(list((out / "chunks").iterdir())) == 2
-    return out
+@pytest.fixture(scope="module", params=small.RESUMABLE)
+def whole(request, tmp_path_factory):
+    """An uninterrupted run of each command; a test may change its folder."""
+    return small.run_uninterrupted(request.param, tmp_path_factory.mktemp("run") / "place")
+
+
+def notes(done):
+    return [line for line in done.stderr.splitlines() if line.startswith("note: ")]
+
+
+def chunks_in(folder):
+    return {name for name in folder if name.startswith("chunks/") and "partial" not in name}
+
+
+# Kills.
+
+
+def test_a_run_resumes_from_every_state_that_a_kill_could_leave(whole):
+    """Eight of them; `python -m tests.campaign --only=killed` tries the others."""
+    numbers = np.linspace(0, len(whole.states) - 1, 8).round().astype(int)
+    for number in numbers:
+        folders.write(whole.states[number], whole.out)
+        assert whole.resume() is None, number
+
+
+def test_a_process_that_is_killed_resumes_with_its_finished_chunks(whole):
+    """It is killed while it writes its second chunk."""
+    shutil.rmtree(whole.out)
+    ends = {"END_AFTER_CHUNKS": "1", "END_WITH": "SIGKILL"}
+    assert run_process("tests.campaign.program", *whole.line, **ends).returncode == -signal.SIGKILL
+    left = folders.read(whole.out)
+    (chunk,) = chunks_in(left)
+    assert any("partial" in name for name in left)
+    written = (whole.out / chunk).stat().st_mtime_ns
+    assert whole.resume() is None
+    assert (whole.out / chunk).stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize("number", kills.CODES)
+def test_an_interrupted_run_says_how_to_continue(whole, number):
+    shutil.rmtree(whole.out)
+    done = small.run(whole.line, interrupt_at="%]", by=number)
+    assert done.returncode == kills.CODES[number]
+    assert f"--resume --output_dir={whole.out}" in done.stderr.splitlines()[-1]
+    assert whole.resume() is None
+
+
+def test_a_run_resumes_after_signals_and_damage_of_any_kind(whole):
+    runs = {whole.line[0]: whole}
+    with privileges.given_up():
+        for case in (kills.killed, damage.damaged):
+            failures = [case(np.random.default_rng((0, n)), runs) for n in range(4)]
+            assert not list(filter(None, failures))
+
+
+# Chunks.
 
 
 @pytest.fixture
-def copy(whole, tmp_path):
-    return shutil.copytree(whole, tmp_path / "copy")
+def chunk(tmp_path):
+    """A small chunk, and the run that it belongs to."""
+    chunks = folder.chunks_of(tmp_path, {"lam": [0.1, 0.2, 0.3]})
+    rows = np.array([0, 2])
+    arrays = {"cost": np.array([0.5, 2.0]), "weights": np.arange(4, dtype="f4").reshape(2, 2)}
+    folder.write_chunk(chunks, rows, **arrays)
+    return chunks, {"rows": rows, **arrays}
 
 
-def saved(**arrays):
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    return buffer.getvalue()
+def same(read, expected):
+    return read.keys() == expected.keys() and all(
+        (read[name].dtype, read[name].shape) == (array.dtype, array.shape)
+        and np.array_equal(read[name], array)
+        for name, array in expected.items()
+    )
 
 
-def changed(**changes):
-    """The arrays of a chunk, some of them changed and without its last lines."""
-
-    def change(path):
-        with np.load(path) as part:
-            path.write_bytes(saved(**{**part, **{n: f(part[n]) for n, f in changes.items()}}))
-
-    return change
-
-
-def damaged(damage):
-    return lambda path: path.write_bytes(damage(path.read_bytes()))
-
-
-def replaced(make):
-    def replace(path):
-        path.unlink()
-        make(path)
-
-    return replace
+@pytest.mark.parametrize("bit", [2, 4])
+def test_no_flipped_bit_of_a_chunk_gives_another_number(chunk, bit):
+    """These make another digit of a shape: (2,) becomes (0,) or (6,)."""
+    chunks, expected = chunk
+    (path,) = chunks.folder.iterdir()
+    content = path.read_bytes()
+    n_refused = 0
+    row = {name: array[1] for name, array in expected.items() if name != "rows"}
+    for place in range(len(content)):
+        damaged = bytearray(content)
+        damaged[place] ^= bit
+        path.write_bytes(damaged)
+        try:
+            assert same(folder.read_row(chunks, 2), row), place
+        except folder.FolderError:
+            n_refused += 1
+        assert all(same(read, expected) for read in folder.read_chunks(chunks)), place
+    assert n_refused > len(content) / 2
 
 
-def flipped(place):
-    def flip(content):
-        content = bytearray(content)
-        content[place] ^= 4
-        return bytes(content)
-
-    return damaged(flip)
-
-
-def folder_of_one(path):
-    path.mkdir()
-    (path / "mine").write_text("mine")
-
-
-ANY_FILE = {
-    "empty": damaged(lambda content: b""),
-    "cut": damaged(lambda content: content[: len(content) // 2]),
-    "noise": damaged(lambda content: np.random.default_rng(0).bytes(len(content))),
-    "a folder": replaced(folder_of_one),
-    "a link to nothing": replaced(lambda path: path.symlink_to("nothing")),
-    "a link to itself": replaced(lambda path: path.symlink_to(path.name)),
-    "a pipe": replaced(os.mkfifo),
-}
-CHUNK = ANY_FILE | {
-    "without its last byte": damaged(lambda content: content[:-1]),
-    "a bit of its first bytes": flipped(6),
-    "a bit in the middle": flipped(5000),
-    "a bit of its names": flipped(-400),
-    "a bit of its checksum": flipped(-20),
-    "an .npy": damaged(lambda content: np.zeros(3).tobytes()),
-    "nothing in it": damaged(lambda content: saved()),
-    "rows of -1": changed(rows=lambda rows: rows * 0 - 1),
-    "rows swapped": changed(rows=lambda rows: rows[::-1]),
-    "rows of bool": changed(rows=lambda rows: rows > 0),
-    "accuracies of 7": changed(test_accuracy=lambda values: values * 0 + 7),
-    "weights of another shape": changed(weights=lambda values: values[..., :7]),
-}
-BEGUN = ANY_FILE | {
-    "not UTF-8": damaged(lambda content: b"\xff\xfe"),
-    "a list": damaged(lambda content: b"[1]"),
-    "null": damaged(lambda content: b"null"),
-    "deep": damaged(lambda content: b"[" * 100_000),
+DAMAGE = {
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "renamed": lambda path: path.rename(path.with_name("000000-000009.npz")),
+    "not an archive": lambda path: path.write_bytes(b"PK and no more"),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "a link to nothing": lambda path: (path.unlink(), path.symlink_to("nothing")),
 }
 
 
-def check_same(out, whole):
-    for path in [*whole.glob("*.csv"), *whole.glob("*.npz"), *whole.glob("chunks/*")]:
-        assert (out / path.relative_to(whole)).read_bytes() == path.read_bytes(), path
-
-
-@pytest.mark.parametrize("damage", CHUNK.values(), ids=CHUNK)
-def test_a_chunk_that_does_not_fit_is_trained_again(copy, whole, damage):
-    damage(min((copy / "chunks").iterdir()))
-    (copy / "sweep.csv").unlink()
-    done = sweep(copy, "--resume")
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_chunk_is_put_aside_and_computed_again(whole, kind):
+    folders.write(whole.whole, whole.out)
+    path = min((whole.out / "chunks").iterdir())
+    DAMAGE[kind](path)
+    done = run(*whole.line, "--resume")
     assert done.returncode == 0, done.stderr
-    (note,) = (line for line in done.stderr.splitlines() if "made again" in line)
-    assert "chunks/000000-" in note
-    check_same(copy, whole)
+    (note,) = (note for note in notes(done) if "unfit-" in note)
+    assert f"{whole.out / 'chunks'}/0" in note
+    assert folders.difference(folders.read(whole.out), whole.whole) is None
+    if kind != "a link to nothing":
+        assert any("unfit-" in path.name for path in (whole.out / "chunks").iterdir())
 
 
-def test_a_chunk_of_another_sweep_under_the_same_name_is_trained_again(copy, whole, tmp_path):
-    other = tmp_path / "other"
-    assert sweep(other, "--learning_rate=0.1").returncode == 0
-    for path in (other / "chunks").iterdir():
-        shutil.copy(path, copy / "chunks")
-    done = sweep(copy, "--resume")
-    assert done.stderr.count("is of something else: kept as unfit-") == 2
-    check_same(copy, whole)
+def test_a_chunk_of_another_run_is_put_aside_and_computed_again(whole, tmp_path):
+    other = {SWEEP: "--seed=1", GRID: "--n_epochs=2", PATH: "--tolerance=0.1"}
+    line = [*whole.line[:-1], other.get(whole.line[0], "--loss=multi_bce")]
+    assert run(*line, f"--output_dir={tmp_path / 'other'}").returncode == 0
+    folders.write(whole.whole, whole.out)
+    names = sorted(path.name for path in (whole.out / "chunks").iterdir())
+    foreign = sorted((tmp_path / "other" / "chunks").iterdir())
+    for name, path in zip(names, foreign, strict=False):
+        shutil.copy(path, whole.out / "chunks" / name)
+    done = run(*whole.line, "--resume")
+    assert done.stderr.count("another run") == min(len(names), len(foreign))
+    assert folders.difference(folders.read(whole.out), whole.whole) is None
 
 
-@pytest.mark.parametrize("damage", BEGUN.values(), ids=BEGUN)
-def test_what_was_begun_can_be_lost_and_the_chunks_are_still_used(copy, whole, damage):
-    damage(copy / "begun.json")
-    times = {path: path.stat().st_mtime_ns for path in (copy / "chunks").iterdir()}
-    done = sweep(copy, "--resume")
+# started.json.
+
+STARTED = {
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:9]),
+    "a list": lambda path: path.write_bytes(b"[1]"),
+    "not UTF-8": lambda path: path.write_bytes(b"\xff\xfe"),
+    "deep": lambda path: path.write_bytes(b"[" * 100_000),
+    "put aside, and not yet written again": lambda path: path.rename(
+        path.with_name("unfit-started.json")
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory):
+    return small.run_uninterrupted(GRID, tmp_path_factory.mktemp("grid") / "place")
+
+
+def times(run):
+    return {path.name: path.stat().st_mtime_ns for path in (run.out / "chunks").iterdir()}
+
+
+@pytest.mark.parametrize("kind", STARTED)
+def test_chunks_are_used_although_the_settings_are_lost(grid, kind):
+    folders.write(grid.whole, grid.out)
+    before = times(grid)
+    STARTED[kind](grid.out / "started.json")
+    assert grid.resume() is None
+    assert times(grid) == before
+
+
+@pytest.mark.parametrize("machine", [None, 3, {"versions": None}, {"n_devices": 64}])
+def test_another_machine_is_a_note(grid, machine):
+    folders.write(grid.whole, grid.out)
+    started = json.loads((grid.out / "started.json").read_text()) | {"machine": machine}
+    (grid.out / "started.json").write_text(json.dumps(started))
+    done = run(*grid.line, "--resume")
     assert done.returncode == 0, done.stderr
-    assert "begun.json can't be read" in done.stderr
-    assert {path: path.stat().st_mtime_ns for path in (copy / "chunks").iterdir()} == times
-    assert json.loads((copy / "begun.json").read_text())["seeds"] == [0, 2]
-    check_same(copy, whole)
+    assert "n_devices" in "".join(notes(done))
+    assert folders.difference(folders.read(grid.out), grid.whole) is None
 
 
-@pytest.mark.parametrize("machine", [None, 3, {}, {"versions": None}])
-def test_a_machine_that_is_not_told_is_another_one(copy, machine):
-    begun = json.loads((copy / "begun.json").read_text()) | {"machine": machine}
-    (copy / "begun.json").write_text(json.dumps(begun))
-    done = sweep(copy, "--resume")
+def test_nothing_to_resume_is_a_note(grid):
+    shutil.rmtree(grid.out)
+    done = run(*grid.line, "--resume")
+    assert "resume" in "".join(notes(done))
+    assert folders.difference(folders.read(grid.out), grid.whole) is None
+
+
+def test_resume_needs_a_folder():
+    assert "--output_dir" in only_line(run(GRID, "--resume"))
+
+
+# Other settings.
+
+OTHER = {
+    SWEEP: ("--lam=0", "--shuffle=false", "--n_epochs=2", "--seed=1", "--batch_size=10"),
+    GRID: ("--lam=0", "--learning_rate=0.1", "--n_epochs=2", "--seed=1"),
+    PATH: ("--lam=0.1", "--loss=multi_bce", "--n_folds=3", "--tolerance=1e-3", "--seed=1"),
+    PROBE: ("--lam=0.1", "--loss=multi_bce", "--tolerance=1e-3", "--max_passes=9"),
+}
+
+
+def test_resume_with_another_setting_is_refused_and_names_it(whole):
+    folders.write(whole.whole, whole.out)
+    for word in OTHER[whole.line[0]]:
+        name = word.removeprefix("--").split("=")[0]
+        assert name in only_line(run(*whole.line, word, "--resume"))
+    assert folders.read(whole.out) == whole.whole
+
+
+def test_resume_with_other_data_is_refused(whole):
+    folders.write(whole.whole, whole.out)
+    word = "--test_fraction=0.3"
+    assert "data" in only_line(run(*whole.line, word, "--resume"))
+    assert folders.read(whole.out) == whole.whole
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_another_choice_keeps_every_finished_row(whole, finished):
+    words = ["--select=loss"]
+    if whole.line[0] in (PATH, PROBE):
+        words.append("--one_standard_error")
+    state = whole.whole
+    if not finished:
+        state = next(state for state in whole.states if len(chunks_in(state)) >= 1)
+    folders.write(state, whole.out)
+    before = times(whole)
+    done = run(*whole.line, *words, "--resume")
     assert done.returncode == 0, done.stderr
-    assert "note: begun with" in done.stderr
-
-
-@pytest.mark.parametrize("make", [lambda path: path.write_text("mine"), os.mkfifo])
-def test_chunks_that_are_no_folder_are_put_aside(copy, whole, make):
-    shutil.rmtree(copy / "chunks")
-    make(copy / "chunks")
-    done = sweep(copy, "--resume")
-    assert done.returncode == 0, done.stderr
-    assert "chunks is no folder: kept as unfit-chunks" in done.stderr
-    check_same(copy, whole)
-
-
-def test_what_is_put_aside_twice_is_the_last(tmp_path):
-    for content in ("first", "second"):
-        (tmp_path / "part").write_text(content)
-        seals.put_aside(tmp_path / "part", "is damaged")
-    assert [path.read_text() for path in tmp_path.iterdir()] == ["second"]
-
-
-def test_nothing_to_resume_is_said(tmp_path):
-    done = sweep(tmp_path / "nothing", "--resume")
-    assert done.returncode == 0
-    assert "nothing holds nothing to resume: begun anew" in done.stderr
-
-
-def test_resume_without_a_folder_is_refused():
-    assert "--resume needs --output_dir" in only_line(run("experiments.sweep", "--resume"))
-
-
-def test_a_write_that_fails_without_a_way_to_clean_up_is_one_error(tmp_path, monkeypatch):
-    def refuse(*_, **__):
-        raise OSError(30, "Read-only file system")
-
-    monkeypatch.setattr("pathlib.Path.unlink", refuse)
-    monkeypatch.setattr("os.fsync", refuse)
-    with pytest.raises(store.RecordError, match="Read-only file system; what is finished before"):
-        store.write(tmp_path, [0], values=np.zeros(1))
-
-
-def test_a_row_that_is_damaged_meanwhile_is_not_believed(tmp_path):
-    store.write(tmp_path, [0, 1], values=np.arange(2))
-    assert store.read_row(tmp_path, 1) == {"values": 1}
-    flipped(200)(tmp_path / "000000-000001.npz")
-    with pytest.raises(store.RecordError, match="holds nothing of row 1: --resume does it again"):
-        store.read_row(tmp_path, 1)
-
-
-SEALED = ANY_FILE | {"of another size": damaged(lambda content: content + b"\n")}
-
-
-@pytest.mark.parametrize("name", ["result.json", "figures/a.png", seals.SEAL])
-@pytest.mark.parametrize("damage", SEALED.values(), ids=SEALED)
-def test_a_part_of_a_report_is_known_to_be_whole(tmp_path, name, damage):
-    (tmp_path / "figures").mkdir()
-    (tmp_path / "result.json").write_text('{"test_accuracy": 0.3}')
-    (tmp_path / "figures/a.png").write_bytes(b"a picture")
-    seals.seal(tmp_path, "this")
-    assert not seals.unfit(tmp_path, "this")
-    assert seals.unfit(tmp_path, "that") == "is of something else"
-    damage(tmp_path / name)
-    if name != seals.SEAL or damage is not SEALED["of another size"]:
-        assert "is damaged" in seals.unfit(tmp_path, "this")
-
-
-@pytest.mark.parametrize("change", ["an entry more", "an entry less"])
-def test_a_part_with_other_files_is_damaged(tmp_path, change):
-    (tmp_path / "result.json").write_text("{}")
-    seals.seal(tmp_path, "this")
-    if change == "an entry less":
-        (tmp_path / "result.json").unlink()
-    else:
-        (tmp_path / "grid_by_seed.csv").write_text("")
-    assert seals.unfit(tmp_path, "this") == "is damaged"
-
-
-@pytest.mark.parametrize("link_to", ["there", "not/there"])
-def test_a_sweep_can_stand_where_a_link_leads(tmp_path, link_to):
-    (tmp_path / "there").mkdir()
-    (tmp_path / "link").symlink_to(link_to)
-    done = sweep(tmp_path / "link")
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / link_to / "sweep.csv").exists()
-    assert sweep(tmp_path / "link", "--resume").returncode == 0
-
-
-def test_a_name_that_is_too_long_is_one_line(tmp_path):
-    assert "File name too long" in only_line(sweep(tmp_path / ("x" * 300)))
+    assert times(whole).items() >= before.items()
+    result = json.loads((whole.out / "result.json").read_text())
+    assert "loss" in (result.get("chosen_by"), result["select"])
+    expected = {name: whole.whole[name] for name in chunks_in(whole.whole)}
+    assert {name: folders.read(whole.out)[name] for name in expected} == expected
+    assert files(whole.out) == {name for name, content in whole.whole.items() if content}

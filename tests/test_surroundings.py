@@ -1,113 +1,173 @@
-"""What surrounds a command: signals, and streams that can't be written to."""
+"""What surrounds a command: signals, streams that can't be written to, and other folders."""
 
+import json
+import shutil
 import signal
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
-from commands import QUICK, ROOT, RUN_FILES, environment, files, interrupt, run, run_process
+from commands import ROOT, RUN_FILES, environment, files, interrupt, run, run_process
+from conftest import undrawn_figures
 
-from experiments.common import records
-from tests.campaign import honest, surroundings
+from tests.campaign import kills, small, surroundings
 
-LONG = ("--dataset=synthetic", "--n_epochs=100")
-CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+BASELINE = "experiments.baseline"
+FILES = RUN_FILES - {"figures/weights.png"}  # features have no images
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return small.write_data(tmp_path_factory.mktemp("data"))
+
+
+# Signals.
+
+
+@pytest.mark.parametrize("number", kills.CODES)
+def test_an_interrupted_run_keeps_its_finished_epochs(data, tmp_path, number):
+    with undrawn_figures():
+        line = small.words(BASELINE, data, tmp_path / "run")
+        done = run(*line, "--n_epochs=10", interrupt_at="40 %", by=number)
+    assert done.returncode == kills.CODES[number], done.stderr
+    assert files(tmp_path) == {f"run/{name}" for name in FILES}
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["interrupted"] is True
+    assert len(pd.read_csv(tmp_path / "run" / "history.csv")) == 1 + 4
+
+
+def test_a_run_that_is_interrupted_before_an_epoch_leaves_nothing(data, tmp_path):
+    done = run(*small.words(BASELINE, data, tmp_path / "run"), interrupt_at="held out")
+    assert done.returncode == 130
+    assert "interrupted" in done.stderr
+    assert files(tmp_path) == set()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("by", CODES)
-def test_a_signal_keeps_the_finished_epochs(tmp_path, by):
-    out = tmp_path / "run"
-    words = (*LONG, "--shuffle", f"--output_dir={out}")
-    done = interrupt("validation accuracy", "experiments.baseline", *words, by=by)
-    assert done.returncode == CODES[by], done.stderr
-    assert "interrupted after epoch" in done.stderr
-    assert files(out) == RUN_FILES
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
-    assert records.read_result(out)["interrupted"] is True
-    assert 1 < len(records.read_history(out / "history.csv").train_cost) < 101
+@pytest.mark.parametrize("number", kills.CODES)
+def test_a_process_keeps_its_finished_epochs(data, tmp_path, number):
+    line = small.words(BASELINE, data, tmp_path / "run")
+    done = interrupt("[", *line, "--n_epochs=1000", "--shuffle", by=number)
+    assert done.returncode == kills.CODES[number], done.stderr
+    assert files(tmp_path) == {f"run/{name}" for name in FILES}
+    assert 1 < len(pd.read_csv(tmp_path / "run" / "history.csv")) < 1001
 
 
-@pytest.mark.slow
-def test_sigterm_says_how_to_go_on(tmp_path):
-    out = tmp_path / "run"
-    words = ("--n_epochs=1000", "--lam=0.1", "--learning_rate=0.001", f"--output_dir={out}")
-    name = "tests.programs.small_sweep"
-    done = interrupt("/1000", name, "--dataset=synthetic", *words, by=signal.SIGTERM)
-    assert done.returncode == 143, done.stderr
-    assert f"the same command with --resume --output_dir={out} goes on" in done.stderr
-    assert files(out) == {"begun.json"}
-
-
-@pytest.mark.slow
 def test_a_signal_within_exec_has_its_exit_code():
     done = run_process("tests.programs.executing")
-    assert (done.returncode, done.stderr) == (143, "interrupted: nothing written\n")
+    assert done.returncode == 143
+    assert done.stderr.startswith("interrupted")
 
 
-@pytest.mark.parametrize("import_time", [True, False])
-def test_an_interrupt_before_anything_is_begun_is_no_traceback(tmp_path, import_time):
-    """Some module of JAX's sends it; or absl as it reads the flags."""
-    where = "jax" if import_time else "experiments.common.data"
+@pytest.mark.parametrize("module", ["jax", "experiments.common.data"])
+def test_an_interrupt_during_the_imports_is_no_traceback(tmp_path, module):
     (tmp_path / "sitecustomize.py").write_text(
         "import os, sys, signal\n"
         "class Finder:\n"
         "    def find_spec(self, name, *_):\n"
-        f"        if name == {where!r}:\n"
+        f"        if name == {module!r}:\n"
         "            os.kill(os.getpid(), signal.SIGINT)\n"
         "sys.meta_path.insert(0, Finder())\n"
     )
-    done = run_process("experiments.baseline", *LONG, PYTHONPATH=str(tmp_path))
+    done = run_process(BASELINE, PYTHONPATH=str(tmp_path))
     assert done.returncode == 130
     assert done.stderr == "interrupted: nothing written\n"
 
 
-def in_shell(line, **changes):
-    return subprocess.run(
-        ["bash", "-o", "pipefail", "-c", line],
+@pytest.mark.slow
+def test_a_signal_after_the_end_does_not_say_that_nothing_is_written(data, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import atexit, os, signal\natexit.register(os.kill, os.getpid(), signal.SIGINT)\n"
+    )
+    line = small.words(BASELINE, data, tmp_path / "run")
+    done = run_process(*line, PYTHONPATH=str(tmp_path))
+    assert done.returncode == -signal.SIGINT
+    assert "written to" in done.stdout
+    assert "interrupted" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_process_that_waits_for_the_others_can_be_interrupted(tmp_path):
+    words = ("--distributed", "--coordinator=127.0.0.1:1", "--n_processes=2", "--process_id=1")
+    words += (f"--output_dir={tmp_path / 'run'}",)
+    done = interrupt("waiting for", "experiments.sweep", *words, by=signal.SIGTERM)
+    assert done.returncode == 143
+    assert done.stderr.endswith("interrupted: nothing written\n")
+
+
+# Streams.
+
+
+@pytest.mark.parametrize(
+    ("stream", "code"),
+    [
+        ("{} 2>&1 | head -1", 0),
+        ("{} >/dev/full", 1),
+        pytest.param("{} | true", 0, marks=pytest.mark.slow),
+        pytest.param("{} 2>/dev/full", 0, marks=pytest.mark.slow),
+        pytest.param("{} 2>&-", 0, marks=pytest.mark.slow),
+        pytest.param("{} <&- >&- 2>&-", 0, marks=pytest.mark.slow),
+    ],
+)
+def test_output_that_cannot_be_written_costs_no_record(data, tmp_path, stream, code):
+    words = small.words(BASELINE, data, tmp_path / "run")
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", stream.format(" ".join([sys.executable, "-m", *words]))],
         cwd=ROOT,
-        env=environment(**changes),
+        env=environment(PYTHONUNBUFFERED="1"),
         text=True,
         timeout=300,
         capture_output=True,
         check=False,
     )
-
-
-@pytest.mark.parametrize(
-    ("around", "code", "errors"),
-    [
-        pytest.param("{} | head -1", 0, "2/2", marks=pytest.mark.slow),
-        ("{} >/dev/full", 1, "error: cannot write to stdout: No space left on device"),
-        pytest.param("{} 2>&-", 0, "", marks=pytest.mark.slow),
-        pytest.param("{} <&- >&- 2>&-", 0, "", marks=pytest.mark.slow),
-    ],
-)
-def test_output_that_cannot_be_written_costs_no_record(tmp_path, around, code, errors):
-    words = [sys.executable, "-m", "experiments.baseline", *QUICK, f"--output_dir={tmp_path}/run"]
-    done = in_shell(around.format(" ".join(words)))
     assert done.returncode == code, done.stderr
-    assert errors in done.stderr
-    assert "Traceback" not in done.stderr
-    assert "Exception ignored" not in done.stderr
-    assert files(tmp_path / "run") == RUN_FILES
-    assert records.read_result(tmp_path / "run")
+    assert sum(line.startswith("error: ") for line in done.stderr.splitlines()) == code
+    assert not any(text in done.stderr for text in ("Traceback", "Exception ignored"))
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["test_accuracy"] > 0
+    assert (tmp_path / "run" / "params.npz").exists()
 
 
 @pytest.mark.slow
-def test_a_terminal_without_greek_letters_has_others(tmp_path):
+def test_a_terminal_without_greek_letters_has_others(data, tmp_path):
     ascii_only = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
-    words = (*QUICK, "--lam=0.1", f"--output_dir={tmp_path / 'run'}")
-    done = run_process("experiments.baseline", *words, **ascii_only)
+    done = run_process(*small.words(BASELINE, data, tmp_path / "run"), **ascii_only)
     assert done.returncode == 0, done.stderr
-    assert r"\u03bb=0.1" in done.stdout
-    assert files(tmp_path / "run") == RUN_FILES
+    assert r"\u03bb=" in done.stdout
+    assert files(tmp_path / "run") == FILES
+
+
+# Names, devices, and other folders.
 
 
 @pytest.mark.parametrize("name", ["$x^$.npz", surroundings.NO_TEXT + ".npz"])
-def test_a_name_of_data_is_drawn_as_it_is(tmp_path, name):
-    honest.make_data(tmp_path).rename(tmp_path / name)
-    words = ("--n_epochs=1", "--batch_size=20", f"--output_dir={tmp_path / 'run'}")
-    done = run("experiments.baseline", f"--features={tmp_path / name}", *words)
+def test_the_data_may_have_any_name(data, tmp_path, name):
+    shutil.copy(data, tmp_path / name)
+    line = small.words(BASELINE, tmp_path / name, tmp_path / "run")
+    done = run(*line)
     assert done.returncode == 0, done.stderr
-    assert "figures/curves.png" in files(tmp_path / "run")
+    assert files(tmp_path / "run") == FILES
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("platform", ["nonsense", "cuda"])  # JAX raises different errors
+def test_a_missing_device_is_one_line(data, tmp_path, platform):
+    done = run_process(*small.words(BASELINE, data, tmp_path / "run"), JAX_PLATFORMS=platform)
+    assert small.error_in(done) is None
+    assert platform in done.stderr
+    assert files(tmp_path) == set()
+
+
+def test_research_code_can_have_its_own_experiments_beside_it(tmp_path):
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "__init__.py").write_text("MINE = True\n")
+    shutil.copy(ROOT / "tests" / "programs" / "user.py", tmp_path / "main.py")
+    done = subprocess.run(
+        [sys.executable, "main.py"],
+        cwd=tmp_path,
+        env=environment(PYTHONPATH=str(ROOT)),
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("(2, 4)\n")

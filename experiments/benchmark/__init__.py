@@ -1,1 +1,1 @@
-"""The benchmark: speed and memory against others and the limits of the machine."""
+"""The benchmark: speed and memory against other libraries and the machine's own limit."""

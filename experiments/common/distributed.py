@@ -1,25 +1,30 @@
-"""Several processes, of one host or many, that share a sweep."""
+"""Several processes, on one host or many, that share the work of a command."""
 
 import atexit
+import contextlib
 import faulthandler
 import os
 import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import jax
+import numpy as np
 from absl import flags
+from jax.experimental import multihost_utils
 
 from experiments.common import watcher
-from linear_cifar.errors import InputError, reason
+from linear_cifar import InputError
+from linear_cifar.errors import reason
 
 FLAGS = flags.FLAGS
-START_SECONDS = 120  # for all processes to come
+START_SECONDS = 120  # to wait for all processes
 T = TypeVar("T")
+_watchers: list[subprocess.Popen] = []
 
 
 def define_flags() -> None:
@@ -31,96 +36,118 @@ def define_flags() -> None:
         "that JAX knows (Slurm, Open MPI, Kubernetes, Cloud TPU) it finds the others by itself.",
     )
     flags.DEFINE_string(
-        "coordinator", None, "Address and port of the first process, as 10.0.0.1:9876."
+        "coordinator", None, "Address and port of the first process, such as 10.0.0.1:9876."
     )
-    flags.DEFINE_integer("n_processes", None, "How many processes there are.", 1)
-    flags.DEFINE_integer("process_id", None, "Which of them this is, from 0 on.", 0)
+    flags.DEFINE_integer("n_processes", None, "Number of processes.", 1)
+    flags.DEFINE_integer("process_id", None, "Number of this process, from 0.", 0)
     flags.DEFINE_integer(
-        "heartbeat_seconds", 30, "After which a process that no longer answers counts as lost.", 1
+        "heartbeat_seconds", 30, "A process that is silent for so long counts as lost.", 1
     )
 
 
 def start() -> None:
-    """Connects this process with the others, where the flags say that there are any.
+    """Connects this process with the others, if the flags say that there are any.
 
     Raises:
       InputError: the flags don't say enough, or the others can't be reached.
     """
-    given = (FLAGS.coordinator, FLAGS.n_processes, FLAGS.process_id)
+    address = (FLAGS.coordinator, FLAGS.n_processes, FLAGS.process_id)
     if not FLAGS.distributed:
-        if given != (None, None, None):
-            raise InputError("--coordinator, --n_processes and --process_id go with --distributed")
+        if address != (None, None, None):
+            raise InputError("--coordinator, --n_processes and --process_id need --distributed")
         return
     if FLAGS.coordinator and not re.fullmatch(r".+:\d{1,5}", FLAGS.coordinator):
         raise InputError(f"--coordinator={FLAGS.coordinator}: it has to be ADDRESS:PORT")
-    _watch()
-    # It would take SIGTERM for itself, and do nothing about it.
+    _start_watcher()
+    # JAX would catch SIGTERM and ignore it.
     jax.config.update("jax_enable_preemption_service", False)
-    failed: list[Exception] = []
+    errors: list[Exception] = []
 
     def join() -> None:
         try:
             jax.distributed.initialize(
-                *given,
+                *address,
                 initialization_timeout=START_SECONDS,
                 heartbeat_timeout_seconds=FLAGS.heartbeat_seconds,
             )
-        except Exception as error:  # for the thread that can answer it
-            failed.append(error)
+        except Exception as error:  # raised again below, in the main thread
+            errors.append(error)
 
-    # A signal ends the waiting for a thread, and not that of JAX for the other processes.
     print("waiting for the other processes", file=sys.stderr, flush=True)
+    # In a thread, because a signal can interrupt `Thread.join` but not JAX's waiting.
     joining = threading.Thread(target=join, daemon=True)
     joining.start()
     joining.join()
-    for error in failed:
+    for error in errors:
         raise InputError(
             f"cannot join the other processes ({reason(error)}): give --coordinator, --n_processes "
-            "and --process_id, where JAX doesn't find them"
+            "and --process_id if JAX doesn't find them"
         ) from error
 
 
+def check_same(fingerprint: str) -> None:
+    """Raises `InputError` in every process unless all have this fingerprint of data and flags."""
+    if jax.process_count() == 1:
+        return
+    digest = np.frombuffer(bytes.fromhex(fingerprint), np.uint8)
+    digests = np.asarray(multihost_utils.process_allgather(digest))
+    different = np.flatnonzero((digests != digests[0]).any(axis=1))
+    if different.size:
+        numbers = ", ".join(map(str, different))
+        raise InputError(f"process {numbers} has other data or other flags than process 0")
+
+
+def from_first(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The first process's NumPy arrays in every process, which has arrays of the same shapes."""
+    arrays = {name: np.asarray(array) for name, array in arrays.items()}
+    if jax.process_count() == 1:
+        return arrays
+    # As bytes, because JAX would round a float64 on the way.
+    sent = {name: np.frombuffer(array.tobytes(), np.uint8) for name, array in arrays.items()}
+    received = multihost_utils.broadcast_one_to_all(sent)
+    return {
+        name: np.frombuffer(np.asarray(received[name]).tobytes(), array.dtype)
+        .reshape(array.shape)
+        .copy()
+        for name, array in arrays.items()
+    }
+
+
 def leave(code: int | None) -> int | None:
-    """Returns the exit code; of several processes, one that fails leaves at once."""
+    """Returns the exit code; one of several processes that fails ends at once instead."""
     if code and jax.distributed.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()
-        _take_leave()
-        os._exit(code)  # JAX would wait for the others to end, and they for this one
+        _stop_watcher()
+        os._exit(code)  # JAX would wait for the others, and they for this process
     return code
 
 
-def leave_lost(error: Exception) -> NoReturn:
-    """Ends this process over another one's end; the watcher has the last word."""
+def leave_after_loss(error: Exception) -> NoReturn:
+    """Ends this process because another one was lost; the watcher prints why."""
     print(f"note: {str(error).splitlines()[0]}", file=sys.stderr, flush=True)
     os._exit(1)
 
 
-_watchers: list[subprocess.Popen] = []
+def _start_watcher() -> None:
+    """Starts a program that prints an explanation if JAX ends this process.
 
-
-def _watch() -> None:
-    """Starts a process that says so, should JAX end this one.
-
-    When the first process is lost, or another one no longer answers, JAX aborts this process from a
-    thread of its own, with C++ frames for a message and no way to catch it.
+    When the first process is lost, or another one is silent, JAX aborts this process from a thread
+    of its own, with a C++ traceback and no way to catch it.
     """
-    faulthandler.disable()  # Python's frames would come on top
-    words = [sys.executable, str(watcher.__file__)]
-    _watchers.append(subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL))
-    atexit.register(_take_leave)
+    faulthandler.disable()  # or Python's traceback comes on top
+    command = [sys.executable, str(watcher.__file__)]
+    _watchers.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL))
+    atexit.register(_stop_watcher)
 
 
-def _take_leave() -> None:
+def _stop_watcher() -> None:
     while _watchers:
         _watchers.pop().communicate(b".")
 
 
 @contextmanager
 def first_only(context: AbstractContextManager[T]) -> Iterator[T | None]:
-    """Enters a context in the first process, and gives nothing in the others."""
-    if jax.process_index():
-        yield None
-    else:
-        with context as value:
-            yield value
+    """Enters a context in the first process; the others get None."""
+    with context if jax.process_index() == 0 else contextlib.nullcontext() as value:
+        yield value

@@ -1,142 +1,225 @@
-"""The call by which every command trains, chunk by chunk, with its progress and its figures."""
+"""Tables of runs of gradient descent: from the flags into `sweep`, and their results.
 
-import sys
-from collections.abc import Callable, Collection, Sequence
+A table is a DataFrame. A configuration has the columns `SETTINGS`; a run is a configuration with a
+seed, and has the columns "configuration" and "seed" as well.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from absl import flags
 
-from experiments.common.progress import Progress, Stopwatch
-from experiments.common.settings import Settings, as_table
-from linear_cifar.data import SPLITS, Dataset
-from linear_cifar.metrics import Metrics, evaluate
-from linear_cifar.model import Params
-from linear_cifar.training import (
+from experiments.common.flags import check_optimizer_flags, unread_fields
+from experiments.common.progress import Progress
+from linear_cifar import (
+    LOSSES,
+    Dataset,
     History,
-    SweepChunk,
-    device_mesh,
-    fetch,
-    shard_runs,
-    sweep,
+    Hyperparameters,
+    Params,
+    TrainConfig,
+    evaluate,
 )
+from linear_cifar.data import SPLITS
+from linear_cifar.metrics import Metrics
+from linear_cifar.optimizers import OPTIMIZER_FIELDS
+from linear_cifar.selection import ranking
+from linear_cifar.training import SweepChunk, device_mesh, fetch, shard_runs
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FLAGS = flags.FLAGS
+SETTINGS = (*Hyperparameters._fields, "batch_size", "loss", "optimizer")
+MEASURES = tuple(f"{split}_{name}" for split in SPLITS for name in Metrics._fields)
 
 
-class Trained(NamedTuple):
-    """A chunk of runs at the end of its training, as numpy arrays."""
-
-    rows: np.ndarray  # [c], of the table: a row a configuration and seed
-    params: Params  # [c, K, d], [c, K]
-    history: History  # [c, epochs + 1]; [c, 0] unless measured
-    metrics: dict[str, Metrics]  # by split, [c]
+# Tables.
 
 
-def train(
-    configurations: Sequence[Settings],
-    dataset: Dataset,
-    watch: Stopwatch,
-    keep: Callable[[Trained], None],
-    *,
-    measure: bool,
-    finished: Collection[int] = (),
-) -> bool:
-    """Trains every configuration from every seed, and hands on what is finished.
+def configurations(**columns: Sequence[Any] | np.ndarray) -> "pd.DataFrame":
+    """Configurations with these columns; all other settings are as the flags say.
+
+    A hyper-parameter that the optimiser doesn't read gets its default, and configurations that are
+    then equal are one.
+    """
+    import pandas as pd
+
+    defaults = {**Hyperparameters()._asdict(), "batch_size": 100, "loss": "softmax"}
+    defaults["optimizer"] = "sgd"
+    base = {name: FLAGS[name].value if name in FLAGS else defaults[name] for name in SETTINGS}
+    n = max([len(column) for column in columns.values()], default=1)
+    table = pd.DataFrame({**base, **columns}, index=range(n))[list(SETTINGS)]
+    for optimizer in OPTIMIZER_FIELDS:
+        for name in unread_fields(optimizer):
+            table.loc[table.optimizer == optimizer, name] = defaults[name]
+    return table.drop_duplicates(ignore_index=True)
+
+
+def runs_of(table: "pd.DataFrame", first_seed: int, n_seeds: int) -> "pd.DataFrame":
+    """Every configuration with every seed: a row each, the seeds of a configuration together."""
+    runs = table.loc[table.index.repeat(n_seeds)].rename_axis("configuration").reset_index()
+    runs["seed"] = np.tile(first_seed + np.arange(n_seeds), len(table))
+    return runs
+
+
+def runs_from_flags() -> "pd.DataFrame":
+    """The one configuration that the flags describe, with all its seeds."""
+    if "optimizer" in FLAGS:
+        check_optimizer_flags([FLAGS.optimizer])
+    return runs_of(configurations(), FLAGS.seed, FLAGS.n_seeds)
+
+
+def config_from_flags(measure: bool) -> TrainConfig:
+    """The static settings that all runs share."""
+    return TrainConfig(n_epochs=FLAGS.n_epochs, shuffle=FLAGS.shuffle, measure=measure)
+
+
+def sweep_arguments(runs: "pd.DataFrame") -> tuple[jax.Array, dict[str, list]]:
+    """The keys and the table that `sweep` takes."""
+    seeds, index = np.unique(runs.seed, return_inverse=True)
+    keys = jnp.stack([jax.random.key(int(seed)) for seed in seeds])[index]
+    return keys, {name: runs[name].tolist() for name in SETTINGS}
+
+
+def read_settings(table: "pd.DataFrame") -> "pd.DataFrame":
+    """The settings with an empty cell where the optimiser doesn't read one."""
+    cells = table[list(SETTINGS)].astype(object)
+    for optimizer in OPTIMIZER_FIELDS:
+        for name in unread_fields(optimizer):
+            cells.loc[table.optimizer == optimizer, name] = None
+    return cells.dropna(axis="columns", how="all")
+
+
+def title(run: Any, n_seeds: int = 1, shuffle: bool = False) -> str:
+    """A run, a row of a table, in one line."""
+    fields = "".join(f", {name}={getattr(run, name):g}" for name in OPTIMIZER_FIELDS[run.optimizer])
+    optimizer = f"{run.optimizer}{fields}, " if run.optimizer != "sgd" else ""
+    decay = f", ÷{run.decay_factor:g} every {run.decay_every}" if run.decay_factor > 1 else ""
+    seeds = f"seed {run.seed}" if n_seeds == 1 else f"{n_seeds} seeds"
+    return (
+        f"{LOSSES[run.loss].title}, {optimizer}λ={run.lam:g}, η={run.learning_rate:g}{decay}, "
+        f"batches of {run.batch_size}{', shuffled' if shuffle else ''}, {seeds}"
+    )
+
+
+# Training and its results.
+
+
+class SweepProgress:
+    """Shows the progress of a `sweep`, with its hooks `epoch` and `chunk`, and collects the chunks.
 
     Args:
-      configurations: all with the same number of seeds and epochs, and all or none shuffled.
-      dataset: what to train on.
-      watch: takes the times.
-      keep: is given each chunk before the next begins.
-      measure: measure every epoch, and after an interrupt keep what the finished epochs gave,
-        where all rows are in the chunk that was interrupted.
-      finished: rows to leave out.
-
-    Returns:
-      Whether an interrupt came before all was finished.
-
-    Raises:
-      KeyboardInterrupt: it came before anything could be kept.
+      runs: the table.
+      config: its static settings.
+      finished: rows that are left out.
+      keep: collect the chunks for `collected`; else they are only counted.
     """
-    keys, table, config = as_table(configurations)
-    shown = _Shown(configurations, finished, bool(len(dataset.validation.labels)))
-    last: SweepChunk | None = None
-    kept = False
 
-    def on_epoch(step: SweepChunk) -> None:
-        nonlocal last
-        last = step
-        shown.epoch(step)
+    def __init__(
+        self,
+        runs: "pd.DataFrame",
+        config: TrainConfig,
+        finished: Collection[int] = (),
+        keep: bool = True,
+    ) -> None:
+        self._runs, self._config, self._finished, self._keep = runs, config, set(finished), keep
+        self._n_done = 0
+        self._current: SweepChunk | None = None
+        self._chunks: list[SweepChunk] = []
+        self._bar = Progress(max(1, (len(runs) - len(self._finished)) * config.n_epochs))
 
-    def on_chunk(chunk: SweepChunk) -> None:
-        nonlocal kept
-        with watch.phase("evaluate"):
-            measured = _measured(chunk, configurations, dataset)
-            trained = Trained(chunk.rows, chunk.params, chunk.history, measured)
-        shown.chunk(trained)
-        keep(trained)
-        kept = True
+    def epoch(self, chunk: SweepChunk) -> None:
+        """Shows an epoch of a chunk."""
+        self._current = chunk
+        n = len(set(chunk.rows.tolist()) - self._finished)
+        epochs_done = self._n_done * self._config.n_epochs + n * chunk.epoch
+        self._bar.show(epochs_done, lambda: self._describe(chunk))
 
-    try:
-        with watch.phase("train"):
-            sweep(
-                keys,
-                table,
-                dataset,
-                config._replace(measure=measure),
-                mesh=device_mesh(),
-                finished=finished,
-                on_epoch=on_epoch,
-                on_chunk=on_chunk,
-            )
-    except KeyboardInterrupt:
-        if measure and last is not None and len(last.rows) == len(keys):
-            if not kept:
-                params = jax.tree.map(lambda a: a[: len(keys)], fetch(last.params))
-                on_chunk(last._replace(params=params))
-            print(f"interrupted after epoch {last.epoch}", file=sys.stderr)
-        elif measure:
-            raise  # some runs have not begun
-        return True
-    return False
+    def chunk(self, chunk: SweepChunk) -> None:
+        """Counts a finished chunk."""
+        self._n_done += len(chunk.rows)
+        self._current = None
+        if self._keep:
+            self._chunks.append(chunk)
+
+    def collected(self) -> SweepChunk:
+        """The finished chunks in the order of the table; if there is none, the finished epochs.
+
+        Raises:
+          KeyboardInterrupt: not even an epoch is finished.
+        """
+        chunks = self._chunks
+        if not chunks:
+            if self._current is None:
+                raise KeyboardInterrupt
+            rows = self._current.rows
+            params = jax.tree.map(lambda a: a[: len(rows)], fetch(self._current.params))
+            chunks = [self._current._replace(params=params)]
+        order = np.argsort(np.concatenate([chunk.rows for chunk in chunks]))
+        rows, params, history = jax.tree.map(
+            lambda *parts: np.concatenate(parts)[order], *[chunk[:3] for chunk in chunks]
+        )
+        return SweepChunk(rows, params, history, chunks[-1].epoch)
+
+    def _describe(self, chunk: SweepChunk) -> str:
+        words = [f"epoch {chunk.epoch} of {self._config.n_epochs}"]
+        if len(self._runs) > 1:
+            size = self._runs.batch_size[chunk.rows[0]]
+            words.append(f"{len(chunk.rows)} runs with batches of {size}")
+        history = chunk.history
+        if history.train_cost.size:
+            words.append(f"cost {np.mean(history.train_cost[:, -1]):.4f}")
+            accuracy = np.mean(history.validation_accuracy[:, -1])
+            words += [f"validation accuracy {accuracy:.4f}"] if np.isfinite(accuracy) else []
+        if len(self._runs) > len(chunk.rows):
+            n_done = len(self._finished) + self._n_done
+            words.append(f"{n_done} of {len(self._runs)} runs finished")
+        return ", ".join(words)
 
 
-def check(configurations: Sequence[Settings], dataset: Dataset) -> None:
-    """Raises `InputError` where not every configuration can be trained on the data."""
-    keys, table, config = as_table(configurations)
-    sweep(keys, table, dataset, config._replace(measure=False), finished=range(len(keys)))
+def measure_runs(chunk: SweepChunk, runs: "pd.DataFrame", dataset: Dataset) -> dict[str, Any]:
+    """`MEASURES` of a chunk's runs, each [c], which all have one loss.
 
-
-def _measured(
-    chunk: SweepChunk, configurations: Sequence[Settings], dataset: Dataset
-) -> dict[str, Metrics]:
-    """The metrics of a chunk's runs by split, [c]: the last ones of its history, else measured."""
+    Training and validation metrics come from the history if there is one.
+    """
+    rows = runs.iloc[chunk.rows]
+    loss = LOSSES[rows.loss.iloc[0]]
     metrics = {}
     if chunk.history.train_cost.shape[1]:
         last = [column[:, -1] for column in chunk.history]
         metrics = {"train": Metrics(*last[:3]), "validation": Metrics(*last[3:])}
-    of_runs = [configurations[row // configurations[0].n_seeds] for row in chunk.rows]
-    lam = np.array([settings.hyperparameters.lam for settings in of_runs], float)
     for split in SPLITS:
         if split not in metrics:
-            metrics[split] = evaluate_runs(
-                chunk.params, lam, split, dataset, of_runs[0].loss_function
-            )
-    return metrics
+            lam = rows.lam.to_numpy(float)
+            metrics[split] = evaluate_runs(chunk.params, lam, split, dataset, loss)
+    return {
+        f"{split}_{name}": _as_float(name, getattr(metrics[split], name))
+        for split in SPLITS
+        for name in Metrics._fields
+    }
 
 
-def evaluate_runs(params: Params, lam: np.ndarray, split: str, dataset: Dataset, loss: Any) -> Any:
-    """`metrics.evaluate` of runs in one pass over the data, by all devices.
+def _as_float(name: str, values: Any) -> np.ndarray:
+    """Metrics in float64. Seven digits make a float32 accuracy the fraction of counts again."""
+    return np.asarray(values, float).round(7) if name == "accuracy" else np.asarray(values, float)
+
+
+def evaluate_runs(
+    params: Params, lam: np.ndarray, split: str, dataset: Dataset, loss: Any
+) -> Metrics:
+    """`evaluate` of C runs in one pass over a split, on all devices; NumPy, [C].
 
     Args:
       params: [C, K, d] and [C, K].
-      lam: λ of each run, [C].
+      lam: λ, [C].
       split: "train", "validation" or "test"; its inputs may be in a file.
-      dataset: that has the split.
+      dataset: has the split.
       loss: the loss per example.
-
-    Returns:
-      `Metrics`, NumPy, [C].
     """
     mesh, n_runs = device_mesh(), len(lam)
     # Copies of the last run make their number a multiple of the devices'.
@@ -147,42 +230,41 @@ def evaluate_runs(params: Params, lam: np.ndarray, split: str, dataset: Dataset,
     return jax.tree.map(lambda a: a[:n_runs], fetch(metrics))
 
 
-class _Shown:
-    """What the progress says: epochs of runs done, and the best that there is."""
+def by_configuration(
+    runs: "pd.DataFrame", measures: Mapping[str, np.ndarray], select: str = "accuracy"
+) -> "pd.DataFrame":
+    """A row per configuration, the best on validation data first, diverged ones last.
 
-    def __init__(
-        self, configurations: Sequence[Settings], finished: Collection[int], validates: bool
-    ) -> None:
-        self._configurations, self._finished = configurations, set(finished)
-        self._validates = validates
-        self._n_epochs, n_seeds = configurations[0].n_epochs, configurations[0].n_seeds
-        self._n_rows = len(configurations) * n_seeds
-        self._n_done, self._best = 0, np.nan
-        self._progress = Progress((self._n_rows - len(self._finished)) * self._n_epochs)
+    Args:
+      runs: the table.
+      measures: by name, [R] as the runs.
+      select: "accuracy" or "loss" of validation data.
 
-    def chunk(self, trained: Trained) -> None:
-        """Counts a finished chunk."""
-        self._n_done += len(trained.rows)
-        self._best = np.fmax(self._best, np.fmax.reduce(trained.metrics["validation"].accuracy))
+    Returns:
+      The settings, each measure's mean over seeds, with several seeds its standard deviation as
+      `NAME_sd`, and "diverged"; the index is the configuration.
+    """
+    import pandas as pd
 
-    def epoch(self, step: SweepChunk) -> None:
-        """Shows the epoch with its metrics."""
-        n_runs = len(set(step.rows.tolist()) - self._finished)
-        done = self._n_done * self._n_epochs + n_runs * step.epoch
-        self._progress.show(done, lambda: self._text(step))
+    # `skipna` off: a configuration is only as good as its worst seed, and NaN means divergence.
+    groups = pd.DataFrame(dict(measures)).groupby(runs.configuration.to_numpy())
+    table = groups.agg(lambda column: column.mean(skipna=False)).round(9)
+    if runs.seed.nunique() > 1:
+        deviations = groups.agg(lambda column: column.std(skipna=False))
+        table = table.join(deviations.add_suffix("_sd"))
+    table["diverged"] = ~np.isfinite(table[list(measures)]).all(axis="columns")
+    settings = runs.groupby("configuration").first()[list(SETTINGS)]
+    table = settings.loc[table.index].join(table)
+    scores = table[["validation_accuracy", "validation_loss"]].mask(table.diverged)
+    order = ranking(scores.validation_accuracy, scores.validation_loss, select)
+    return table.iloc[order]
 
-    def _text(self, step: SweepChunk) -> str:
-        first = self._configurations[step.rows[0] // self._configurations[0].n_seeds]
-        words = [f"epoch {step.epoch} of {first.n_epochs}"]
-        if self._n_rows > 1:
-            words.append(f"{len(step.rows)} runs, batches of {first.batch_size}")
-        if step.history.train_cost.size:
-            words.append(f"cost {np.mean(step.history.train_cost[:, -1]):.4f}")
-            if self._validates:
-                accuracy = np.mean(step.history.validation_accuracy[:, -1])
-                words.append(f"validation accuracy {accuracy:.4f}")
-        text = ", ".join(words)
-        if self._n_rows > len(step.rows):
-            text += f"; {len(self._finished) + self._n_done} of {self._n_rows} finished"
-            text += f", best {self._best:.4f}" if np.isfinite(self._best) else ""
-        return text
+
+def history_table(history: History, seeds: Sequence[int]) -> "pd.DataFrame":
+    """The history of runs, fields [S, n_epochs + 1], as rows of seed, epoch and the fields."""
+    import pandas as pd
+
+    n_seeds, n_rows = np.shape(history.train_cost)
+    columns = {name: np.ravel(values) for name, values in history._asdict().items()}
+    epochs = np.tile(np.arange(n_rows), n_seeds)
+    return pd.DataFrame({"seed": np.repeat(seeds, n_rows), "epoch": epochs, **columns})

@@ -1,14 +1,14 @@
-"""The program that has the last word of a process which JAX ends: see `distributed`.
+"""A program that explains why JAX ended a process: see `distributed`.
 
-Its standard input ends when that process does; without a byte before that, it has something to say.
+Its standard input ends when that process does. A byte before the end means that all is well.
 """
 
 import signal
 import sys
 
 LOST = (
-    "another process was lost, can't be reached, or has ended with an error of its own; what is "
-    "finished is kept, for --resume"
+    "another process was lost, can't be reached, or ended with an error of its own; finished "
+    "work is kept, and --resume continues"
 )
 
 if __name__ == "__main__":

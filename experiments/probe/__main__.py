@@ -1,70 +1,179 @@
-"""A linear probe: λ chosen among exact optima, fitted again, tested once; and a model to use.
+"""A linear probe of your own features: the best λ, its test accuracy, and a model to use.
+
+It solves every λ, picks the best on validation data, fits it again to training and validation data,
+and tests once.
 
 python -m experiments.probe --features=FOLDER
 python -m experiments.probe --features=FILE --lam=1e-10:10:45:log --n_train=100,1000,10000
-python -m experiments.probe --features=FILE --n_folds=5 --one_standard_error
+python -m experiments.probe --features=FILE --C=1e-6:1e3:45:log --n_folds=5 --one_standard_error
 python -m experiments.probe --model=RUN/model.npz --predict=FILE
 
-The cost is minimised for every λ of the path, each with its certificate; a λ so small that this
-takes more than 75 passes over the data ends where its predictions of the validation examples
-have stayed the same for 50 ("settled" in path.csv). The λ that is best on validation examples, or
-by folds, is fitted again to training and validation examples, and tested once: accuracy with its
-95 % interval, by class, confusions, and calibration before and after a temperature, which is fitted
-to validation examples that the model hasn't seen. --n_train and --n_per_class add a learning curve.
-The folder holds probe.json, path.csv, figures, and the model as .npz and .safetensors; --predict
-applies it to a file of further features. Each finished chunk of λ is kept at once, and --resume
-goes on after an interruption.
+Every λ is solved to a certified gap. A λ so small that it takes more than 75 passes over the data
+ends once its predictions of the validation examples have stayed the same for 50 passes ("settled"
+in path.csv). The test gives accuracy with its 95 % interval, by class (per_class.csv), confusions,
+and calibration before and after a temperature, which is fitted to examples that the model hasn't
+seen. --n_train and --n_per_class add a learning curve. --predict applies the model to a file of
+further features. Every finished chunk of λ is on disk before the next one starts, and --resume
+continues after any interruption.
 """
+
+from pathlib import Path
+from typing import Any
 
 from absl import flags as absl_flags
 
-from experiments.common import command, distributed, path_flags, resumable, solving
-from experiments.common.data import load_data
-from experiments.common.output import default_folder
-from experiments.common.paths import as_path, choose
-from experiments.common.progress import Stopwatch
-from experiments.probe import learning, measures, prediction, record
+from experiments.common import cli, distributed, folder, path
+from experiments.common.data import data_title, load_data
+from experiments.common.progress import Stopwatch, print_table
+from experiments.probe import learning, measures, prediction
+from linear_cifar import LOSSES, Dataset, InputError
+from linear_cifar.data import SPLITS
 
 FLAGS = absl_flags.FLAGS
 
 
 def define_flags() -> None:
     """Defines the command's flags."""
-    path_flags.define(lam="1e-6:10:29:log")
+    path.define_flags(lam="1e-6:10:29:log")
     learning.define_flags()
     prediction.define_flags()
 
 
 def main(argv: list[str]) -> int:
-    """Fits a probe, or predicts with one, as the flags say."""
+    """Fits a probe, or predicts with the model of an earlier one."""
     del argv
     if FLAGS.model is not None:
-        return prediction.with_model()
-    lam, how = path_flags.lam(), path_flags.solver()
+        return prediction.predict_with_model()
+    if FLAGS.features is None:
+        raise InputError(
+            "--features names the file or folder to probe (for the images use lambda_path)"
+        )
     distributed.start()
     watch = Stopwatch()
-    folder = default_folder("probe")
-    with distributed.first_only(resumable.open_folder(folder, "a probe")) as held:
+    with distributed.first_only(folder.resumable_run("probe")) as opened:
         with watch.phase("load"):
-            dataset = load_data(FLAGS.split, path_flags.needed())
-        further = prediction.further(dataset.n_features, dataset.feature_names)
-        sizes = learning.sizes(dataset)
-        what = solving.problems(lam, (), dataset, path_flags.folds(dataset))
-        path_flags.begin(held, lam, what, dataset)
-        columns, interrupted = solving.solve_all(what, dataset, how, folder / "chunks", watch, True)
-        if interrupted:
-            return path_flags.say_interrupted(columns, what, folder)
-        path = as_path(what, columns)
-        choice = choose(path, FLAGS.select, FLAGS.one_standard_error)
-        refit = solving.refit(float(lam[choice.chosen]), dataset, how, watch)
-        curve = learning.measure(sizes, lam, dataset, how, watch)
-        if held:
-            chosen = measures.Chosen(path, choice, what, dataset, folder / "chunks")
+            dataset = load_data(required=path.required_splits())
+        further = prediction.load_further(dataset.n_features, dataset.feature_names)
+        sizes = learning.sizes_from_flags(dataset)
+        fit = path.fit_path(opened, dataset, watch, settle=True)
+        lam, config = fit.table.lam.to_numpy(), path.config_from_flags()
+        curve = learning.learning_curve(sizes, lam, dataset, config, watch)
+        if opened:
             with watch.phase("evaluate"):
-                tested = measures.test(refit, chosen, how.loss)
-            record.write(chosen, refit, tested, curve, further, folder, watch)
+                test = measures.test_refit(fit, dataset, config.loss)
+            advice = "; all optima are kept, for --resume"
+            with folder.write_errors(f"cannot write {opened.path}", advice):
+                _write(fit, test, curve, dataset, opened.path, watch)
+                if further is not None:
+                    prediction.write_predictions(opened.path, test.model, further)
+                _write_result(fit, test, curve, dataset, opened.path, watch)
+            _print(fit, test, curve, dataset, opened.path, watch)
     return 0
 
 
+def _title(dataset: Dataset) -> str:
+    return f"{LOSSES[FLAGS.loss].title} · {data_title(dataset)}"
+
+
+def _write(
+    fit: path.Fit, test: measures.Test, curve: Any, dataset: Dataset, target: Path, watch: Stopwatch
+) -> None:
+    """Writes the tables, the figures and the model."""
+    from linear_cifar import plots  # matplotlib takes half a second
+
+    title, names = _title(dataset), dataset.class_names
+    with watch.phase("plot"):
+        figures = {
+            "path": path.plot_choice(fit.table, fit.choice, title),
+            "passes": path.plot_passes(fit.table, f"Passes over λ, {title}"),
+            "confusions": plots.plot_confusion(test.counts, names, f"Test examples, {title}"),
+            "per_class": plots.plot_per_class(test.by_class, names, f"Test accuracy, {title}"),
+            "reliability": plots.plot_reliability(
+                test.before, test.after, f"Test examples, {title}"
+            ),
+            **learning.figures(curve, f"Test accuracy over training examples, {title}"),
+        }
+        folder.write_figures(target, figures)
+    folder.write_table(target / "path.csv", fit.table)
+    folder.write_table(target / "per_class.csv", measures.class_table(test, names))
+    if len(curve):
+        folder.write_table(target / "learning_curve.csv", curve)
+    for ending in (".npz", ".safetensors"):
+        with folder.replacing(target / f"model{ending}") as partial:
+            test.model.save(partial)
+
+
+def _write_result(
+    fit: path.Fit, test: measures.Test, curve: Any, dataset: Dataset, target: Path, watch: Stopwatch
+) -> None:
+    """Writes `result.json`, with the answer at its top level."""
+    table, choice, refit = fit.table, fit.choice, fit.refit
+    names = ("loss", "tolerance", "max_passes", "n_folds", "select", "seed")
+    chosen = table.iloc[choice.chosen]
+    content = {
+        "lam": refit.lam,
+        "C": refit.C,
+        "gap": refit.optimum.gap[0] / refit.optimum.cost[0],
+        "converged": refit.optimum.converged[0],
+        "validation_accuracy": chosen[f"{choice.source}_accuracy"],
+        **refit.test,
+        "test_accuracy_at_optimum": refit.test_accuracy_at_optimum,
+        "balanced_accuracy": test.balanced_accuracy,
+        f"top_{measures.TOP_K}_accuracy": test.top_k and test.top_k.estimate,
+        "temperature": test.model.temperature,
+        "not_calibrated": test.not_calibrated,
+        "calibration_error": test.before.error,
+        "calibration_error_with_temperature": test.after.error,
+        "n": sum(len(getattr(dataset, name).labels) for name in ("train", "validation")),
+        "d": dataset.n_features,
+        "n_classes": dataset.n_classes,
+        "chosen_by": choice.criterion,
+        **{name: FLAGS[name].value for name in names},
+        "standardise": dataset.standardise,
+        "normalise_rows": dataset.normalise_rows,
+        "n_lam": len(table),
+        "optima": fit.summary,
+        "best": table.iloc[choice.best].to_dict(),
+        "one_standard_error": table.iloc[choice.one_standard_error].to_dict(),
+        "confusions": test.counts,
+        "reliability": {"before": test.before._asdict(), "after": test.after._asdict()},
+        "learning_curve": curve.to_dict("records"),
+    }
+    folder.write_result(target, "probe", dataset, watch, **content)
+
+
+def _print(
+    fit: path.Fit, test: measures.Test, curve: Any, dataset: Dataset, target: Path, watch: Stopwatch
+) -> None:
+    """Prints the answer."""
+    table, choice, refit = fit.table, fit.choice, fit.refit
+    sizes = (len(getattr(dataset, name).labels) for name in SPLITS)
+    counts = "{} training, {} validation and {} test examples".format(*sizes)
+    calibration = test.not_calibrated or f"with temperature {test.after.error:.4f}"
+    lines: list[tuple[str, Any]] = [
+        (
+            "probe",
+            f"{_title(dataset)}, {len(table)} λ from {table.lam.min():g} to {table.lam.max():g}",
+        ),
+        ("data", f"{counts} of {dataset.n_features} features, {dataset.n_classes} classes"),
+        ("optima", path.describe_optima(fit.summary)),
+        (
+            "chosen",
+            f"λ = {refit.lam:.4g} (C = {refit.C:.4g}) by {choice.source} {choice.select}",
+        ),
+        ("test accuracy", path.test_accuracy(refit)),
+        ("balanced accuracy", test.balanced_accuracy),
+    ]
+    if test.top_k is not None:
+        lines.append((f"top-{measures.TOP_K} accuracy", test.top_k.estimate))
+    lines.append(("expected calibration error", f"{test.before.error:.4f}, {calibration}"))
+    lines += learning.describe(curve)
+    if len(dataset.class_names) <= measures.MAX_PRINTED_CLASSES:
+        report = measures.class_table(test, dataset.class_names)
+        print(report.to_string(index=False, float_format="{:.3f}".format), end="\n\n")
+    print_table([*lines, ("seconds", watch), ("written to", target)])
+    path.note_edge(table, choice)
+
+
 if __name__ == "__main__":
-    command.launch(main, define_flags)
+    cli.launch(main, define_flags)

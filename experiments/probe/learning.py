@@ -3,47 +3,34 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
 from absl import flags
 
+from experiments.common.path import validation_predictions
 from experiments.common.progress import Stopwatch, progress
-from experiments.common.solving import predictions_of
 from experiments.common.training import evaluate_runs
+from linear_cifar import Dataset, InputError, Params, Split, best, solve
 from linear_cifar.checks import Setting
-from linear_cifar.data import (
-    Dataset,
-    Split,
-    few_shot,
-    fit_standardiser,
-    stratified_subset,
-)
-from linear_cifar.errors import InputError
-from linear_cifar.metrics import Summary, summarise
-from linear_cifar.model import Params
-from linear_cifar.optimum import SolveConfig, solve
-from linear_cifar.selection import best
+from linear_cifar.data import few_shot, fit_standardiser, stratified_subset
+from linear_cifar.metrics import summarise
+from linear_cifar.optimum import SolveConfig
 from linear_cifar.training import device_mesh
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 FLAGS = flags.FLAGS
+COLUMNS = ("n", "n_per_class", "draw", "lam", "test_accuracy")
 
 
 class Size(NamedTuple):
-    """How many examples are drawn."""
+    """How many training examples are drawn."""
 
     n: int  # in all
     per_class: int | None  # of each class; None: each class has its share
-
-
-class Point(NamedTuple):
-    """What the draws of a size gave."""
-
-    size: Size
-    lam: list[float]  # chosen, a draw each
-    accuracy: list[float]  # of the test examples
-    over_draws: Summary
 
 
 def define_flags() -> None:
@@ -51,28 +38,28 @@ def define_flags() -> None:
     flags.DEFINE_list(
         "n_train",
         [],
-        "Numbers of training examples to fit to as well, for a learning curve: each class has its "
-        "share of them. λ is chosen anew for each draw, on all validation examples.",
+        "Also fit to so many training examples, for a learning curve; a list. Each class keeps its "
+        "share. Every draw chooses its own λ, on all validation examples.",
     )
     flags.DEFINE_list("n_per_class", [], "The same with so many examples of each class.")
-    flags.DEFINE_integer("n_draws", 5, "Draws of each size, from --seed; at least 1.", 1)
+    flags.DEFINE_integer("n_draws", 5, "Draws of each size, from --seed.", 1)
 
 
-def sizes(dataset: Dataset) -> list[Size]:
-    """The sizes that the flags name.
+def sizes_from_flags(dataset: Dataset) -> list[Size]:
+    """The sizes that the flags name, each once.
 
     Raises:
       InputError: one of them can't be drawn, or there are no validation examples.
     """
     labels = np.asarray(dataset.train.labels)
     counts = np.bincount(labels, minlength=dataset.n_classes)
-    of_share = Setting("", low=dataset.n_classes, high=len(labels))
-    of_class = Setting("", low=1, high=int(counts.min()))
-    asked = [Size(n, None) for n in _numbers("n_train", of_share)]
-    asked += [Size(n * dataset.n_classes, n) for n in _numbers("n_per_class", of_class)]
-    if asked and not len(dataset.validation.labels):
+    share = Setting("", low=dataset.n_classes, high=len(labels))
+    each = Setting("", low=1, high=int(counts.min()))
+    sizes = [Size(n, None) for n in _numbers("n_train", share)]
+    sizes += [Size(n * dataset.n_classes, n) for n in _numbers("n_per_class", each)]
+    if sizes and not len(dataset.validation.labels):
         raise InputError("--n_train and --n_per_class need validation examples, and no folds")
-    return asked
+    return list(dict.fromkeys(sizes))
 
 
 def _numbers(name: str, setting: Setting) -> Iterator[int]:
@@ -84,50 +71,87 @@ def _numbers(name: str, setting: Setting) -> Iterator[int]:
         yield int(word)
 
 
-def measure(
-    asked: Sequence[Size], lam: np.ndarray, dataset: Dataset, how: SolveConfig, watch: Stopwatch
-) -> list[Point]:
-    """Fits a path to each draw, and tests the λ that is best on the validation examples."""
-    draws = [(size, i) for size in asked for i in range(FLAGS.n_draws)]
-    found: dict[Size, list[tuple[float, float]]] = {}
+def learning_curve(
+    sizes: Sequence[Size], lam: np.ndarray, dataset: Dataset, config: SolveConfig, watch: Stopwatch
+) -> "pd.DataFrame":
+    """Fits a path to each draw, and tests its λ that is best on the validation examples.
 
-    def fitted() -> Iterator[tuple[Size, float, float]]:
-        for size, i in draws:
+    Returns:
+      A row per draw, with `COLUMNS`.
+    """
+    import pandas as pd
+
+    draws = [(size, draw) for size in sizes for draw in range(FLAGS.n_draws)]
+
+    def rows() -> Iterator[tuple]:
+        for size, draw in draws:
             with watch.phase("train"):
-                yield (size, *_draw(size, i, lam, dataset, how))
+                yield (*size, draw, *_fit_draw(size, draw, lam, dataset, config))
 
-    shown = progress(
-        fitted(), len(draws), lambda of: f"{of[0].n} examples, test accuracy {of[2]:.4f}"
-    )
-    for size, chosen, accuracy in shown:
-        found.setdefault(size, []).append((chosen, accuracy))
-    return [
-        Point(size, [a for a, _ in of], [b for _, b in of], summarise(np.array([b for _, b in of])))
-        for size, of in found.items()
-    ]
+    shown = progress(rows(), len(draws), lambda r: f"{r[0]} examples, test accuracy {r[-1]:.4f}")
+    return pd.DataFrame(list(shown), columns=list(COLUMNS))
 
 
-def _draw(
-    size: Size, i: int, lam: np.ndarray, dataset: Dataset, how: SolveConfig
+def _fit_draw(
+    size: Size, draw: int, lam: np.ndarray, dataset: Dataset, config: SolveConfig
 ) -> tuple[float, float]:
     """The chosen λ of a draw, and its test accuracy."""
-    key, labels = jax.random.fold_in(jax.random.key(FLAGS.seed), i), dataset.train.labels
+    key, labels = jax.random.fold_in(jax.random.key(FLAGS.seed), draw), dataset.train.labels
     if size.per_class is None:
         rows = stratified_subset(key, labels, size.n)
     else:
         rows = few_shot(key, labels, size.per_class)
-    inputs = dataset.train.inputs
-    drawn = inputs[rows]
+    drawn = dataset.train.inputs[rows]
     few = replace(
         dataset,
         train=Split(drawn, np.asarray(labels)[rows]),
         standardiser=fit_standardiser(drawn).restricted_to(dataset.standardise),
     )
-    unchanged = partial(predictions_of, few)
-    optimum = solve(lam, few, **how._asdict(), mesh=device_mesh(), stop_when_unchanged=unchanged)
+    stop: Any = partial(validation_predictions, few)
+    optimum = solve(lam, few, **config._asdict(), mesh=device_mesh(), stop_when_unchanged=stop)
     params = Params(*(np.asarray(a, np.float32) for a in optimum.params))
-    of_validation, of_test = (
-        evaluate_runs(params, lam, split, few, how.loss) for split in ("validation", "test")
+    validation, test = (
+        evaluate_runs(params, lam, split, few, config.loss) for split in ("validation", "test")
     )
-    chosen = best(of_validation.accuracy, of_validation.loss, FLAGS.select)
-    return float(lam[chosen]), float(of_test.accuracy[chosen])
+    chosen = best(validation.accuracy, validation.loss, FLAGS.select)
+    return float(lam[chosen]), float(test.accuracy[chosen])
+
+
+def describe(curve: "pd.DataFrame") -> list[tuple[str, str]]:
+    """A line per size, for the printed table."""
+    lines = []
+    for (n, per_class), group in curve.groupby(["n", "n_per_class"], dropna=False):
+        each = "" if np.isnan(per_class) else f", {per_class:.0f} per class"
+        accuracy = group.test_accuracy
+        spread = f" ± {accuracy.std():.4f} (sd of {len(group)} draws)" if len(group) > 1 else ""
+        lines.append((f"with {n} examples{each}", f"{accuracy.mean():.4f}{spread}"))
+    return lines
+
+
+def figures(curve: "pd.DataFrame", title: str) -> dict[str, Any]:
+    """The learning curves by shares of the classes, and by examples per class."""
+    few_shot_rows = curve.n_per_class.notna()
+    parts = {"learning_curve": curve[~few_shot_rows], "few_shot": curve[few_shot_rows]}
+    return {name: plot_curve(part, title) for name, part in parts.items() if len(part)}
+
+
+def plot_curve(curve: "pd.DataFrame", title: str) -> Any:
+    """Test accuracy over the number of training examples, with a point per draw."""
+    from linear_cifar.plots import label_axes, new_figure  # matplotlib takes half a second
+
+    sizes = np.unique(curve.n)
+    over_draws = [summarise(curve.test_accuracy[curve.n == n].to_numpy()) for n in sizes]
+    mean, low, high = (
+        np.array([getattr(s, name) for s in over_draws]) for name in ("mean", "low", "high")
+    )
+    figure = new_figure(title, (6.5, 4.4))
+    ax = figure.subplots()
+    low, high = np.clip((low, high), 0, 1)  # with few draws it may reach beyond
+    label = "95 % interval of the mean"
+    ax.fill_between(sizes, low, high, color="C0", alpha=0.2, lw=0, label=label)
+    ax.plot(sizes, mean, color="C0", label="mean over draws")
+    ax.plot(curve.n, curve.test_accuracy, "o", ms=4, color="C0", alpha=0.5, label="a draw", mew=0)
+    ax.set_xscale("log")
+    label_axes(ax, "training examples", "test accuracy", legend="lower right")
+    ax.grid(alpha=0.3, which="minor")
+    return figure

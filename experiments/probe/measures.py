@@ -1,18 +1,14 @@
-"""What the refitted probe is worth on test examples."""
+"""What the refitted probe does on the test examples, and its calibration."""
 
-import pathlib
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from experiments.common import store
-from experiments.common.paths import Choice, Path
-from experiments.common.solving import Problems, Refit
-from linear_cifar.classifier import Classifier
-from linear_cifar.data import Dataset, LazyRows, Split
-from linear_cifar.errors import InputError
-from linear_cifar.losses import Loss
+from experiments.common import folder, path
+from linear_cifar import Classifier, Dataset, InputError, Loss, Params, Split
+from linear_cifar.data import LazyRows
 from linear_cifar.metrics import (
     ClassReport,
     Interval,
@@ -25,27 +21,19 @@ from linear_cifar.metrics import (
     scaled_probabilities,
     top_k_accuracy,
 )
-from linear_cifar.model import Params
 
-TOP_K, TOP_K_CLASSES = 5, 20  # from so many classes on the top five are told
+if TYPE_CHECKING:
+    import pandas as pd
 
-
-class Chosen(NamedTuple):
-    """A path, and the λ that was chosen."""
-
-    path: Path
-    choice: Choice
-    what: Problems  # was solved
-    dataset: Dataset
-    chunks: pathlib.Path  # the folder that holds the parameters
+TOP_K, TOP_K_CLASSES = 5, 20  # the top five are reported from so many classes on
+MAX_PRINTED_CLASSES = 30
 
 
-class Tested(NamedTuple):
-    """Figures of the test examples."""
+class Test(NamedTuple):
+    """The model and its measures on the test examples."""
 
     model: Classifier
-    uncalibrated: str  # why there is no temperature; "" where there is one
-    accuracy: Interval
+    not_calibrated: str  # why there is no temperature; "" if there is one
     top_k: Interval | None
     balanced_accuracy: float
     counts: np.ndarray  # [K, K], by true and predicted class
@@ -54,10 +42,10 @@ class Tested(NamedTuple):
     after: Reliability
 
 
-def test(refit: Refit, chosen: Chosen, loss: Loss) -> Tested:
-    """Tests the refitted probe, and calibrates it by examples that its λ was not fitted to."""
-    dataset = chosen.dataset
-    temperature, why = _temperature(chosen, loss)
+def test_refit(fit: path.Fit, dataset: Dataset, loss: Loss) -> Test:
+    """Tests the refitted probe, with a temperature from examples that it wasn't fitted to."""
+    temperature, not_calibrated = _temperature(fit, dataset, loss)
+    refit = fit.refit
     model = _model(
         Params(*(array[0] for array in refit.optimum.params)),
         replace(dataset, standardiser=refit.standardiser),
@@ -68,10 +56,9 @@ def test(refit: Refit, chosen: Chosen, loss: Loss) -> Tested:
     scores, labels = model.logits(dataset.test.inputs), np.asarray(dataset.test.labels)
     counts = confusion_matrix(labels, scores.argmax(axis=1), dataset.n_classes)
     many = dataset.n_classes >= TOP_K_CLASSES
-    return Tested(
+    return Test(
         model,
-        why,
-        top_k_accuracy(scores, labels),
+        not_calibrated,
         top_k_accuracy(scores, labels, TOP_K) if many else None,
         balanced_accuracy(counts),
         counts,
@@ -84,7 +71,7 @@ def test(refit: Refit, chosen: Chosen, loss: Loss) -> Tested:
 def _model(
     params: Params, dataset: Dataset, loss: Loss, lam: float, temperature: float
 ) -> Classifier:
-    """The model of features as they are stored."""
+    """The model for features as they are stored."""
     return Classifier(
         params,
         dataset.standardiser,
@@ -97,23 +84,21 @@ def _model(
     )
 
 
-def _temperature(chosen: Chosen, loss: Loss) -> tuple[float, str]:
-    """The best temperature, or 1 and why there is none.
+def _temperature(fit: path.Fit, dataset: Dataset, loss: Loss) -> tuple[float, str]:
+    """The best temperature, or 1 and the reason that there is none.
 
-    It is that of the chosen λ before it was fitted again, on the validation examples; or of its
-    fits without each fold, on the fold.
+    The chosen λ before its refit is measured on the validation examples; or with folds, its fit
+    without each fold on that fold.
     """
-    path, choice, what, dataset, chunks = chosen
-    by_folds = choice.source == "folds"
-    lam = float(path.lam[choice.chosen])
+    by_folds, problems = fit.choice.source == "folds", fit.problems
     scores, labels = [], []
-    for row in np.flatnonzero((what.lam == lam) & ((what.fold >= 0) == by_folds)):
-        split = dataset.train if by_folds else dataset.validation
+    for row in np.flatnonzero((problems.lam == fit.refit.lam) & ((problems.fold >= 0) == by_folds)):
+        split = dataset.validation
         if by_folds:
-            split = _taken(split, np.flatnonzero(what.folds == what.fold[row]))
-        of_row = store.read_row(chunks, int(row))
-        model = _model(Params(of_row["weights"], of_row["bias"]), dataset, loss, lam, 1.0)
-        scores.append(model.logits(split.inputs))
+            split = _take(dataset.train, np.flatnonzero(problems.fold_of == problems.fold[row]))
+        arrays = folder.read_row(fit.chunks, int(row))
+        params = Params(arrays["weights"], arrays["bias"])
+        scores.append(_model(params, dataset, loss, fit.refit.lam, 1.0).logits(split.inputs))
         labels.append(np.asarray(split.labels))
     try:
         return fit_temperature(np.concatenate(scores), np.concatenate(labels), loss), ""
@@ -121,8 +106,15 @@ def _temperature(chosen: Chosen, loss: Loss) -> tuple[float, str]:
         return 1.0, str(error)
 
 
-def _taken(split: Split, rows: np.ndarray) -> Split:
+def _take(split: Split, rows: np.ndarray) -> Split:
     inputs = split.inputs
-    return Split(
-        inputs.take(rows) if isinstance(inputs, LazyRows) else inputs[rows], split.labels[rows]
-    )
+    taken = inputs.take(rows) if isinstance(inputs, LazyRows) else inputs[rows]
+    return Split(taken, split.labels[rows])
+
+
+def class_table(test: Test, class_names: Sequence[str]) -> "pd.DataFrame":
+    """A row per class: its test examples, accuracy with 95 % interval, precision and F1."""
+    import pandas as pd
+
+    columns = test.by_class._asdict() | {"support": test.by_class.support.astype(int)}
+    return pd.DataFrame({"class": class_names, **columns})

@@ -1,22 +1,25 @@
 """A model applied to further features."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from absl import flags
 
-from experiments.common import records
-from experiments.common.output import output_folder
-from experiments.common.progress import print_table
-from linear_cifar.classifier import Classifier
+from experiments.common import folder
+from experiments.common.flags import given_flags
+from experiments.common.progress import Stopwatch, print_table
+from linear_cifar import Classifier, InputError
 from linear_cifar.data import LazyRows, blocks, load_inputs
-from linear_cifar.errors import InputError
 from linear_cifar.metrics import scaled_probabilities
 
 FLAGS = flags.FLAGS
 TABLE = "predictions.csv"
+# Flags that --model allows; the others would be ignored.
+WITH_MODEL = (
+    *("model", "predict", "inputs_name", "labels_name"),
+    *("output_dir", "overwrite", "figure_format", "seed"),
+)
 
 
 def define_flags() -> None:
@@ -24,7 +27,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "predict",
         None,
-        f"File of further features, with or without labels, to predict: {TABLE} has a row each.",
+        f"File of further features, with or without labels, to predict into {TABLE}.",
     )
     flags.DEFINE_string(
         "model",
@@ -33,16 +36,15 @@ def define_flags() -> None:
     )
 
 
-def further(n_features: int, names: Sequence[str]) -> LazyRows | None:
-    """The features that --predict names, [n, d]; None where it isn't given.
+def load_further(n_features: int, names: Sequence[str]) -> LazyRows | None:
+    """The features that --predict names, [n, d]; None without the flag.
 
     Args:
-      n_features: that they have to have.
-      names: of these, where they are known.
+      n_features: d of the model.
+      names: of its features, if they are known.
 
     Raises:
-      InputError: they have another number of features.
-      DataError: they can't be read.
+      InputError: the file has another number of features; `DataError` if it can't be read.
     """
     if FLAGS.predict is None:
         return None
@@ -54,38 +56,38 @@ def further(n_features: int, names: Sequence[str]) -> LazyRows | None:
     return inputs
 
 
-def with_model() -> int:
-    """Predicts with the model of an earlier run."""
-    if FLAGS.predict is None or FLAGS.features is not None:
-        raise InputError("--model goes with --predict, and without --features")
+def predict_with_model() -> int:
+    """Predicts with the model of an earlier run; returns the exit code."""
+    if FLAGS.predict is None:
+        raise InputError("--model needs --predict, the file of features to predict")
+    for name in given_flags():
+        if name not in WITH_MODEL:
+            raise InputError(f"--{name} can't be used with --model, which fits nothing")
     model = Classifier.load(FLAGS.model)
-    inputs = further(model.params.weights.shape[1], model.feature_names)
+    inputs = load_further(model.params.weights.shape[1], model.feature_names)
     assert inputs is not None
-    with output_folder("predictions") as (folder, target):
-        write(folder, model, inputs)
-        records.write_json(
-            folder / records.RESULT,
-            {"model": FLAGS.model, "features": FLAGS.predict, "n": len(inputs)},
-        )
+    with folder.new_run("probe") as (path, target):
+        write_predictions(path, model, inputs)
+        content = {"model": FLAGS.model, "predict": FLAGS.predict, "n": len(inputs)}
+        folder.write_result(path, "probe", None, Stopwatch(), **content)
     print_table([("predicted", f"{len(inputs)} examples"), ("written to", target / TABLE)])
     return 0
 
 
-def write(folder: Path, model: Classifier, inputs: LazyRows) -> None:
-    """Writes a row an example: its number, its class, and the probability of each class."""
-    names = model.class_names
+def write_predictions(path: Path, model: Classifier, inputs: LazyRows) -> None:
+    """Writes a row per example: its number, its class, and the probability of each class."""
+    header = ["row", "class", *(f"p_{name}" for name in model.class_names)]
+    folder.write_rows(path / TABLE, header, _rows(model, inputs))
 
-    def rows() -> Any:
-        for part, block in blocks(inputs):
-            try:
-                scores = model.logits(block)
-            except InputError as error:
-                raise InputError(f"{FLAGS.predict}, from row {part.start} on: {error}") from error
-            p = scaled_probabilities(scores, model.temperature, model.loss)
-            # The largest logit's class, because rounding may make probabilities equal.
-            classes = scores.argmax(axis=1)
-            for i, (of_row, best) in enumerate(zip(p, classes, strict=True), part.start):
-                yield (i, names[best], *np.round(of_row, 7))
 
-    header = ("row", "class", *(f"p_{name}" for name in names))
-    records.write_csv(folder / TABLE, header, rows())
+def _rows(model: Classifier, inputs: LazyRows) -> Iterator[tuple]:
+    for part, block in blocks(inputs):
+        try:
+            scores = model.logits(block)
+        except InputError as error:
+            raise InputError(f"{FLAGS.predict}, from row {part.start} on: {error}") from error
+        probabilities = scaled_probabilities(scores, model.temperature, model.loss)
+        # The class of the largest logit, because rounding may make probabilities equal.
+        classes = scores.argmax(axis=1)
+        for i, (row, k) in enumerate(zip(probabilities, classes, strict=True), part.start):
+            yield (i, model.class_names[k], *np.round(row, 7))

@@ -2,28 +2,32 @@
 
 python -m experiments.report --n_seeds=10
 
-Writes index.html, which holds its images and opens from disk, report.json, and each run's record
-under parts/. What an interruption leaves is used again with --resume.
+Trains every run of the report, and solves for the exact optimum beside them. index.html holds its
+images and opens from disk; the tables are runs.csv, grid.csv and optimum.csv, and report.json has
+everything on the page. Every finished chunk of runs is on disk before the next one starts, and
+--resume continues after any interruption.
 """
 
-import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from absl import flags as absl_flags
 
-from experiments.common import command, flags, grids, records, resumable, runs, seals
+from experiments import sweep
+from experiments.common import cli, flags, folder, training
 from experiments.common.data import load_data
-from experiments.common.output import default_folder
 from experiments.common.progress import Stopwatch
-from experiments.common.settings import Settings
-from experiments.report import optima, page, plan
-from linear_cifar.data import Dataset, Split, load_dataset
-from linear_cifar.optimizers import Hyperparameters
+from experiments.report import claims, optima, page, plan
+from linear_cifar import Dataset, History, Params, Split, TrainConfig, load_dataset
+from linear_cifar.data import SPLITS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FLAGS = absl_flags.FLAGS
 QUICK_EPOCHS, QUICK_IMAGES = 3, 1000
@@ -32,120 +36,98 @@ QUICK_EPOCHS, QUICK_IMAGES = 3, 1000
 def define_flags() -> None:
     """Defines the command's flags."""
     flags.define("n_seeds")
-    resumable.define_flags()
+    folder.define_resume()
     absl_flags.DEFINE_bool("quick", False, "A few epochs on a few images: to see that it works.")
 
 
 def main(argv: list[str]) -> int:
-    """Makes every part that is not there yet, then the page of them all."""
+    """Trains and solves what the report's folder doesn't have yet, then writes the page."""
     del argv
-    folder = default_folder("report")
-    with resumable.open_folder(folder, "a report") as held:
-        assignment = load_data()
-        # By its name, so that what "auto" came to is not looked for and told of again.
-        full = load_dataset(assignment.name, FLAGS.data_dir, "full")
-        datasets = {"assignment": _reduced(assignment), "full": _reduced(full)}
-        asked = {
-            "seeds": [FLAGS.seed, FLAGS.n_seeds],
-            "quick": FLAGS.quick,
-            "data": {name: dataset.sha256 for name, dataset in datasets.items()},
+    watch = Stopwatch()
+    formats: Any = FLAGS["figure_format"]
+    formats.value = list(dict.fromkeys(["png", *formats.value]))  # the page holds PNGs
+    with folder.resumable_run("report") as opened:
+        path = opened.path
+        with watch.phase("load"):
+            data = load_splits()
+        settings = {
+            **{name: FLAGS[name].value for name in ("seed", "n_seeds", "quick")},
+            "data": {split: dataset.sha256 for split, dataset in data.items()},
         }
-        held.begin(asked)
-        _make_parts(folder / "parts", datasets, asked)
-        print("page", file=sys.stderr, flush=True)
-        report = page.write(folder, datasets, FLAGS.n_seeds, FLAGS.quick)
-    page.print_summary(report, folder)
+        opened.start(settings)
+        runs, arrays = train(path, settings, data, watch)
+        solved = optima.solve(path, settings, data, watch)
+        with watch.phase("evaluate"):
+            runs, correct = claims.measure(runs, arrays, data)
+        with folder.write_errors(f"cannot write {path}", "; --resume needs no training"):
+            finished = page.Finished(runs, arrays, correct, solved, data, settings)
+            report = page.write(path, finished, watch)
+    page.print_summary(report, path, watch)
     return 0
 
 
-def _make_parts(parts: Path, datasets: dict[str, Dataset], asked: dict[str, Any]) -> None:
-    seals.make_folder(parts)
-    groups = _groups()
-    for done, (names, make) in enumerate(groups.items(), 1):
-        of = {name: seals.fingerprint(name, asked) for name in names}
-        for name in names:
-            path = parts / name
-            if os.path.lexists(path) and (why := seals.unfit(path, of[name])):
-                seals.put_aside(path, why)
-        if not all((parts / name).exists() for name in names):
-            print(f"[{done}/{len(groups)}] {', '.join(names)}", file=sys.stderr, flush=True)
-            # All of the group again: a run trained in other company may round differently.
-            make(names, datasets, parts, of)
-
-
-@contextmanager
-def _part(path: Path, of: str) -> Iterator[Path]:
-    """A part to write, which is sealed once it is whole."""
-    with records.new_run(path) as folder:
-        yield folder
-        seals.seal(folder, of)
-
-
-def _groups() -> dict[tuple[str, ...], Callable]:
-    """Runs that can be trained at once, each grid and each path, with what makes them."""
-    by_shape: dict[Settings, list[str]] = {}
-    for name, run in plan.every_run().items():
-        # What is left when the hyper-parameters are the same: what fixes shapes.
-        shape = replace(run.settings, hyperparameters=Hyperparameters())
-        by_shape.setdefault(shape, []).append(name)
-    groups: dict[tuple[str, ...], Callable] = {tuple(n): _make_runs for n in by_shape.values()}
-    groups |= {(name,): _make_grid for name in plan.GRIDS}
-    return groups | {(name,): _make_path for name in plan.PATHS}
-
-
-def _with_flags(settings: Settings) -> Settings:
-    n_epochs = min(settings.n_epochs, QUICK_EPOCHS) if FLAGS.quick else settings.n_epochs
-    return replace(settings, seed=FLAGS.seed, n_seeds=FLAGS.n_seeds, n_epochs=n_epochs)
-
-
-def _make_runs(
-    names: Sequence[str], datasets: dict[str, Dataset], parts: Path, of: dict[str, str]
-) -> None:
-    watch = Stopwatch()
-    together = [_with_flags(plan.every_run()[name].settings) for name in names]
-    dataset = datasets[together[0].split]
-    outcomes = runs.train(together, dataset, watch)
-    for name, outcome in zip(names, outcomes, strict=True):
-        if outcome.interrupted:
-            raise KeyboardInterrupt
-        if not (parts / name).exists():
-            with _part(parts / name, of[name]) as folder:
-                figures = name in plan.RUNS  # the page shows no others
-                runs.write(name, dataset, outcome, folder, watch, figures)
-
-
-def _make_grid(
-    names: Sequence[str], datasets: dict[str, Dataset], parts: Path, of: dict[str, str]
-) -> None:
-    watch = Stopwatch()
-    (name,) = names
-    settings, values = _with_flags(plan.GRIDS[name].settings), plan.GRIDS[name].values
-    dataset = datasets[settings.split]
-    with _part(parts / name, of[name]) as folder:
-        result, _ = grids.run(name, values, settings, dataset, folder, watch)
-        if result["interrupted"]:
-            raise KeyboardInterrupt
-
-
-def _make_path(
-    names: Sequence[str], datasets: dict[str, Dataset], parts: Path, of: dict[str, str]
-) -> None:
-    (name,) = names
-    dataset = datasets[plan.PATHS[name].split]
-    with _part(parts / name, of[name]) as folder:
-        optima.make(name, dataset, folder, Stopwatch())
+def load_splits() -> dict[str, Dataset]:
+    """The data by split; with --quick their first images only."""
+    data = {"assignment": load_data()}
+    with warnings.catch_warnings(action="ignore"):  # the notice is printed already
+        # By its name, so that --dataset=auto doesn't try the download again.
+        data["full"] = load_dataset(data["assignment"].name, FLAGS.data_dir, "full")
+    return {split: _reduced(dataset) for split, dataset in data.items()} if FLAGS.quick else data
 
 
 def _reduced(dataset: Dataset) -> Dataset:
-    """The first images only, with --quick."""
-    if not FLAGS.quick:
-        return dataset
-    train, validation, test = (
-        Split(split.inputs[:QUICK_IMAGES], split.labels[:QUICK_IMAGES])
-        for split in (dataset.train, dataset.validation, dataset.test)
-    )
-    return replace(dataset, train=train, validation=validation, test=test)
+    parts = {name: getattr(dataset, name) for name in SPLITS}
+    first: dict[str, Any] = {
+        name: Split(part.inputs[:QUICK_IMAGES], part.labels[:QUICK_IMAGES])
+        for name, part in parts.items()
+    }
+    return replace(dataset, **first)
+
+
+def train(
+    path: Path, settings: dict[str, Any], data: dict[str, Dataset], watch: Stopwatch
+) -> tuple["pd.DataFrame", dict[str, dict[str, np.ndarray]]]:
+    """Trains the plan, the rows of a split and a number of epochs together.
+
+    Returns:
+      A row per run and seed with `training.MEASURES`; and by name, parameters and history with a
+      leading axis of seeds, of runs whose curves and weights the page shows.
+
+    Raises:
+      folder.Interrupted: an interrupt came; the chunks have all finished runs.
+    """
+    import pandas as pd
+
+    runs = training.runs_of(plan.table(), FLAGS.seed, FLAGS.n_seeds)
+    finished: list[pd.DataFrame] = []
+    arrays: dict[str, dict[str, np.ndarray]] = {}
+    for (split, n_epochs), group in runs.groupby(["split", "n_epochs"], sort=False):
+        rows = group.reset_index(drop=True)
+        measured = rows.section == "run"
+        epochs = min(n_epochs, QUICK_EPOCHS) if FLAGS.quick else n_epochs
+        print(f"{split} split, {epochs} epochs: {len(rows)} runs", file=sys.stderr)
+        config = TrainConfig(n_epochs=epochs, measure=bool(measured.any()))
+        table = rows[[*training.SETTINGS, "seed"]].to_dict("list")
+        part = f"{split}_{n_epochs}"
+        chunks = folder.chunks_of(path, settings, table, epochs, part=part)
+        measures, interrupted = sweep.train(rows, config, data[split], watch, chunks)
+        if interrupted:
+            n_done = sum(map(len, finished)) + np.isfinite(measures["train_accuracy"]).sum()
+            done = f"{n_done} of {len(runs)} runs are finished"
+            raise folder.Interrupted(f"{done}; {folder.resume_hint(path)}")
+        finished.append(rows.assign(**measures))
+        for name in rows.name[measured].unique():
+            arrays[name] = read_rows(chunks, rows.index[rows.name == name])
+    return pd.concat(finished).sort_values(["configuration", "seed"], ignore_index=True), arrays
+
+
+def read_rows(chunks: folder.Chunks, rows: Iterable[int]) -> dict[str, np.ndarray]:
+    """Parameters and history of some runs, each with a leading axis of runs."""
+    runs = [folder.read_row(chunks, row) for row in rows]
+    names = {name: name for name in Params._fields}
+    names |= {name: f"history_{name}" for name in History._fields}
+    return {name: np.stack([run[key] for run in runs]) for name, key in names.items()}
 
 
 if __name__ == "__main__":
-    command.launch(main, define_flags)
+    cli.launch(main, define_flags)

@@ -1,164 +1,144 @@
-"""The optimum beside the report's runs: how far each stopped, and what is left of its claims there.
+"""The exact optimum beside the report's runs: how far each stopped, and which claims hold there."""
 
-The paths are parts of the report, as its runs are; what is compared is read back from disk.
-"""
-
-import csv
-import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from experiments.common import paths, records, solving, store
-from experiments.common.data import data_title
-from experiments.common.histograms import true_class_probabilities
-from experiments.common.output import write_result
+from experiments.common import folder, path as optimum_path
 from experiments.common.progress import Stopwatch
 from experiments.report import plan
-from experiments.report.claims import Finished
-from linear_cifar.data import Dataset
-from linear_cifar.losses import LOSSES
+from experiments.report.claims import test_examples
+from linear_cifar import LOSSES, Dataset, Params
 from linear_cifar.metrics import paired_difference
-from linear_cifar.model import Params
 from linear_cifar.optimum import DEFAULTS
 
-CHUNKS = "chunks"
+if TYPE_CHECKING:
+    import pandas as pd
 
 
-class Optima(NamedTuple):
-    """A path of the plan, read back from disk."""
+class Solved(NamedTuple):
+    """A solved path of the plan."""
 
-    planned: plan.OptimumPath
-    rows: dict[float, dict[str, float]]  # by λ, the columns of its table
-    best: dict[str, float]  # the row that has the best validation accuracy
-    params: Params  # of that, [K, d] and [K]
+    planned: plan.Path
+    table: "pd.DataFrame"  # a row per λ
+    choice: optimum_path.Choice  # by validation accuracy
+    correct: np.ndarray  # [n], whether the best λ classifies each test image correctly
+
+    @property
+    def best(self) -> "pd.Series":
+        """The row of the best λ."""
+        return self.table.iloc[self.choice.best]
 
 
-def make(name: str, dataset: Dataset, folder: Path, watch: Stopwatch) -> None:
-    """Solves a path of the plan and writes its record into a folder.
+def solve(
+    path: Path, settings: dict[str, Any], data: Mapping[str, Dataset], watch: Stopwatch
+) -> dict[str, Solved]:
+    """Solves the paths of the plan, by name.
 
     Raises:
-      KeyboardInterrupt: an interrupt came before the end.
+      folder.Interrupted: an interrupt came; the chunks have all finished optima.
     """
-    planned = plan.PATHS[name]
-    how = DEFAULTS._replace(loss=LOSSES[planned.loss])
-    what = solving.problems(_every_lam(planned), (), dataset, None)
-    columns, interrupted = solving.solve_all(what, dataset, how, folder / CHUNKS, watch)
-    if interrupted:
-        raise KeyboardInterrupt
-    path = paths.as_path(what, columns)
-    choice = paths.choose(path, "accuracy", within_error=False)
-    best = choice.best
-    own = store.read_row(folder / CHUNKS, int(path.rows[best]))
-    records.write_params(folder / records.PARAMS, Params(own["weights"], own["bias"]))
-    paths.write_table(folder, path)
-    with watch.phase("plot"):
-        title = f"{how.loss.title} · {data_title(dataset)}"
-        drawn = paths.plot(path, choice._replace(one_standard_error=choice.best), title)
-        records.write_figures(folder, {"path": drawn})
-    shutil.rmtree(folder / CHUNKS)
-    write_result(folder, name, dataset, watch, best=paths.row(path, best))
+    n_total = sum(len(planned.values) for planned in plan.PATHS)
+    solved: dict[str, Solved] = {}
+    for planned in plan.PATHS:
+        lam, dataset = np.array(planned.values), data[planned.split]
+        print(f"{len(lam)} optima: {planned.title}", file=sys.stderr)
+        config = DEFAULTS._replace(loss=LOSSES[planned.loss])
+        nothing = np.full(len(lam), -1), np.zeros(len(dataset.train.labels), int)
+        problems = optimum_path.Problems(lam, *nothing)
+        columns = optimum_path.COLUMNS
+        chunks = folder.chunks_of(path, columns, settings, lam, config.tolerance, part=planned.name)
+        measures, interrupted = optimum_path.solve_problems(
+            problems, dataset, config, chunks, watch
+        )
+        if interrupted:
+            n_done = int(np.isfinite(measures["cost"]).sum())
+            n_done += sum(len(one.table) for one in solved.values())
+            done = f"all runs and {n_done} of {n_total} optima are finished"
+            raise folder.Interrupted(f"{done}; {folder.resume_hint(path)}")
+        table = optimum_path.path_table(problems, measures)
+        choice = optimum_path.choose(table, "accuracy", within_error=False)
+        arrays = folder.read_row(chunks, choice.best)
+        params = Params(arrays["weights"][None], arrays["bias"][None])
+        correct = np.asarray(test_examples(params, dataset, planned.loss).correct == 1)[0]
+        solved[planned.name] = Solved(planned, table, choice, correct)
+    return solved
 
 
-def _every_lam(planned: plan.OptimumPath) -> np.ndarray:
-    """λ of a path, with those of the report's runs of its loss and data."""
-    low, high, n = plan.PATH_LAM
-    spaced = [float(f"{value:.12g}") for value in np.geomspace(low, high, n)]
-    of_runs = [run.lam for run in plan.RUNS.values() if _path_of(run) is planned]
-    return np.unique([*spaced, *(lam for lam in of_runs if lam > 0)])
+def table(solved: Mapping[str, Solved]) -> "pd.DataFrame":
+    """All paths in one table: a row per path and λ."""
+    import pandas as pd
 
-
-def _path_of(run: plan.Run) -> plan.OptimumPath:
-    own = (run.settings.split, run.settings.loss)
-    (found,) = (path for path in plan.PATHS.values() if (path.split, path.loss) == own)
-    return found
-
-
-def read(parts: Path) -> dict[str, Optima]:
-    """The paths that stand on disk."""
-    return {name: _read(parts / name, planned) for name, planned in plan.PATHS.items()}
-
-
-def _read(folder: Path, planned: plan.OptimumPath) -> Optima:
-    with (folder / paths.TABLE).open() as file:
-        lines = list(csv.DictReader(file))
-    numbers = [{k: float(v) for k, v in line.items() if k not in paths.FLAGGED} for line in lines]
-    rows = {line["lam"]: line for line in numbers}
-    best = rows[records.read_result(folder)["best"]["lam"]]
-    return Optima(planned, rows, best, records.read_params(folder / records.PARAMS))
+    columns = [f"held_out_{name}" for name in optimum_path.NAMES]
+    paths = [one.table.assign(path=name, best=False) for name, one in solved.items()]
+    for one, rows in zip(solved.values(), paths, strict=True):
+        rows.loc[one.choice.best, "best"] = True
+    rows = pd.concat(paths, ignore_index=True).drop(columns=[*columns, "settled"], errors="ignore")
+    return rows[["path", "best", *(name for name in rows if name not in ("path", "best"))]]
 
 
 def compare(
-    found: Mapping[str, Optima], runs: Mapping[str, Finished], datasets: Mapping[str, Dataset]
-) -> dict[str, Any]:
-    """What the optimum says of the report: of its runs, of its losses, and of what stacks.
+    solved: Mapping[str, Solved], runs: "pd.DataFrame", correct: Mapping[str, np.ndarray]
+) -> dict[str, list[dict[str, Any]]]:
+    """What the optimum says about the report's runs, about its losses, and about what stacks.
 
     Args:
-      found: the plan's paths by name.
-      runs: the plan's runs by name.
-      datasets: by split.
+      solved: the plan's paths by name.
+      runs: a row per run and seed.
+      correct: by run, whether each test image is classified correctly, [S, n].
     """
-    few, full = found["optimum"], found["optimum_full"]
-    data = datasets["assignment"]
-    right = {name: _right(path.params, path.planned.loss, data) for name, path in found.items()}
-    decay, decay_full = (
-        _right(Params(*(a[0] for a in runs[name].params)), "softmax", data)
-        for name in ("step_decay", "step_decay_full")
-    )
-    tests = [
-        ("binary − softmax, each at its best λ", right["optimum_multi_bce"], right["optimum"]),
-        ("all the data − the assignment's split, each at its best λ",
-         right["optimum_full"], right["optimum"]),
-        ("optimum at the best λ − step decay, the assignment's split", right["optimum"], decay),
-        ("optimum at the best λ − step decay, all the data", right["optimum_full"], decay_full),
-    ]  # fmt: skip
+    few, binary, full = (solved[planned.name] for planned in plan.PATHS)
+    decay, decay_full = (correct[name][0] for name in ("step_decay", "step_decay_full"))
+    pairs = [
+        ("binary − softmax, each at its best λ", binary.correct, few.correct),
+        ("49,000 − 10,000 images, each at its best λ", full.correct, few.correct),
+        ("(optimum at the best λ) − (step decay), 10,000 images", few.correct, decay),
+        ("(optimum at the best λ) − (step decay), 49,000 images", full.correct, decay_full),
+    ]
+    test = runs.groupby("name").test_accuracy.mean()
+    stack = [
+        ("constant η, λ = 0.1", test["lam_0.1"], test["full_data"]),
+        ("step decay, λ = 0.1", test["step_decay"], test["step_decay_full"]),
+        ("optimum, λ = 0.1", *(_at(one, 0.1).test_accuracy for one in (few, full))),
+        ("optimum, best λ by validation", few.best.test_accuracy, full.best.test_accuracy),
+    ]
     return {
-        "runs": [_distance(name, runs[name], found) for name in plan.RUNS],
+        "runs": distances(solved, runs),
         "paths": [
-            {"name": n, "title": path.planned.title, "command": path.planned.command, **path.best}
-            for n, path in found.items()
+            {"name": name, "title": one.planned.title, "command": one.planned.command}
+            | one.best.to_dict()
+            for name, one in solved.items()
         ],
         "tests": [
-            {"quantity": quantity, **paired_difference(a, b)._asdict()} for quantity, a, b in tests
+            {"quantity": quantity, **paired_difference(a, b)._asdict()} for quantity, a, b in pairs
         ],
         "stack": [
-            {"title": title, "few": first, "full": second}
-            for title, first, second in (
-                ("constant η, λ = 0.1", _mean(runs["lam_0.1"]), _mean(runs["full_data"])),
-                ("step decay, λ = 0.1", _mean(runs["step_decay"]), _mean(runs["step_decay_full"])),
-                ("optimum, λ = 0.1", _test(few.rows[0.1]), _test(full.rows[0.1])),
-                ("optimum, best λ by validation", _test(few.best), _test(full.best)),
-            )
+            {"title": title, "few": first, "full": second, "difference": second - first}
+            for title, first, second in stack
         ],
     }
 
 
-def _right(params: Params, loss: str, data: Dataset) -> np.ndarray:
-    return true_class_probabilities(params, loss, data)[1]
+def distances(solved: Mapping[str, Solved], runs: "pd.DataFrame") -> list[dict[str, Any]]:
+    """Each of the report's runs with λ > 0 beside the optimum of its λ."""
+    runs = runs[(runs.section == "run") & (runs.lam > 0)]
+    of_data = {(one.planned.split, one.planned.loss): one for one in solved.values()}
+    rows = []
+    for name, seeds in runs.groupby("name", sort=False):
+        run = seeds.iloc[0]
+        optimum = _at(of_data[run.split, run.loss], run.lam)
+        cost = seeds.train_cost.mean()
+        rows.append({
+            "name": name, "title": run.title, "lam": run.lam, "cost": cost,
+            "optimum_cost": optimum.cost, "distance": (cost - optimum.cost) / optimum.cost,
+            "test_accuracy": seeds.test_accuracy.mean(),
+            "optimum_test_accuracy": optimum.test_accuracy,
+        })  # fmt: skip
+    return rows
 
 
-def _mean(run: Finished) -> float:
-    return float(run.test_accuracy.mean())
-
-
-def _test(row: Mapping[str, float]) -> float:
-    return row["test_accuracy"]
-
-
-def _distance(name: str, run: Finished, found: Mapping[str, Optima]) -> dict[str, Any]:
-    """A run of the report beside the optimum of its λ, if it has one."""
-    planned = plan.RUNS[name]
-    cost = float(run.history.train_cost[:, -1].mean())
-    said = {"name": name, "title": planned.title, "lam": planned.lam, "cost": cost,
-            "test_accuracy": _mean(run)}  # fmt: skip
-    path = next(p for p in found.values() if p.planned is _path_of(planned))
-    optimum = path.rows.get(planned.lam)
-    if optimum is None:  # λ = 0
-        return said | dict.fromkeys(("optimum_cost", "distance", "optimum_test_accuracy"))
-    return said | {
-        "optimum_cost": optimum["cost"],
-        "distance": (cost - optimum["cost"]) / optimum["cost"],
-        "optimum_test_accuracy": optimum["test_accuracy"],
-    }
+def _at(one: Solved, lam: float) -> "pd.Series":
+    return one.table[one.table.lam == lam].iloc[0]

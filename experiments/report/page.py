@@ -1,153 +1,160 @@
-"""The report's page, made of the parts that stand on disk."""
+"""The report's record: tables, figures, `report.json`, and the page that shows them all."""
 
 import base64
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jax
 import numpy as np
 
-from experiments.common import grids, records
+from experiments.common import folder, training
 from experiments.common.data import data_title
-from experiments.common.histograms import plot_histograms
-from experiments.common.progress import print_table
-from experiments.common.results import Result
+from experiments.common.progress import Stopwatch, print_table
 from experiments.report import claims, optima, plan
-from experiments.report.claims import Claim, Finished
-from linear_cifar import selection
-from linear_cifar.data import Dataset
-from linear_cifar.losses import LOSSES
+from linear_cifar import LOSSES, Dataset, best
 from linear_cifar.metrics import summarise
-from linear_cifar.model import Params
 
-TOLERANCE = 0.015  # between a printed number and ours, for the images are JPEG copies
+if TYPE_CHECKING:
+    import pandas as pd
+
+TOLERANCE = 0.015  # between a printed number and ours, because the images may be JPEG copies
+FORMS = {"accuracy": ".4f", "signed": "+.4f", "cost": ".5f", "short": ".3g", "share": ".1e"}
+VERDICTS = (claims.SUPPORTED, claims.CONTRADICTED, claims.NOISE, claims.NOT_TESTED)
 
 
-def write(folder: Path, datasets: dict[str, Dataset], n_seeds: int, quick: bool) -> dict[str, Any]:
-    """Writes `report.json` and `index.html` from the finished parts.
+class Finished(NamedTuple):
+    """All that was trained and solved."""
 
-    Args:
-      folder: the report's; its `parts` are all there.
-      datasets: by split.
-      n_seeds: seeds of each run.
-      quick: whether runs and data were reduced.
+    runs: "pd.DataFrame"  # a row per run and seed, with all measures
+    arrays: Mapping[str, Mapping[str, np.ndarray]]  # by run: parameters and history
+    correct: Mapping[str, np.ndarray]  # by run, [S, n] of the test images
+    solved: Mapping[str, optima.Solved]
+    data: Mapping[str, Dataset]  # by split
+    settings: Mapping[str, Any]
 
-    Returns:
-      What `report.json` says.
-    """
-    parts = folder / "parts"
-    runs = {name: _read_run(parts / name, run) for name, run in plan.every_run().items()}
-    cells = {name: grids.read(parts / name) for name in plan.GRIDS}
-    params = {
-        name: jax.tree.map(lambda a: a[0], runs[part].params)
-        for name, part in (("softmax", "lam_0"), ("multi_bce", "multi_bce"))
-    }
-    histograms = plot_histograms(
-        params, datasets["assignment"], runs["lam_0"].result["seed"], folder
-    )
-    report = {
-        "experiment": "report",
-        "n_seeds": n_seeds,
-        "quick": quick,
-        "datasets": {name: records.describe_dataset(data) for name, data in datasets.items()},
-        "data_title": data_title(datasets["assignment"]),
-        "runs": [_row(name, run, runs[name]) for name, run in plan.RUNS.items()],
-        "variants": {
-            name: [
-                row | {"distance": abs(row["mean"] - plan.RUNS[name].published)}
-                for row in (_row(other, run, runs[other]) for other, run in variants.items())
-            ]
-            for name, variants in plan.VARIANTS.items()
-        },
-        "grids": {name: _grid_rows(grid, cells[name]) for name, grid in plan.GRIDS.items()},
-        "claims": [_claim_row(c) for c in claims.judge(runs, cells["grid"], datasets)],
-        "true_class_probability": histograms,
-        "optima": optima.compare(optima.read(parts), runs, datasets),
-        **records.describe_machine(),
-        "seconds": {
-            name: records.read_result(parts / name)["seconds"]
-            for name in (*runs, *cells, *plan.PATHS)
-        },
-    }
-    try:
-        records.write_json(folder / "report.json", report)
-        records.write_text(folder / "index.html", _render(report, folder))
-    except OSError as error:
-        raise records.RecordError(f"cannot write {folder}: {error.strerror}") from error
+
+def write(path: Path, finished: Finished, watch: Stopwatch) -> dict[str, Any]:
+    """Writes all files of the report, and returns what `report.json` says."""
+    rows = summarise_runs(finished.runs)
+    with watch.phase("plot"):
+        probabilities = write_figures(path, finished, rows)
+    report = describe(finished, rows) | {"true_class_probability": probabilities}
+    columns = [name for name in rows if name != "explains"]
+    is_cell = ~rows.section.isin(["run", "variant"])
+    folder.write_table(path / "runs.csv", rows.loc[~is_cell, columns])
+    folder.write_table(path / "grid.csv", rows.loc[is_cell, columns])
+    folder.write_table(path / "optimum.csv", optima.table(finished.solved))
+    folder.write_json(path / "report.json", report)
+    folder.write_text(path / "index.html", render(folder.plain(report), path))
+    content: dict[str, Any] = {**finished.settings, **report["summary"]}
+    folder.write_result(path, "report", finished.data["assignment"], watch, **content)
     return report
 
 
-def _read_run(folder: Path, run: plan.Run) -> Finished:
-    result = records.read_result(folder)
-    params = records.read_params(folder / records.PARAMS)
-    if result["n_seeds"] > 1:
-        history = records.read_history_by_seed(folder / records.HISTORY_BY_SEED)
-        test = np.array(result["over_seeds"]["test_accuracy"]["values"], float)
-    else:
-        history = records.read_history(folder / records.HISTORY)
-        history = jax.tree.map(lambda column: column[None], history)
-        params = Params(*(array[None] for array in params))
-        test = np.array([result["test_accuracy"]], float)
-    return Finished(run.settings, result, history, params, test)
+def summarise_runs(runs: "pd.DataFrame") -> "pd.DataFrame":
+    """A row per run: its description, and the published measure over seeds.
+
+    That is the test accuracy, and in the grids the validation accuracy; `mean`, `sd`, `low`, `high`
+    and `n` are its `summarise`.
+    """
+    table = plan.table()
+    means = runs.groupby("configuration")[list(training.MEASURES)].mean()
+    is_cell = ~table.section.isin(["run", "variant"])
+    summaries = []
+    for index, seeds in runs.groupby("configuration"):
+        measure = "validation_accuracy" if is_cell[index] else "test_accuracy"
+        summaries.append(summarise(seeds[measure])._asdict())
+    summary = type(table)(summaries)
+    summary["difference"] = summary["mean"] - table.published
+    table["seed"] = runs.seed.min()
+    return table.join([summary, means])
 
 
-def _row(name: str, run: plan.Run, finished: Finished) -> dict[str, Any]:
-    ours = summarise(finished.test_accuracy)
+def write_figures(path: Path, finished: Finished, rows: "pd.DataFrame") -> dict[str, Any]:
+    """Writes the figures, each before the next one is drawn; returns the histograms' numbers."""
+    from experiments.report import figures  # matplotlib takes half a second
+
+    runs, arrays, data = finished.runs, finished.arrays, finished.data
+    dataset = data["assignment"]
+    title = data_title(dataset)
+    for name, figure in figures.figures_of_runs(runs, arrays, data):
+        folder.write_figures(path, {name: figure})
+    drawn, numbers = figures.histograms(arrays, dataset, finished.settings["seed"])
+    grid, narrowed = (rows[rows.section == one.section] for one in plan.GRIDS)
+    more = {
+        "probabilities": drawn,
+        "grid": figures.heat_maps(grid, title),
+        "grid_narrowed": figures.over_batch_size(narrowed, title),
+        **{name: figures.path_figure(one, title) for name, one in finished.solved.items()},
+    }
+    folder.write_figures(path, more)
+    return numbers
+
+
+def describe(finished: Finished, rows: "pd.DataFrame") -> dict[str, Any]:
+    """What `report.json` says, but for the histograms."""
+    data = finished.data
+    judged = claims.judge(finished.runs, finished.correct)
+    names = ["name", "title", "command", "published", "mean", "sd", "low", "high", "n",
+             "difference", "stable", "train_accuracy", "validation_accuracy"]  # fmt: skip
+    runs = rows[rows.section == "run"]
+    variants = {}
+    for name, group in rows[rows.section == "variant"].groupby("explains", sort=False):
+        published = runs.set_index("name").published[name]
+        nearer = group.assign(difference=group["mean"] - published)
+        variants[name] = nearer.assign(distance=nearer.difference.abs())[[*names, "distance"]]
+    compared = optima.compare(finished.solved, finished.runs, finished.correct)
     return {
-        "name": name,
-        "title": run.title,
-        "command": run.command,
-        "published": run.published,
-        **ours._asdict(),
-        "difference": None if run.published is None else ours.mean - run.published,
-        "stable": run.stable,
-        "train_accuracy": finished.history.train_accuracy[:, -1].mean(),
-        "validation_accuracy": finished.history.validation_accuracy[:, -1].mean(),
+        "experiment": "report",
+        **{name: finished.settings[name] for name in ("seed", "n_seeds", "quick")},
+        "datasets": {name: folder.describe_dataset(dataset) for name, dataset in data.items()},
+        "data_title": data_title(data["assignment"]),
+        "summary": summary_of(runs, judged),
+        "runs": runs[names].to_dict("records"),
+        "variants": {name: group.to_dict("records") for name, group in variants.items()},
+        "grids": {one.section: describe_grid(one, rows) for one in plan.GRIDS},
+        "claims": judged.to_dict("records"),
+        "optima": compared,
+        **folder.describe_machine(),
     }
 
 
-def _grid_rows(grid: plan.Grid, cells: dict[str, Result]) -> dict[str, Any]:
-    rows = []
-    for key, published in grid.published.items():
-        validation = summarise(cells[key].by_seed["validation_accuracy"])
-        rows.append(
-            {
-                "key": key,
-                "published": published,
-                **validation._asdict(),
-                "difference": validation.mean - published,
-                "test": cells[key].mean("test_accuracy"),
-            }
-        )
-    best = rows[selection.best(np.array([row["mean"] for row in rows]))]
-    distance = {
-        split: np.mean([abs(row[column] - row["published"]) for row in rows])
-        for split, column in (("validation", "mean"), ("test", "test"))
-    }
+def summary_of(runs: "pd.DataFrame", judged: "pd.DataFrame") -> dict[str, Any]:
+    """The first lines of the page."""
+    stable = runs[runs.stable.astype(bool)]
+    size = stable.difference.abs()
+    counts = judged.verdict.value_counts()
     return {
-        "title": grid.title,
-        "command": grid.command,
-        "rows": rows,
-        "best": best,
-        "mean_distance": distance,
-    }
+        "claims": {verdict: int(counts.get(verdict, 0)) for verdict in VERDICTS},
+        "n_numbers": len(stable),
+        "n_near": int((size <= TOLERANCE).sum()),
+        "largest": stable.loc[size.fillna(np.inf).idxmax(), ["name", "title", "published", "mean",
+                                                             "difference"]].to_dict(),
+    }  # fmt: skip
 
 
-def _claim_row(claim: Claim) -> dict[str, Any]:
+def describe_grid(one: plan.Grid, rows: "pd.DataFrame") -> dict[str, Any]:
+    """A grid's cells, its best one, and how far the published numbers are from ours."""
+    cells = rows[rows.section == one.section].rename(columns={"title": "key"})
+    cells = cells.assign(test=cells.test_accuracy)
+    names = ["key", "published", "mean", "sd", "low", "high", "n", "difference", "test"]
+    records = cells[names].to_dict("records")
     return {
-        "statement": claim.statement,
-        "quantity": claim.quantity,
-        **claim.interval._asdict(),
-        "claimed_low": claim.low,
-        "claimed_high": claim.high,
-        "how": claim.how,
-        "verdict": claim.verdict,
+        "title": one.title,
+        "command": one.command,
+        "rows": records,
+        "best": records[best(cells["mean"])],
+        "mean_distance": {
+            "validation": cells.difference.abs().mean(),
+            "test": (cells.test - cells.published).abs().mean(),
+        },
     }
 
 
-def _render(report: dict[str, Any], folder: Path) -> str:
+def render(report: dict[str, Any], path: Path) -> str:
+    """The page, with the figures of the folder inside."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -157,46 +164,44 @@ def _render(report: dict[str, Any], folder: Path) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "accuracy": _number(".4f"),
-        "signed": _number("+.4f"),
-        "cost": _number(".5f"),
-        "share": _number(".1e"),
-    }
+    environment.filters |= {name: partial(number, form=name) for name in FORMS}
+    environment.filters["number"] = number
     environment.globals |= {
-        "image": lambda *path: _data_uri(folder.joinpath(*path)),
-        "figures_of": lambda name: sorted(
-            path.stem for path in (folder / "parts" / name / records.FIGURES).iterdir()
-        ),
+        "image": partial(_data_uri, path),
         "tolerance": TOLERANCE,
         "losses": LOSSES,
     }
     return environment.get_template("report.html.jinja").render(report)
 
 
-def _number(form: str):
-    def text(value: float | None) -> str:
-        return "–" if value is None or not math.isfinite(value) else format(value, form)
-
-    return text
-
-
-def _data_uri(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+def number(value: float | None, form: str) -> str:
+    """A number as text, in one of the `FORMS`; "–" for none."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    text = format(value, FORMS[form])
+    return text.replace("-", "−") if form == "signed" else text
 
 
-def print_summary(report: dict[str, Any], folder: Path) -> None:
-    """Prints the report's numbers and verdicts as a short table."""
-    print(f"{'run':<18} {'report':>7} {'ours':>7} {'sd':>7}")
-    rows: Iterable[dict[str, Any]] = report["runs"]
-    for row in rows:
-        print(f"{row['name']:<18} {row['published']:>7.4f} {row['mean']:>7.4f} {row['sd']:>7.4f}")
-    verdicts = [claim["verdict"] for claim in report["claims"]]
-    counts = (f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts))
+def _data_uri(path: Path, name: str) -> str:
+    content = (path / folder.FIGURES / f"{name}.png").read_bytes()
+    return "data:image/png;base64," + base64.b64encode(content).decode()
+
+
+def print_summary(report: dict[str, Any], path: Path, watch: Stopwatch) -> None:
+    """Prints the report's numbers beside ours, and how many claims have which verdict."""
+    several = report["n_seeds"] > 1
+    print(f"{'run':<18} {'report':>7} {'ours':>7}" + f" {'sd':>7}" * several)
+    for row in report["runs"]:
+        sd = f" {number(row['sd'], 'accuracy'):>7}" * several
+        print(
+            f"{row['name']:<18} {row['published']:>7.4f} {number(row['mean'], 'accuracy'):>7}{sd}"
+        )
+    counts = (f"{n} {verdict}" for verdict, n in report["summary"]["claims"].items() if n)
     print_table(
         [
             ("data", report["data_title"]),
             ("claims", ", ".join(counts)),
-            ("page", folder / "index.html"),
+            ("seconds", watch),
+            ("page", path / "index.html"),
         ]
     )

@@ -1,8 +1,7 @@
 """The exact optimum as scikit-learn estimators; they need the extra `sklearn`.
 
-`LinearProbe` solves one λ, with a certificate. `LinearProbeCV` chooses λ by cross-validation: it
-solves all λ and folds together, in half the time of `GridSearchCV` over `LinearProbe`. The cost is
-the library's,
+`LinearProbe` solves one λ, with a certificate. To choose λ use `LinearProbeCV`, which solves all λ
+and folds together, and not `GridSearchCV` over `LinearProbe`. The cost is the library's,
 
     J = Σᵢ wᵢ l(sᵢ, yᵢ) / Σᵢ wᵢ + λ‖W‖²,
 

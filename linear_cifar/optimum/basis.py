@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental.multihost_utils import broadcast_one_to_all
 
 from linear_cifar.data.blocks import in_memory
 from linear_cifar.data.dataset import Standardiser
 from linear_cifar.losses import Loss
 from linear_cifar.model import Params
 from linear_cifar.optimum.data_pass import Examples, sum_over
-from linear_cifar.training.devices import broadcast_from_first
 
 MAX_SIDE = 8192  # of a matrix that is decomposed; the time grows with its cube
 _FLOOR = 1e-8  # share of the largest eigenvalue below which float32 leaves only noise
@@ -57,7 +57,8 @@ def find_basis(examples: Examples, standardiser: Standardiser, loss: Loss, dtype
     sums = np.asarray(sum_over(chunks, term, (), standardiser=standardiser, **settings))
     if d > MAX_SIDE:
         return Basis(sums.astype(np.float64), None)
-    eigenvalues, rotation = broadcast_from_first(tuple(np.linalg.eigh(sums)))
+    # Processes may round differently.
+    eigenvalues, rotation = broadcast_one_to_all(tuple(np.linalg.eigh(sums)))
     # All are kept: a feature without variance has its weight, which is 0.
     floor = _FLOOR * float(eigenvalues[-1])
     return Basis(np.maximum(eigenvalues, floor).astype(np.float64), rotation)
@@ -78,7 +79,7 @@ def _basis_of_span(examples: Examples, standardiser: Standardiser) -> Basis:
     """
     with jax.enable_x64(True):
         inputs = np.asarray(standardiser(np.asarray(examples.split.inputs), np.float64))
-    eigenvalues, vectors = broadcast_from_first(
+    eigenvalues, vectors = broadcast_one_to_all(
         tuple(np.linalg.eigh(inputs @ inputs.T / len(inputs)))
     )
     n_kept = max(1, int(np.sum(eigenvalues > _FLOOR * eigenvalues[-1])))  # 1 if all are equal

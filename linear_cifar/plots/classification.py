@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from linear_cifar.metrics import ClassReport, Reliability, row_shares
+from linear_cifar.metrics import ClassReport, Reliability, accuracy_interval, row_shares
 from linear_cifar.plots.panels import label_axes, new_figure, one_panel
 
 _MAX_NAMED = 20  # classes that a confusion matrix has room for, with numbers and names
@@ -44,8 +44,9 @@ def plot_confusion(
                 ax.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
         names = _shortened(class_names)
         ax.set_xticks(range(n_classes), names, rotation=90, parse_math=False)
-        ax.set_yticks(range(n_classes), names, parse_math=False)
-    ax.set(xlabel="predicted class", ylabel="true class")
+        rows = [f"{name} ({n})" for name, n in zip(names, np.sum(counts, axis=1), strict=True)]
+        ax.set_yticks(range(n_classes), rows, parse_math=False)
+    ax.set(xlabel="predicted class", ylabel="true class (examples)")
     bar = ax.figure.colorbar(image, ax=ax, label="share of the true class", shrink=0.8)
     bar.set_ticks(_TICKS, labels=[f"{share:.0%}" for share in _TICKS])
     return figure
@@ -86,17 +87,18 @@ def _shortened(names: Sequence[str]) -> list[str]:
 def plot_reliability(before: Reliability, after: Reliability, title: str) -> Figure:
     """Accuracy over confidence, before and after temperature scaling, above their histograms.
 
-    Both have the same bins. Each point above is a bin with examples, at their mean confidence;
-    below is the share of examples in each bin. The legend has the expected calibration errors.
+    Both have the same bins. Each point above is a bin with examples, at their mean confidence, with
+    the 95 % interval of its accuracy; below is the share of examples in each bin.
     """
     figure = new_figure(title, (5.6, 6.4))
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     above.plot([0, 1], [0, 1], color="0.5", lw=1, ls="--", label="calibrated")
     for measured, name, colour in ((before, "before", "C3"), (after, "after", "C0")):
         filled = measured.n > 0
-        points = (measured.confidence[filled], measured.accuracy[filled])
+        x, y = measured.confidence[filled], measured.accuracy[filled]
+        ends = np.abs(np.array(accuracy_interval(y, measured.n[filled])) - y)
         label = f"{name} scaling: ECE {measured.error:.4f}"
-        above.plot(*points, "o-", ms=4, color=colour, label=label)
+        above.errorbar(x, y, ends, fmt="o-", ms=4, color=colour, label=label)
         share = measured.n / max(measured.n.sum(), 1)
         below.stairs(share, measured.edges, color=colour, fill=True, alpha=0.3)
         below.stairs(share, measured.edges, color=colour)

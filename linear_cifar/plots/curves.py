@@ -31,8 +31,11 @@ def plot_history(history: History, title: str, learning_rates: np.ndarray | None
             if len(values) > 1:
                 ax.fill_between(range(len(mean)), mean - sd, mean + sd, color=colour, alpha=0.25)
         label_axes(ax, "epoch", ylabel)
+    panels[1].sharey(panels[0])
     if learning_rates is not None:
         right = panels[-1].twinx()
+        right.set_zorder(-1)  # behind the legend
+        panels[-1].patch.set_visible(False)
         # An epoch's rate belongs to the stretch that ends at its point.
         right.step(range(1, len(learning_rates)), learning_rates[:-1], color="0.4", ls=":")
         right.set_yscale("log")

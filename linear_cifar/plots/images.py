@@ -77,8 +77,8 @@ def plot_grid(
             colour = "white" if value < (low + high) / 2 else "black"
             ax.text(column, row, text, ha="center", va="center", color=colour)
     rows, columns = (range(0, n, 1 if numbered else -(-n // _MAX_TICKS)) for n in accuracy.shape)
-    ax.set_xticks(columns, [f"{lams[i]:.3g}" for i in columns])
-    ax.set_yticks(rows, [f"{learning_rates[i]:.3g}" for i in rows])
+    ax.set_xticks(columns, [f"{lams[i]:.2g}" for i in columns])
+    ax.set_yticks(rows, [f"{learning_rates[i]:.2g}" for i in rows])
     ax.set(xlabel="λ", ylabel="learning rate")
     ax.figure.colorbar(image, ax=ax, label="accuracy")
     return figure

@@ -92,11 +92,6 @@ def fetch(tree: Any) -> Any:
     return jax.tree.map(gather, tree)
 
 
-def broadcast_from_first(tree: Any) -> Any:
-    """The first process's NumPy arrays in every process, in case they round differently."""
-    return multihost_utils.broadcast_one_to_all(tree)
-
-
 def await_others() -> None:
     """Waits for every process, and raises if one is lost; does nothing for one process."""
     multihost_utils.sync_global_devices("linear_cifar")

@@ -1,117 +1,108 @@
-"""Folders as values: what a command has left at any moment, and whether it is what it should be."""
+"""Folders as values: every state in which a kill could leave one, and how two differ."""
 
 import contextlib
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-FOREIGN = "mine"  # a file of somebody else, which stays where it is
-Folder = dict[str, bytes | None]  # what it holds by relative path, None for a folder
+Folder = dict[str, bytes | None]  # contents by relative path, None for a folder
 _CHANGING = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink"}
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
 def read(root: Path) -> Folder:
-    """What a folder holds; what isn't a file or can't be read is left out."""
-    found: Folder = {}
+    """The files and folders in a folder; what can't be read is left out."""
+    folder: Folder = {}
     for path in sorted(root.rglob("*")):
         if path.is_dir() and not path.is_symlink():
-            found[str(path.relative_to(root))] = None
+            folder[str(path.relative_to(root))] = None
         elif path.is_file():
             with contextlib.suppress(PermissionError):
-                found[str(path.relative_to(root))] = path.read_bytes()
-    return found
+                folder[str(path.relative_to(root))] = path.read_bytes()
+    return folder
 
 
-def write(content: Folder, root: Path) -> None:
-    """Makes a folder that holds it."""
+def write(folder: Folder, root: Path) -> None:
+    """Replaces whatever is at `root` by a folder with these contents."""
+    for path in (root, *root.rglob("*")):
+        if path.is_dir() and not path.is_symlink():
+            path.chmod(0o700)
+    shutil.rmtree(root, ignore_errors=True)
     root.mkdir()
-    for name, of_file in content.items():
-        if of_file is None:
+    for name, content in folder.items():
+        if content is None:
             (root / name).mkdir()
         else:
-            (root / name).write_bytes(of_file)
+            (root / name).write_bytes(content)
 
 
-class _Watched:
-    """Is told of every change before it is made, for a hook can't be taken away again."""
+class _Watcher:
+    """Python's audit hook, which can't be removed again, hence one for all."""
 
     def __init__(self) -> None:
         self.root: Path | None = None
-        self.moments: list[Folder] = []
+        self.states: list[Folder] = []
         sys.addaudithook(self._hook)
 
     def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
         changes = event in _CHANGING or (event == "open" and arguments[2] & _WRITING)
         if self.root and changes:
-            root, self.root = self.root, None  # reading is no change
+            root, self.root = self.root, None  # `look` opens files itself
             self.look(root)
             self.root = root
 
     def look(self, root: Path) -> None:
-        """Adds what the folder holds now, if that is something new."""
-        found, last = read(root), self.moments[-1] if self.moments else {}
-        # Bytes that are the same as before are kept once.
-        found = {name: old if (old := last.get(name)) == b else b for name, b in found.items()}
-        if not self.moments or found != last:
-            self.moments.append(found)
+        folder = read(root)
+        if not self.states or folder != self.states[-1]:
+            self.states.append(folder)
 
 
-_watched: list[_Watched] = []
+_watchers: list[_Watcher] = []
 
 
 @contextlib.contextmanager
-def every_moment(root: Path) -> Iterator[list[Folder]]:
-    """Each state in which a SIGKILL could leave a folder, as a command in this process changes it.
+def every_state(root: Path) -> Iterator[list[Folder]]:
+    """Every state in which a SIGKILL could leave a folder that this process changes.
 
-    But for the bytes of a file that is being written, all of which are there or none.
+    Each state is as before one change, and the last one as at the end. A file that is being written
+    is in it with none of its bytes or all of them.
     """
-    if not _watched:
-        _watched.append(_Watched())
-    (watched,) = _watched
-    watched.root, watched.moments = root, []
+    if not _watchers:
+        _watchers.append(_Watcher())
+    (watcher,) = _watchers
+    watcher.root, watcher.states = root, []
     try:
-        yield watched.moments
+        yield watcher.states
     finally:
-        watched.root = None
-    watched.look(root)
+        watcher.root = None
+    watcher.look(root)
 
 
-def difference(found: Folder, expected: Folder) -> str | None:
-    """The first thing that a folder lacks, has otherwise, or has too much; None if there is none.
+def difference(folder: Folder, expected: Folder) -> str | None:
+    """The first difference between two folders; None if there is none.
 
-    Seconds may differ, and what didn't fit may have been put aside.
+    Seconds, the command line and the machine may differ, and unfit files may have been put aside.
     """
-    for name, content in expected.items():
-        if name not in found:
-            return f"{name} is missing"
-        if (found[name] is None) != (content is None):
-            return f"{name} is of another kind"
-        if found[name] != content and _essence(name, found[name]) != _essence(name, content):
-            return f"{name} differs"
-    for name in found:
+    for name in sorted({*folder, *expected}):
         aside = any(part.startswith("unfit-") for part in Path(name).parts)
-        if name not in expected and not aside and not name.endswith(FOREIGN):
+        if name not in expected and not aside:
             return f"{name} is left over"
+        if name not in folder:
+            return f"{name} is missing"
+        if name in expected and _essence(folder[name]) != _essence(expected[name]):
+            return f"{name} differs"
     return None
 
 
-def _essence(name: str, content: bytes | None) -> Any:
-    """A file without seconds, the checksums of what tells them, and machines."""
-    if content is None or not name.endswith((".json", ".html")):
-        return content
-    if name.endswith(".html"):
-        return content.split(b'<h2 id="machine">')[0]
+def _essence(content: bytes | None) -> Any:
+    """A JSON object without what may differ; other files as they are."""
     try:
-        value = json.loads(content)
+        value = json.loads(content or b"")
     except ValueError:
         return content
-    if name.endswith("seal.json"):
-        return value["of"], sorted(value["files"])
-    value.pop("seconds", None)
-    if name == "begun.json":
-        value.pop("machine", None)  # stays that of the beginning
-    return value
+    kept = {name: value[name] for name in value if name not in ("seconds", "command", "machine")}
+    return kept, "seconds" in value

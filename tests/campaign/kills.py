@@ -1,8 +1,7 @@
-"""Processes end by signals, again and again until one ends by itself; nothing is lost by it."""
+"""Commands that end by signals at any moment, and --resume afterwards."""
 
 import contextlib
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -10,206 +9,249 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from types import FrameType
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tests import commands
-from tests.campaign import folders, honest
+from tests.campaign import folders, small
 from tests.campaign.folders import Folder
-from tests.campaign.moments import CODES
-from tests.campaign.parts import Part
 
-KILLS = 4  # of a case
-# With the signals as a shell leaves them, whoever runs the campaign.
-PROGRAM = (
-    "env",
-    "--default-signal=INT,TERM,HUP",
-    sys.executable,
-    "-m",
-    "tests.campaign.program",
-)
-DISTRIBUTED = ("experiments.lambda_path", "experiments.probe")
-LOST_SECONDS = 2  # of --heartbeat_seconds
-LOST_WITHIN = 60  # seconds, in which a process has to end after another one
-LOST = re.compile(
-    "^error: (another process was lost|cannot join the other processes)", re.MULTILINE
-)
 Random = np.random.Generator
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+N_KILLS = 4  # in a row
+# In a process of its own, with the signals as a shell leaves them.
+PROGRAM = (
+    *("env", "--default-signal=INT,TERM,HUP"),
+    *(sys.executable, "-m", "tests.campaign.program"),
+)
+LOST_SECONDS = 2  # --heartbeat_seconds
+LOST_WITHIN = 60  # seconds in which a process has to notice that another one is lost
+LOST = re.compile("^error: (another process was|cannot join the other)", re.MULTILINE)
+_OURS = tuple(str(commands.ROOT / name) for name in ("linear_cifar", "experiments"))
 
 
-class Honest(NamedTuple):
-    """What a command leaves in a process of its own, and how long that takes."""
+# In this process.
+
+
+def half_written(rng: Random, before: Folder, after: Folder) -> Folder:
+    """A state, with the first bytes of the file that is written next."""
+    state = dict(before)
+    changed = sorted(name for name in after if after[name] != before.get(name))
+    if changed and (content := after[changed[0]]) and str(Path(changed[0]).parent) in (".", *state):
+        state[changed[0]] = content[: rng.integers(len(content))]
+    return state
+
+
+def killed(rng: Random, runs: dict[str, small.Run]) -> str | None:
+    """SIGKILLs: a run is resumed from a state that one could leave, perhaps twice."""
+    name = rng.choice(list(runs))
+    run, text = runs[name], name
+    states = run.states
+    for _ in range(1 + rng.binomial(1, 0.3)):
+        number = int(rng.integers(len(states)))
+        state, following = states[number], states[min(number + 1, len(states) - 1)]
+        state = half_written(rng, state, following) if rng.random() < 0.5 else state
+        text += f", killed in state {number} of {len(states)}"
+        folders.write(state, run.out)
+        with folders.every_state(run.out) as states:
+            wrong = run.resume()
+        if wrong:
+            return f"{text}: {wrong}"
+    return None
+
+
+class _Calls:
+    """A profiler that counts calls and returns of the project's functions, and signals at one."""
+
+    def __init__(self, at: int | None = None, number: int = 0) -> None:
+        self.n, self._at, self._number = 0, at, number
+
+    def __call__(self, frame: FrameType, event: str, _: Any) -> None:
+        # Before and after a command handles signals, they end its process.
+        handled = signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        if handled and frame.f_code.co_filename.startswith(_OURS):
+            self.n += 1
+            if self.n == self._at:
+                signal.raise_signal(self._number)
+
+    def run(self, run: small.Run) -> commands.Done:
+        """Runs a command from the start."""
+        folders.write({}, run.out)
+        run.out.rmdir()
+        sys.setprofile(self)
+        try:
+            return small.run(run.line)
+        finally:
+            sys.setprofile(None)
+
+
+@contextlib.contextmanager
+def counted_runs(place: Path) -> Iterator[dict[str, tuple[small.Run, int]]]:
+    """Runs by command, each with the number of its calls once everything is compiled."""
+    with small.uninterrupted_runs(place, tuple(small.COMMANDS)) as runs:
+        counted = {}
+        for name, run in runs.items():
+            calls = _Calls()
+            calls.run(run)
+            counted[name] = run, calls.n
+        yield counted
+
+
+def signalled(rng: Random, runs: dict[str, tuple[small.Run, int]]) -> str | None:
+    """A signal at any call gives its exit code and a line, and costs nothing but time."""
+    name = rng.choice(list(runs))
+    run, n_calls = runs[name]
+    number, at = rng.choice(list(CODES)), int(rng.integers(1, n_calls + 1))
+    text = f"{name}, {signal.Signals(number).name} at call {at} of {n_calls}"
+    done = _Calls(at, int(number)).run(run)
+    if done.returncode not in (0, CODES[number]) or (
+        done.returncode and "interrupted" not in done.stderr
+    ):
+        return f"{text}: exit code {done.returncode}: {done.stderr}"
+    beside = {path.name for path in run.out.parent.iterdir()} - {"data.npz", run.out.name}
+    if beside:
+        return f"{text}: {', '.join(beside)} is left over"
+    if name in small.RESUMABLE:
+        wrong = run.resume()
+        return f"{text}: {wrong}" if wrong else None
+    if run.out.exists():
+        commands.check_every_file(run.out)
+    return None
+
+
+# In processes of their own.
+
+
+class Ended(NamedTuple):
+    """How a process ended."""
+
+    code: int
+    errors: str
+    seconds: float  # since the last signal that was sent, or the start
+
+
+class ProcessRun(NamedTuple):
+    """An uninterrupted run in processes of its own."""
 
     line: list[str]
     out: Path
     whole: Folder
     seconds: float
 
-
-class Ended(NamedTuple):
-    """How a process ended."""
-
-    code: int  # below 0 if a signal ended it
-    errors: str
-    seconds: float  # since the last signal that it was sent, or its start
-
-
-def _start(line: Sequence[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*PROGRAM, *line],
-        cwd=commands.ROOT,
-        env=commands.environment(),
-        text=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
+    def resume(self, n_processes: int = 1) -> str | None:
+        """Resumes the folder as it is now; how the result differs from the whole run."""
+        for ended in _await(_start([*self.line, "--resume"], n_processes)):
+            if ended.code:
+                return f"exit code {ended.code} in the end: {ended.errors}"
+        return folders.difference(folders.read(self.out), self.whole)
 
 
-def _end(
-    processes: Sequence[subprocess.Popen[str]], signals: Sequence[tuple[float, int, int]]
+def _start(line: Sequence[str], n_processes: int = 1) -> list[subprocess.Popen[str]]:
+    lines = [list(line)]
+    if n_processes > 1:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = f"--coordinator=127.0.0.1:{free.getsockname()[1]}"
+        joined = [*line, "--distributed", address, f"--heartbeat_seconds={LOST_SECONDS}"]
+        joined.append(f"--n_processes={n_processes}")
+        lines = [[*joined, f"--process_id={i}"] for i in range(n_processes)]
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    settings = {"cwd": commands.ROOT, "env": commands.environment(), **streams}
+    return [subprocess.Popen([*PROGRAM, *words], **settings) for words in lines]
+
+
+def _await(
+    processes: Sequence[subprocess.Popen[str]], signals: Sequence[tuple[float, int, int]] = ()
 ) -> list[Ended]:
-    """Sends signals, each after some seconds to a process by its place; awaits all ends."""
-    begun = last = time.monotonic()
+    """Sends signals (seconds, process, number), and waits for all processes."""
+    started = last = time.monotonic()
     with contextlib.ExitStack() as ending:
         for process in processes:
             ending.callback(process.kill)
         for after, place, number in sorted(signals):
             with contextlib.suppress(subprocess.TimeoutExpired):
-                processes[place].wait(max(begun + after - time.monotonic(), 0))
+                processes[place].wait(max(started + after - time.monotonic(), 0))
             if processes[place].poll() is None:
                 processes[place].send_signal(number)
                 last = time.monotonic()
         ended = []
         for process in processes:
-            _, errors = process.communicate(timeout=90)
+            _, errors = process.communicate(timeout=120)
             ended.append(Ended(process.returncode, errors, time.monotonic() - last))
         return ended
 
 
-@contextlib.contextmanager
-def _each(place: Path) -> Iterator[dict[str, Honest]]:
-    """Every command that can be gone on with: run to its end, once more where that compiled."""
-    yield {name: run_honestly(name, place / name) for name in honest.RESUMABLE}
-
-
-def run_honestly(name: str, place: Path, n_processes: int = 1) -> Honest:
+def run_uninterrupted(name: str, place: Path, n_processes: int = 1) -> ProcessRun:
+    """Runs a command twice, because the first time compiles."""
     place.mkdir()
     out = place / "out"
-    line = honest.words(name, honest.make_data(place), out)
-    for _ in range(2):
-        shutil.rmtree(out, ignore_errors=True)
-        begun = time.monotonic()
-        for ended in _end(_started(line, n_processes), []):
+    line = small.words(name, small.write_data(place), out)
+    for words in (line, [*line, "--overwrite"]):
+        started = time.monotonic()
+        for ended in _await(_start(words, n_processes)):
             assert ended.code == 0, ended.errors
-        seconds = time.monotonic() - begun
-    return Honest(line, out, folders.read(out), seconds)
+    return ProcessRun(line, out, folders.read(out), time.monotonic() - started)
 
 
-def _started(line: list[str], n_processes: int) -> list[subprocess.Popen[str]]:
-    if n_processes == 1:
-        return [_start(line)]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    joined = (
-        *line,
-        "--distributed",
-        f"--coordinator=127.0.0.1:{port}",
-        f"--n_processes={n_processes}",
-        f"--heartbeat_seconds={LOST_SECONDS}",
-    )
-    return [_start([*joined, f"--process_id={i}"]) for i in range(n_processes)]
+@contextlib.contextmanager
+def process_runs(place: Path) -> Iterator[dict[str, ProcessRun]]:
+    """Runs by command, each in a process of its own."""
+    yield {name: run_uninterrupted(name, place / name) for name in small.RESUMABLE}
 
 
-def _go_on_to_the_end(of: Honest, n_processes: int = 1) -> str | None:
-    """What is wrong with what comes of a folder in the end."""
-    for ended in _end(_started([*of.line, "--resume"], n_processes), []):
-        if ended.code:
-            return f"exit code {ended.code} in the end: {ended.errors}"
-    return folders.difference(folders.read(of.out), of.whole)
+@contextlib.contextmanager
+def runs_of_two(place: Path) -> Iterator[dict[str, ProcessRun]]:
+    """Runs by command, each of two processes."""
+    names = ("experiments.lambda_path", "experiments.probe")
+    yield {name: run_uninterrupted(name, place / name, 2) for name in names}
 
 
-def _case(rng: Random, of: Honest, by: Sequence[int]) -> str | None:
-    """Signals at any moments, and the same command with --resume each time."""
-    shutil.rmtree(of.out, ignore_errors=True)
-    what = ""
-    for _ in range(KILLS):
-        number, after = int(rng.choice(by)), float(rng.uniform(0, of.seconds))
-        what += f"{signal.Signals(number).name} after {after:.2f} s, "
-        again = [(after + float(rng.exponential(0.1)), 0, number)] if rng.random() < 0.2 else []
-        (ended,) = _end(_started([*of.line, "--resume"], 1), [(after, 0, number), *again])
-        if wrong := _badly_ended(ended, number, bool(again)):
-            return f"{what}{wrong}"
-    wrong = _go_on_to_the_end(of)
-    return f"{what}{wrong}" if wrong else None
-
-
-def _badly_ended(ended: Ended, by: int, twice: bool) -> str | None:
-    """What is wrong with the end that a signal gave to a process; None if nothing is."""
-    if ended.code not in (0, -by, CODES.get(by)):
+def _badly_ended(ended: Ended, number: int) -> str | None:
+    """What is wrong with the end of a process that got a signal; None if nothing is."""
+    if ended.code not in (0, -number, CODES.get(number)):
         return f"exit code {ended.code}: {ended.errors}"
-    if ended.code == CODES.get(by) and "interrupted" not in ended.errors and not twice:
-        return f"nothing is said: {ended.errors}"
-    if "Traceback" in ended.errors and _reached_us(ended.errors):
+    if ended.code == CODES.get(number) and "interrupted" not in ended.errors:
+        return f"it says nothing: {ended.errors}"
+    # A signal during Python's own start gives Python's own traceback.
+    if "Traceback" in ended.errors and str(commands.ROOT) in ended.errors:
         return ended.errors
-    if ended.code and ended.seconds > honest.LONGEST:
-        return f"{ended.seconds:.1f} s until its end"
     return None
 
 
-def _reached_us(errors: str) -> bool:
-    """Whether a traceback is of more than Python's own start."""
-    return str(commands.ROOT) in errors
+def process_killed(rng: Random, runs: dict[str, ProcessRun]) -> str | None:
+    """Signals to processes again and again at random, half of them SIGKILLs."""
+    name = rng.choice(list(runs))
+    run, text = runs[name], name
+    folders.write({}, run.out)
+    for _ in range(N_KILLS):
+        number = int(rng.choice([*CODES, *[signal.SIGKILL] * 3]))
+        after = float(rng.uniform(0, run.seconds))
+        text += f", {signal.Signals(number).name} after {after:.2f} s"
+        (ended,) = _await(_start([*run.line, "--resume"]), [(after, 0, number)])
+        if wrong := _badly_ended(ended, number):
+            return f"{text}: {wrong}"
+    wrong = run.resume()
+    return f"{text}: {wrong}" if wrong else None
 
 
-def killed(rng: Random, of_name: dict[str, Honest]) -> str | None:
-    """SIGKILLs."""
-    return _of_any(rng, of_name, [signal.SIGKILL])
-
-
-def interrupted(rng: Random, of_name: dict[str, Honest]) -> str | None:
-    """Signals that can be answered."""
-    return _of_any(rng, of_name, [*CODES, signal.SIGTERM])
-
-
-def _of_any(rng: Random, of_name: dict[str, Honest], by: Sequence[int]) -> str | None:
-    name = rng.choice([*of_name])
-    failure = _case(rng, of_name[name], by)
-    return f"{name}, {failure}" if failure else None
-
-
-@contextlib.contextmanager
-def _each_of_two(place: Path) -> Iterator[dict[str, Honest]]:
-    yield {name: run_honestly(name, place / name, 2) for name in DISTRIBUTED}
-
-
-def of_two(rng: Random, of_name: dict[str, Honest]) -> str | None:
-    """A signal to one of two processes, or to both at about the same time; then both go on."""
-    name = rng.choice([*of_name])
-    of = of_name[name]
-    shutil.rmtree(of.out, ignore_errors=True)
-    number, after = int(rng.choice([signal.SIGKILL, *CODES])), float(rng.uniform(0, of.seconds))
+def one_of_two_killed(rng: Random, runs: dict[str, ProcessRun]) -> str | None:
+    """A signal to one of two processes, or to both; the other one ends too, and both resume."""
+    name = rng.choice(list(runs))
+    run = runs[name]
+    folders.write({}, run.out)
+    number, after = int(rng.choice([signal.SIGKILL, *CODES])), float(rng.uniform(0, run.seconds))
     places = [[0], [1], [0, 1]][rng.integers(3)]
     signals = [(after + float(rng.exponential(0.05)) * i, i, number) for i in places]
-    what = f"{name}, {signal.Signals(number).name} to {places} after {after:.2f} s, "
-    for place, ended in enumerate(_end(_started([*of.line, "--resume"], 2), signals)):
-        wrong = None
-        by_signal = place in places and ended.code in (-number, CODES.get(number))
-        if not by_signal and ended.code and not LOST.search(ended.errors):
-            wrong = "badly ended"
-        elif ended.seconds > LOST_WITHIN:
-            wrong = f"{ended.seconds:.1f} s until its end"
-        elif "Traceback" in ended.errors and _reached_us(ended.errors):
-            wrong = "a traceback"
+    text = f"{name}, {signal.Signals(number).name} to {places} after {after:.2f} s"
+    for place, ended in enumerate(_await(_start([*run.line, "--resume"], 2), signals)):
+        wrong = _badly_ended(ended, number) if place in places else None
+        if LOST.search(ended.errors) or (place not in places and not ended.code):
+            wrong = None if ended.seconds < LOST_WITHIN else f"{ended.seconds:.0f} s until its end"
+        elif place not in places:
+            wrong = f"exit code {ended.code}: {ended.errors}"
         if wrong:
-            return f"{what}process {place}: {wrong}, exit code {ended.code}: {ended.errors}"
-    wrong = _go_on_to_the_end(of, 2)
-    return f"{what}{wrong}" if wrong else None
-
-
-PARTS = {
-    "killed": Part("SIGKILLs", 200, killed, _each, per_case=KILLS, seconds=17),
-    "interrupted": Part("other signals", 100, interrupted, _each, per_case=KILLS, seconds=15),
-    "of_two": Part("signals to one of two", 20, of_two, _each_of_two, seconds=35),
-}
+            return f"{text}: process {place}: {wrong}"
+    wrong = run.resume(2)
+    return f"{text}: {wrong}" if wrong else None

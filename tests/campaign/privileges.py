@@ -1,4 +1,4 @@
-"""The superuser as a user whom permissions bind, as they bind everybody else."""
+"""Makes the superuser's permissions those of an ordinary user."""
 
 import contextlib
 import ctypes
@@ -11,10 +11,10 @@ _OVERRIDE = 0b110  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
 
 @contextlib.contextmanager
 def given_up() -> Iterator[None]:
-    """In this thread; nothing changes for whom permissions bind already."""
+    """In this thread; nothing changes for an ordinary user."""
     header, data = (ctypes.c_uint32 * 2)(_VERSION, 0), (ctypes.c_uint32 * 6)()
     libc = ctypes.CDLL(None)
-    libc.capget(header, data)  # effective, permitted and inherited ones, twice
+    libc.capget(header, data)  # effective, permitted and inheritable ones, twice
     before = data[0]
     data[0] = before & ~_OVERRIDE
     libc.capset(header, data)

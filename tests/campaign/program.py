@@ -1,4 +1,4 @@
-"""A command as `honest.run` runs it, in a process: `python -m tests.campaign.program MODULE …`."""
+"""A command as `small.run` runs it, in a process: `python -m tests.campaign.program MODULE …`."""
 
 import importlib
 import sys
@@ -6,17 +6,18 @@ import sys
 
 def main() -> None:
     """Runs the command that the first word names."""
-    sys.argv[0] = "-m"  # as it is when Python looks for the command's own module
-    importlib.import_module("experiments")  # which takes signals from here on
+    sys.argv[0] = "-m"  # as Python has it while it looks for the command's module
+    importlib.import_module("experiments")  # whose handler of SIGINT depends on that
     del sys.argv[0]
-    from experiments.common import command, distributed
+    from experiments.common import cli
     from tests import commands
-    from tests.campaign import honest
+    from tests.conftest import undrawn_figures
+    from tests.programs.small_sweep import end_after_chunks
 
     module = commands.module_of(sys.argv[0])
-    distributed.START_SECONDS = int(honest.LONGEST)
-    with commands.few_images(honest.N_IMAGES), honest.reduced():
-        command.launch(module.main, module.define_flags)
+    end_after_chunks()
+    with undrawn_figures():
+        cli.launch(module.main, module.define_flags)
 
 
 if __name__ == "__main__":

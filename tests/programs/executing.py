@@ -4,7 +4,7 @@ import importlib
 import os
 import signal
 
-from experiments.common import command
+from experiments.common import cli
 
 
 def main(_):
@@ -13,4 +13,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    command.launch(main, lambda: None)
+    cli.launch(main, lambda: None)

@@ -1,27 +1,49 @@
-"""`experiments.report` as `commands.run` runs it, killed in the midst of writing its third part."""
+"""`experiments.report` with a reduced plan, killed in the midst of writing its third chunk."""
 
+import contextlib
 import os
 import signal
+from unittest import mock
 
 from tests import commands
 from tests.conftest import undrawn_figures  # which has the settings of JAX, too
 
 
+def words(out, *more, n_seeds=2):
+    """The command line of a reduced report."""
+    return ("--dataset=synthetic", "--quick", f"--n_seeds={n_seeds}", f"--output_dir={out}", *more)
+
+
+@contextlib.contextmanager
+def reduced_plan():
+    """Fewer programs to compile, and undrawn figures."""
+    from experiments.report import plan
+
+    variants = [row for row in plan.VARIANTS if "60_epochs" not in row["name"]]
+    grid, narrowed = plan.GRIDS
+    narrowed = narrowed._replace(axes=narrowed.axes | {"batch_size": [40]}, published=(0.3875,))
+    lams = ("0.1,1", "0.01", "0.1")
+    paths = [path._replace(lam=lam) for path, lam in zip(plan.PATHS, lams, strict=True)]
+    changes = {"VARIANTS": variants, "GRIDS": [grid, narrowed], "PATHS": paths}
+    with mock.patch.multiple(plan, **changes), undrawn_figures():
+        yield
+
+
 def main():
-    from experiments.common import command, records
+    from experiments.common import cli, folder
     from experiments.report import __main__ as report
 
-    write, written = records.write_history, []
+    write, written = folder.write_chunk, []
 
-    def write_or_die(path, history):
+    def write_or_die(chunks, rows, **arrays):
         if len(written) == 2:
-            os.kill(os.getpid(), signal.SIGKILL)
-        write(path, history)
-        written.append(path)
+            os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+        write(chunks, rows, **arrays)
+        written.append(rows)
 
-    records.write_history = write_or_die
-    with commands.few_images(1000), undrawn_figures():
-        command.launch(report.main, report.define_flags)
+    folder.write_chunk = write_or_die
+    with commands.few_images(), reduced_plan():
+        cli.launch(report.main, report.define_flags)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,15 @@
-"""`experiments.probe` in a process of its own, killed once `$END_AFTER_CHUNKS` chunks are kept."""
-
-import os
+"""`experiments.probe` in a process of its own, with the signals of `small_sweep`."""
 
 from tests.conftest import jax  # noqa: F401 (its settings)
 
 
 def main():
-    from experiments.common import command
+    from experiments.common import cli
     from experiments.probe import __main__ as probe
-    from tests.programs.small_sweep import end_after
+    from tests.programs.small_sweep import end_after_chunks
 
-    if n_chunks := os.environ.get("END_AFTER_CHUNKS"):
-        end_after(int(n_chunks))
-    command.launch(probe.main, probe.define_flags)
+    end_after_chunks()
+    cli.launch(probe.main, probe.define_flags)
 
 
 if __name__ == "__main__":

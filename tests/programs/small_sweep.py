@@ -1,7 +1,7 @@
 """`experiments.sweep` as `commands.run` runs it, in a process of its own: same images, same bits.
 
-With `$END_AFTER_CHUNKS` it gets the signal `$END_WITH` once so many chunks are on disk and the next
-one is half written.
+With `$END_AFTER_CHUNKS` the process gets the signal `$END_WITH` once so many chunks are on disk and
+the next one is half written.
 """
 
 import os
@@ -11,10 +11,11 @@ from tests import commands
 from tests.conftest import jax  # noqa: F401 (its settings)
 
 
-def end_after(n_chunks):
-    from experiments.common import store
+def end_after_chunks():
+    from experiments.common import folder
 
-    write, n_written = store.write, 0
+    write, n_chunks = folder.write_chunk, int(os.environ.get("END_AFTER_CHUNKS", "-1"))
+    n_written = 0
 
     def end(*_):
         os.kill(os.getpid(), getattr(signal, os.environ["END_WITH"]))
@@ -22,23 +23,22 @@ def end_after(n_chunks):
     def write_or_end(*arguments, **arrays):
         nonlocal n_written
         if n_written == n_chunks:
-            os.fsync = end  # where the first process is then; others don't write
+            os.fsync = end  # in the midst of writing
         write(*arguments, **arrays)
         if n_written == n_chunks:
-            end()
+            end()  # a process that isn't the first one writes nothing
         n_written += 1
 
-    store.write = write_or_end
+    folder.write_chunk = write_or_end
 
 
 def main():
-    from experiments.common import command
-    from experiments.sweep import __main__ as sweep
+    from experiments import sweep
+    from experiments.common import cli
 
-    if n_chunks := os.environ.get("END_AFTER_CHUNKS"):
-        end_after(int(n_chunks))
+    end_after_chunks()
     with commands.few_images():
-        command.launch(sweep.main, sweep.define_flags)
+        cli.launch(sweep.main, sweep.define_flags)
 
 
 if __name__ == "__main__":

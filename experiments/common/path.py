@@ -1,0 +1,478 @@
+"""The exact optimum over λ: solve every λ, choose one, fit it again with all data, test it once.
+
+What `lambda_path` and `probe` share.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import flags as absl_flags
+
+from experiments.common import distributed, flags, folder
+from experiments.common.folder import Chunks, Resumable
+from experiments.common.histograms import true_class_probabilities
+from experiments.common.progress import Progress, Stopwatch
+from linear_cifar import (
+    LOSSES,
+    Dataset,
+    InputError,
+    Optimum,
+    Params,
+    lam_from,
+    lam_to,
+    solve,
+    with_validation,
+)
+from linear_cifar.data import N_FOLDS, SPLITS, Standardiser, stratified_folds
+from linear_cifar.metrics import accuracy_interval, evaluate_examples, fold_metrics, summarise
+from linear_cifar.optimum import (
+    DEFAULTS,
+    LAM,
+    SolveConfig,
+    SolveStep,
+    certain_predictions,
+    check_lam,
+    fold_weights,
+    solve_chunks,
+)
+from linear_cifar.selection import best, one_standard_error
+from linear_cifar.training import device_mesh
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FLAGS = absl_flags.FLAGS
+STATE_SHARE = 0.25  # the share of --memory_gb that the states of descents may take
+# Relative gap of the refit: it leaves few predictions open, and takes few more passes.
+REFIT_TOLERANCE = 1e-10
+NAMES = ("loss", "accuracy")
+OPTIMUM = ("cost", "gap", "distance", "passes", "converged", "settled", "weights_norm")
+# The mean over a split, its standard error, and the ends of its 95 % interval.
+ENDS = ("", "_error", "_low", "_high")
+MEASURES = tuple(f"{split}_{name}{end}" for split in SPLITS for name in NAMES for end in ENDS)
+HELD_OUT = tuple(f"held_out_{name}" for name in NAMES)
+COLUMNS = (*OPTIMUM, *MEASURES, *HELD_OUT)
+
+
+def define_flags(lam: str) -> None:
+    """Defines the flags of data, of the path, whose default axis is `lam`, and of the choice."""
+    flags.define("loss", "split", "tolerance", "max_passes", "select")
+    flags.define_features()
+    flags.define_axes(setting=LAM, lam=lam)
+    absl_flags.DEFINE_string(
+        "C",
+        None,
+        "scikit-learn's C, instead of --lam; C = 1/(2 λ n) with n training examples. "
+        f"{flags.AXIS_NOTE}",
+    )
+    absl_flags.DEFINE_integer(
+        "n_folds",
+        None,
+        f"Choose λ by {N_FOLDS.help} (scikit-learn's cv), instead of validation data.",
+        2,
+    )
+    absl_flags.DEFINE_bool(
+        "one_standard_error",
+        False,
+        "Choose the largest λ within one standard error of the best.",
+    )
+    folder.define_resume()
+    distributed.define_flags()
+
+
+def required_splits() -> tuple[str, ...]:
+    """The splits that need examples."""
+    return ("test",) if FLAGS.n_folds else ("validation", "test")
+
+
+def config_from_flags() -> SolveConfig:
+    """The settings of the solver."""
+    memory = DEFAULTS.memory_bytes
+    if FLAGS.memory_gb is not None:
+        memory = int(STATE_SHARE * 1e9 * FLAGS.memory_gb)
+    return DEFAULTS._replace(
+        loss=LOSSES[FLAGS.loss],
+        tolerance=FLAGS.tolerance,
+        max_passes=FLAGS.max_passes,
+        memory_bytes=memory,
+    )
+
+
+class Problems(NamedTuple):
+    """What is solved: P problems, first every λ with all examples, then without each fold."""
+
+    lam: np.ndarray  # [P]
+    fold: np.ndarray  # [P], the fold that is left out; −1 for none
+    fold_of: np.ndarray  # the fold of each training example, [n]
+
+    @property
+    def path(self) -> np.ndarray:
+        """λ of the path, [L], ascending."""
+        return self.lam[self.fold < 0]
+
+
+def problems_from_flags(dataset: Dataset) -> Problems:
+    """Every λ of the flags, with all examples and without each fold."""
+    if FLAGS.C is not None:
+        if FLAGS["lam"].present:
+            raise InputError("give --lam or --C, not both")
+        try:
+            values = flags.parse_axis(FLAGS.C).values
+        except (ValueError, OverflowError) as error:
+            if isinstance(error, InputError):  # more values than --max_runs
+                raise
+            values = []
+        if not values:  # it has another form, or is a range without N
+            raise InputError(f"--C={FLAGS.C}: give {flags.AXIS_FORM}")
+        n, loss = len(dataset.train.labels), LOSSES[FLAGS.loss]
+        lam = np.unique(lam_from(n, dataset.n_classes, loss, C=values))
+    else:
+        lam = np.unique(flags.table_of_axes(["lam"])["lam"])
+    check_lam(lam)
+    n_folds = FLAGS.n_folds or 0
+    flags.check_runs(f"{len(lam)} λ and {n_folds} folds", len(lam) * (1 + n_folds))
+    fold_of = np.zeros(len(dataset.train.labels), int)
+    if n_folds:
+        fold_of = stratified_folds(jax.random.key(FLAGS.seed), dataset.train.labels, n_folds)
+    return Problems(np.tile(lam, 1 + n_folds), np.repeat(np.arange(-1, n_folds), len(lam)), fold_of)
+
+
+class Fit(NamedTuple):
+    """A solved path, the chosen λ, and its refit."""
+
+    problems: Problems
+    chunks: Chunks
+    table: "pd.DataFrame"  # a row per λ
+    choice: "Choice"
+    refit: "Refit"
+    summary: dict[str, Any]  # of all problems
+
+
+def fit_path(
+    opened: Resumable | None, dataset: Dataset, watch: Stopwatch, settle: bool = False
+) -> Fit:
+    """Solves the path of the flags, chooses λ, and fits it to training and validation data.
+
+    Only the first process has the run's folder `opened`. With `settle` a λ ends early if its
+    predictions of validation examples no longer change. Raises `folder.Interrupted`.
+    """
+    problems, config = problems_from_flags(dataset), config_from_flags()
+    settings = {
+        "lam": problems.path,
+        **{name: FLAGS[name].value for name in ("loss", "tolerance", "max_passes", "n_folds")},
+        **{name: FLAGS[name].value for name in ("seed", "memory_gb")},  # chunks depend on memory
+        "data": dataset.sha256,
+    }
+    distributed.check_same(folder.fingerprint(settings))
+    path = folder.output_dir("") if opened is None else opened.path
+    if opened:
+        opened.start(settings)
+    chunks = folder.chunks_of(path, COLUMNS, settings)
+    columns, interrupted = solve_problems(problems, dataset, config, chunks, watch, settle)
+    if interrupted:
+        done = f"{np.isfinite(columns['cost']).sum()} of {len(problems.lam)} optima are finished"
+        raise folder.Interrupted(f"{done}; {folder.resume_hint(path)}")
+    table = path_table(problems, columns)
+    choice = choose(table, FLAGS.select, FLAGS.one_standard_error)
+    refitted = refit(float(table.lam[choice.chosen]), dataset, config, watch)
+    return Fit(problems, chunks, table, choice, refitted, summarise_optima(columns))
+
+
+def solve_problems(
+    problems: Problems,
+    dataset: Dataset,
+    config: SolveConfig,
+    chunks: Chunks,
+    watch: Stopwatch,
+    settle: bool = False,
+) -> tuple[dict[str, np.ndarray], bool]:
+    """Solves every problem that the chunks don't have yet, measures it, and writes it there.
+
+    Returns:
+      `COLUMNS`, each [P], NaN if unfinished; and whether an interrupt came.
+    """
+    columns = {name: np.full(len(problems.lam), np.nan) for name in COLUMNS}
+    if jax.process_index() == 0:
+        for part in folder.read_chunks(chunks):
+            for name in COLUMNS:
+                columns[name][part["rows"]] = part[name]
+    columns = distributed.from_first(columns)
+    finished = FinishedParams(chunks, dataset, np.flatnonzero(np.isfinite(columns["cost"])))
+    bar = Progress(max(1, len(problems.lam) - len(finished)))
+    n_done, worst = 0, 0.0
+    steps = solve_chunks(
+        problems.lam,
+        dataset,
+        config,
+        weights=fold_weights(problems.fold_of, problems.fold),
+        mesh=device_mesh(),
+        finished=finished,
+        stop_when_unchanged=partial(validation_predictions, dataset) if settle else None,
+    )
+    try:
+        for step in _timed(steps, watch):
+            if step.optimum:
+                rows = np.array(step.rows)
+                with watch.phase("evaluate"):
+                    measured = _measure(step.optimum, rows, problems, dataset, config)
+                folder.write_chunk(chunks, rows, **step.optimum.params._asdict(), **measured)
+                for name in COLUMNS:
+                    columns[name][rows] = measured[name]
+                n_done += len(rows)
+                worst = max(worst, float(step.relative_gap.max()))
+            near = int((step.relative_gap <= config.tolerance).sum())
+            _show(bar, step, n_done, near, worst)
+    except KeyboardInterrupt:
+        return columns, True
+    return columns, False
+
+
+def _show(bar: Progress, step: SolveStep, n_done: int, n_near: int, worst: float) -> None:
+    """Shows the λ that are solved, and those whose estimated gap is already small enough."""
+    if step.optimum:
+        bar.show(n_done, lambda: f"{n_done} λ solved, relative gap at most {worst:.1e}")
+    else:
+        gap, n_passes = step.relative_gap.max(), step.passes.max()
+        text = f"{n_done} λ solved, {len(step.rows)} in work: pass {n_passes}, gap {gap:.1e}"
+        bar.show(n_done + min(n_near, len(step.rows) - 1), lambda: text)
+
+
+def _timed(steps: Iterator[SolveStep], watch: Stopwatch) -> Iterator[SolveStep]:
+    while True:
+        with watch.phase("train"):
+            step = next(steps, None)
+        if step is None:
+            return
+        yield step
+
+
+class FinishedParams(Mapping[int, Params]):
+    """The parameters of finished problems, read from the chunks when they are needed.
+
+    Only the first process reads files; the others receive its arrays.
+    """
+
+    def __init__(self, chunks: Chunks, dataset: Dataset, rows: np.ndarray) -> None:
+        self._chunks, self._rows = chunks, set(rows.tolist())
+        shape = (dataset.n_classes, dataset.n_features)
+        self._empty = {"weights": np.zeros(shape), "bias": np.zeros(shape[0])}
+
+    def __getitem__(self, row: int) -> Params:
+        if row not in self._rows:
+            raise KeyError(row)
+        arrays = self._empty
+        if jax.process_index() == 0:
+            arrays = folder.read_row(self._chunks, row)
+        received = distributed.from_first({name: arrays[name] for name in self._empty})
+        return Params(received["weights"], received["bias"])
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+
+def validation_predictions(dataset: Dataset, params: Params) -> np.ndarray:
+    """The predicted classes [C, n] of validation examples; of training examples without any."""
+    split = dataset.validation if len(dataset.validation.labels) else dataset.train
+    params = Params(*(np.asarray(a, np.float32) for a in params))
+    measure = jax.vmap(evaluate_examples, in_axes=(0, None, None))
+    return np.asarray(measure(params, split, dataset.standardiser).predicted)
+
+
+def _measure(
+    optimum: Optimum, rows: np.ndarray, problems: Problems, dataset: Dataset, config: SolveConfig
+) -> dict[str, np.ndarray]:
+    """`COLUMNS` of some problems."""
+    relative_gap = optimum.gap / np.where(optimum.cost > 0, optimum.cost, 1)
+    norm = np.linalg.norm(optimum.params.weights, axis=(1, 2))
+    fields = optimum._asdict()
+    fields |= {"gap": relative_gap, "settled": optimum.unchanged, "weights_norm": norm}
+    columns = {name: np.asarray(fields[name], float) for name in OPTIMUM}
+    for split in SPLITS:
+        columns |= measure_split(split, optimum.params, dataset, config)
+    columns |= {name: np.full(len(rows), np.nan) for name in HELD_OUT}
+    if (problems.fold[rows] >= 0).any():
+        left_out, index = np.unique(problems.fold[rows], return_inverse=True)
+        in_fold = problems.fold_of == left_out[:, None]
+        held_out = fold_metrics(optimum.params, in_fold, index, dataset, config.loss)
+        columns |= zip(HELD_OUT, held_out, strict=True)
+    return columns
+
+
+def measure_split(
+    split: str, params: Params, dataset: Dataset, config: SolveConfig
+) -> dict[str, np.ndarray]:
+    """`MEASURES` of one split, each [C], of parameters [C, K, d] and [C, K]."""
+    measure = jax.vmap(partial(evaluate_examples, loss=config.loss), in_axes=(0, None, None))
+    examples = measure(params, getattr(dataset, split), dataset.standardiser)
+    columns: dict[str, np.ndarray] = {}
+    for name, values in zip(NAMES, (examples.loss, examples.correct), strict=True):
+        s = summarise(np.asarray(values))
+        low, high = accuracy_interval(s.mean, s.n) if name == "accuracy" else (s.low, s.high)
+        ends = (s.mean, s.sd / np.sqrt(max(s.n, 1)), low, high)
+        for end, value in zip(ENDS, ends, strict=True):
+            columns[f"{split}_{name}{end}"] = np.asarray(value)
+    return columns
+
+
+# The table, the choice and the refit.
+
+
+def path_table(problems: Problems, columns: Mapping[str, np.ndarray]) -> "pd.DataFrame":
+    """A row per λ of the path, with means over folds if there are any."""
+    import pandas as pd
+
+    in_path = problems.fold < 0
+    names = (*OPTIMUM, *MEASURES)
+    table = pd.DataFrame({"lam": problems.path, **{n: columns[n][in_path] for n in names}})
+    table = table.astype({"passes": int, "converged": bool, "settled": bool})
+    for name in NAMES if not in_path.all() else ():
+        by_fold = columns[f"held_out_{name}"][~in_path].reshape(-1, len(table))
+        table[f"folds_{name}"] = by_fold.mean(axis=0)
+        table[f"folds_{name}_error"] = by_fold.std(axis=0, ddof=1) / np.sqrt(len(by_fold))
+    return table
+
+
+def summarise_optima(columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """How well all problems were solved, with the folds' among them."""
+    n = len(columns["cost"])
+    n_converged, n_settled = (int(columns[name].sum()) for name in ("converged", "settled"))
+    return {
+        "n": n,
+        "n_converged": n_converged,
+        "n_settled": n_settled,
+        "n_unfinished": n - n_converged - n_settled,
+        "worst_gap": columns["gap"].max(),
+        "mean_passes": columns["passes"].mean(),
+    }
+
+
+def describe_optima(summary: Mapping[str, Any]) -> str:
+    """`summarise_optima` in one line."""
+    words = [f"{summary['n_converged']} of {summary['n']} certified to --tolerance"]
+    words += [f"{summary['n_settled']} settled"] if summary["n_settled"] else []
+    if summary["n_unfinished"]:
+        words.append(f"{summary['n_unfinished']} stopped by rounding or --max_passes")
+    return f"{', '.join(words)}; worst gap {summary['worst_gap']:.1e} of the cost"
+
+
+class Choice(NamedTuple):
+    """Rows of the path's table."""
+
+    best: int
+    one_standard_error: int  # the largest λ within one standard error of the best
+    chosen: int  # one of the two
+    source: str  # "folds" or "validation"
+    select: str  # "accuracy" or "loss"
+
+    @property
+    def criterion(self) -> str:
+        """The column that was compared."""
+        return f"{self.source}_{self.select}"
+
+
+def choose(table: "pd.DataFrame", select: str, within_error: bool) -> Choice:
+    """Chooses λ by the accuracy or loss of the folds if there are any, else of validation data.
+
+    `within_error` asks for the rule of one standard error.
+    """
+    source = "folds" if "folds_loss" in table else "validation"
+    first = best(table[f"{source}_accuracy"], table[f"{source}_loss"], select)
+    values, errors = table[f"{source}_{select}"], table[f"{source}_{select}_error"]
+    second = one_standard_error(table.lam, values, errors, select)
+    return Choice(first, second, second if within_error else first, source, select)
+
+
+class Refit(NamedTuple):
+    """The chosen λ, fitted to training and validation data."""
+
+    lam: float
+    C: float  # scikit-learn's, with the same examples
+    optimum: Optimum  # [1]
+    standardiser: Standardiser  # of the examples that it was fitted to
+    test: dict[str, float]  # `MEASURES` of the test examples
+    test_accuracy_at_optimum: tuple[float, float]  # proven bounds for the exact optimum
+
+
+def refit(lam: float, dataset: Dataset, config: SolveConfig, watch: Stopwatch) -> Refit:
+    """Fits one λ to training and validation data, more precisely than the path, and tests it."""
+    both = with_validation(dataset)
+    config = config._replace(tolerance=min(config.tolerance, REFIT_TOLERANCE))
+    with watch.phase("train"):
+        optimum = solve([lam], both, **config._asdict(), mesh=device_mesh())
+    with watch.phase("evaluate"):
+        test = measure_split("test", optimum.params, both, config)
+        params = Params(*(a[0] for a in optimum.params))
+        distance = float(optimum.distance[0])
+        certain = certain_predictions(params, distance, lam, both, both.test, config.loss)
+        _, correct = true_class_probabilities(params, config.loss.name, both)
+    low = float(np.mean(certain & correct))
+    c = lam_to(lam, len(both.train.labels), dataset.n_classes, config.loss).C
+    measures = {name: float(values[0]) for name, values in test.items()}
+    bounds = (low, low + float(np.mean(~certain)))
+    return Refit(lam, float(c), optimum, both.standardiser, measures, bounds)
+
+
+def test_accuracy(refit: Refit) -> str:
+    """The refit's test accuracy with its 95 % interval."""
+    test = refit.test
+    low, high = test["test_accuracy_low"], test["test_accuracy_high"]
+    return f"{test['test_accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f})"
+
+
+def note_edge(table: "pd.DataFrame", choice: Choice) -> None:
+    """Prints a note if the best λ is at an end of the path."""
+    last = len(table) - 1
+    if last and choice.best in (0, last):
+        end = "largest" if choice.best else "smallest"
+        print(f"note: the best λ is the {end} one: look beyond it")
+
+
+# Figures.
+
+
+def plot_choice(table: "pd.DataFrame", choice: Choice, title: str) -> Any:
+    """Accuracy and loss over λ, with the chosen λ marked."""
+    from linear_cifar import plots  # matplotlib takes half a second
+
+    accuracy, loss = (_curves(table, name) for name in ("accuracy", "loss"))
+    lam = table.lam.to_numpy()
+    chosen = {"best": float(lam[choice.best])}
+    if choice.one_standard_error != choice.best:
+        chosen["one standard error"] = float(lam[choice.one_standard_error])
+    heading = f"The optimum over λ, {title}\nbands: 95 % intervals over the examples"
+    return plots.plot_path(lam, accuracy, loss, chosen, heading)
+
+
+def _curves(table: "pd.DataFrame", name: str) -> dict[str, Any]:
+    from linear_cifar import plots
+
+    curves = {
+        split: plots.Curve(*(table[f"{split}_{name}{end}"] for end in ("", "_low", "_high")))
+        for split in SPLITS
+        if np.isfinite(table[f"{split}_{name}"]).any()  # else it has no examples
+    }
+    if f"folds_{name}" in table:
+        mean, error = table[f"folds_{name}"], table[f"folds_{name}_error"]
+        curves["folds ± one standard error"] = plots.Curve(mean, mean - error, mean + error)
+    return curves
+
+
+def plot_passes(table: "pd.DataFrame", title: str) -> Any:
+    """The passes over the data that each λ took, and their mean."""
+    from linear_cifar import plots
+
+    mean = float(table.passes.mean())
+    figure = plots.new_figure(title, (6.5, 4))
+    ax = figure.subplots()
+    ax.plot(table.lam, table.passes, marker=".", ls="", color="C0", label="a λ")
+    ax.axhline(mean, color="0.4", ls="--", label=f"mean {mean:.1f}")
+    ax.set_ylim(bottom=0)
+    plots.scale_lam(ax, table.lam.to_numpy())
+    plots.label_axes(ax, "λ", "passes over the data")
+    return figure

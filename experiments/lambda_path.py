@@ -1,0 +1,155 @@
+"""The exact optimum for every λ, each with its certificate; the best by validation is tested.
+
+python -m experiments.lambda_path --lam=1e-4:10:41:log
+python -m experiments.lambda_path --split=full --loss=multi_bce
+python -m experiments.lambda_path --n_folds=5 --one_standard_error
+
+The cost is convex, so it has a minimum that no learning rate, batch size or number of epochs
+changes. path.csv has a row per λ: the cost, how far it can be above its minimum (gap, relative to
+the cost), and loss and accuracy with 95 % intervals over the examples. The chosen λ is fitted again
+to training and validation data, and tested once. Every finished chunk of λ is on disk before the
+next one starts, and --resume continues after any interruption.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags as absl_flags
+
+from experiments.common import cli, distributed, folder, path
+from experiments.common.data import data_title, load_data
+from experiments.common.progress import Stopwatch, print_table
+from linear_cifar import LOSSES, Dataset, Params
+
+FLAGS = absl_flags.FLAGS
+N_WEIGHTS = 5  # λ whose weights are drawn
+
+
+def define_flags() -> None:
+    """Defines the command's flags."""
+    path.define_flags(lam="1e-4:10:41:log")
+
+
+def main(argv: list[str]) -> int:
+    """Solves the path that the flags describe and writes the record."""
+    del argv
+    distributed.start()
+    watch = Stopwatch()
+    with distributed.first_only(folder.resumable_run("lambda_path")) as opened:
+        with watch.phase("load"):
+            dataset = load_data(FLAGS.split, path.required_splits())
+        fit = path.fit_path(opened, dataset, watch)
+        if opened:
+            advice = "; all optima are kept, for --resume"
+            with folder.write_errors(f"cannot write {opened.path}", advice):
+                write(fit, dataset, opened.path, watch)
+            print_answer(fit, dataset, opened.path, watch)
+    return 0
+
+
+def write(fit: path.Fit, dataset: Dataset, target: Path, watch: Stopwatch) -> None:
+    """Writes the table, figures, parameters and `result.json`."""
+    table, choice, refit = fit.table, fit.choice, fit.refit
+    with watch.phase("plot"):
+        title = f"{LOSSES[FLAGS.loss].title} · {data_title(dataset)}"
+        folder.write_figures(target, _figures(fit, dataset, title))
+    folder.write_table(target / "path.csv", table)
+    arrays = folder.read_row(fit.chunks, choice.chosen)  # the path comes first in the problems
+    folder.write_params(target / "params.npz", Params(arrays["weights"], arrays["bias"]))
+    params = Params(*(array[0] for array in refit.optimum.params))
+    folder.write_params(target / "params_refit.npz", params)
+    names = ("loss", "split", "tolerance", "max_passes", "n_folds", "select", "seed")
+    content: dict[str, Any] = {
+        **{name: FLAGS[name].value for name in names},
+        "n_lam": len(table),
+        "optima": fit.summary,
+        "chosen_by": choice.criterion,
+        "lam": refit.lam,
+        "C": refit.C,
+        **refit.test,
+        "test_accuracy_at_optimum": refit.test_accuracy_at_optimum,
+        "gap": refit.optimum.gap[0] / refit.optimum.cost[0],
+        "converged": refit.optimum.converged[0],
+        "best": table.iloc[choice.best].to_dict(),
+        "one_standard_error": table.iloc[choice.one_standard_error].to_dict(),
+    }
+    folder.write_result(target, "lambda_path", dataset, watch, **content)
+
+
+def _figures(fit: path.Fit, dataset: Dataset, title: str) -> dict[str, Any]:
+    figures = {
+        "path": path.plot_choice(fit.table, fit.choice, title),
+        "cost": plot_cost(fit, title),
+        "passes": path.plot_passes(fit.table, f"Passes over λ, {title}"),
+    }
+    if dataset.image_shape is not None:
+        figures["weights"] = plot_weights_over_lam(fit, dataset, title)
+    return figures
+
+
+def plot_cost(fit: path.Fit, title: str) -> Any:
+    """The least cost over λ, and the certified bound on how far it can be from the minimum."""
+    from linear_cifar import plots  # matplotlib takes half a second
+
+    figure = plots.new_figure(f"The optimum over λ, {title}")
+    costs, gaps = figure.subplots(1, 2)
+    costs.plot(fit.table.lam, fit.table.cost, marker=".")
+    gaps.plot(fit.table.lam, fit.table.gap, marker=".", ls="", label="certified")
+    gaps.axhline(FLAGS.tolerance, color="0.4", ls="--", label="--tolerance")
+    gaps.set_yscale("log")
+    for ax, name in ((costs, "cost (nats)"), (gaps, "relative gap, at most")):
+        plots.scale_lam(ax, fit.table.lam.to_numpy())
+        plots.label_axes(ax, "λ", name, legend="best" if ax is gaps else None)
+    return figure
+
+
+def plot_weights_over_lam(fit: path.Fit, dataset: Dataset, title: str) -> Any:
+    """The weights of each class as images, a row per λ, each row with its own colour scale."""
+    from linear_cifar import plots
+
+    assert dataset.image_shape is not None
+    places = np.unique(np.linspace(0, len(fit.table) - 1, N_WEIGHTS).round().astype(int))
+    heading = f"Weights at the optimum, {title}; mid-grey is 0, each row has its own scale"
+    size = (1.25 * dataset.n_classes + 1.2, 1.3 * len(places) + 0.8)
+    figure = plots.new_figure(heading, size)
+    panels = figure.subplots(len(places), dataset.n_classes, squeeze=False)
+    for panel_row, place in zip(panels, places, strict=True):
+        weights = folder.read_row(fit.chunks, int(place))["weights"]
+        images, largest = plots.weight_images(weights, dataset.image_shape)
+        for ax, image in zip(panel_row, images, strict=True):
+            ax.imshow(image, interpolation="nearest")
+            ax.set(xticks=[], yticks=[])
+        lam = fit.table.lam[place]
+        panel_row[0].set_ylabel(f"λ = {lam:.3g}\nfrom −{largest:.2g}\nto {largest:.2g}")
+    for ax, name in zip(panels[0], dataset.class_names, strict=True):
+        ax.set_title(name, fontsize=10, parse_math=False)
+    return figure
+
+
+def print_answer(fit: path.Fit, dataset: Dataset, target: Path, watch: Stopwatch) -> None:
+    """Prints which λ was chosen and how it does."""
+    table, choice, refit = fit.table, fit.choice, fit.refit
+    title = f"{LOSSES[FLAGS.loss].title} · {data_title(dataset)}"
+    low, high = refit.test_accuracy_at_optimum
+    lines: list[tuple[str, Any]] = [
+        ("path", f"{title}, {len(table)} λ from {table.lam.min():g} to {table.lam.max():g}"),
+        ("optima", path.describe_optima(fit.summary)),
+        ("passes", f"{table.passes.mean():.1f} per λ on average, {table.passes.max()} at most"),
+        (f"best by {choice.source} {choice.select}", _describe(fit, choice.best)),
+        ("largest within one standard error", _describe(fit, choice.one_standard_error)),
+        ("chosen", f"λ = {refit.lam:.4g} (C = {refit.C:.4g}), refitted with validation data"),
+        ("test accuracy", path.test_accuracy(refit)),
+        ("test accuracy of the exact optimum", f"{low:.4f} to {high:.4f}, proven"),
+    ]
+    print_table([*lines, ("seconds", watch), ("written to", target)])
+    path.note_edge(table, choice)
+
+
+def _describe(fit: path.Fit, index: int) -> str:
+    row, name = fit.table.iloc[index], fit.choice.criterion
+    return f"λ = {row.lam:.4g}, {row[name]:.4f} ± {row[f'{name}_error']:.4f} (standard error)"
+
+
+if __name__ == "__main__":
+    cli.launch(main, define_flags)

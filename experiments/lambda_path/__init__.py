@@ -1,1 +1,0 @@
-"""The exact optimum over λ: solved, kept, recorded and drawn."""

@@ -1,1 +1,0 @@
-"""The sweep: any table of configurations, resumable."""
