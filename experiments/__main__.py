@@ -1,7 +1,9 @@
 """Lists the commands: `python -m experiments`."""
 
 import ast
+import difflib
 import pkgutil
+import sys
 from pathlib import Path
 
 import experiments
@@ -20,6 +22,10 @@ def summaries() -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        close = difflib.get_close_matches(sys.argv[1], summaries(), 1) or ["NAME"]
+        print(f"error: run it as python -m experiments.{close[0]}", file=sys.stderr)
+        sys.exit(1)
     print("Commands; --helpshort explains the flags of each:\n")
     for name, line in summaries().items():
         print(f"  python -m experiments.{name:<16} {line}")

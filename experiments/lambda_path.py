@@ -138,7 +138,7 @@ def print_answer(fit: path.Fit, dataset: Dataset, target: Path, watch: Stopwatch
         ("passes", f"{table.passes.mean():.1f} per λ on average, {table.passes.max()} at most"),
         (f"best by {choice.source} {choice.select}", _describe(fit, choice.best)),
         ("largest within one standard error", _describe(fit, choice.one_standard_error)),
-        ("chosen", f"λ = {refit.lam:.4g} (C = {refit.C:.4g}), refitted with validation data"),
+        ("chosen", path.describe_choice(fit)),
         ("test accuracy", path.test_accuracy(refit)),
         ("test accuracy of the exact optimum", f"{low:.4f} to {high:.4f}, proven"),
     ]

@@ -1,6 +1,7 @@
 """`experiments.benchmark`: it compares like with like, and writes every ratio and row."""
 
 import csv
+import importlib.util
 import json
 import sys
 
@@ -105,7 +106,11 @@ def test_rejects_an_unknown_section(tmp_path):
     assert "single, sweep, path, memory, path_sizes" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["numpy_loop", "torch_linear", "torch_stacked", "ours_autodiff"])
+# PyTorch is in the extra `bench`, which the tests do without.
+TORCH = ["torch_linear", "torch_stacked"] if importlib.util.find_spec("torch") else []
+
+
+@pytest.mark.parametrize("name", ["numpy_loop", *TORCH, "ours_autodiff"])
 def test_contenders_that_train_the_same_agree_and_a_learning_rate_1_percent_off_is_caught(
     problem, name
 ):

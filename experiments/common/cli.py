@@ -19,7 +19,7 @@ from absl import app, flags, logging
 
 from experiments.common import distributed
 from experiments.common.flags import flag_help
-from linear_cifar import InputError
+from linear_cifar import Hyperparameters, InputError
 from linear_cifar.errors import reason
 
 FLAGS = flags.FLAGS
@@ -129,8 +129,10 @@ def _parse_flags(argv: list[str]) -> list[str]:
         line = " ".join(str(error).split()).rstrip(".")
         if unknown := re.match(r"Unknown command line flag '(\w+)'", line):
             line = f"there is no flag --{unknown[1]}{_suggestion(unknown[1])}"
-        elif re.match(r"flag --\w+=[^:]*[,:].*(could not convert|invalid literal)", line):
-            line = line.split(": ")[0] + ": give one value here; experiments.sweep takes several"
+        elif wrong := re.match(r"flag --(\w+)=(.*): (could not convert|invalid literal)", line):
+            line = f"--{wrong[1]}={wrong[2]}: it has to be one number"
+            if set(wrong[2]) & {",", ":"} and wrong[1] in (*Hyperparameters._fields, "batch_size"):
+                line += "; experiments.sweep takes several"
         print(f"error: {line}; --helpshort lists the flags", file=sys.stderr)
         sys.exit(1)
 

@@ -176,6 +176,8 @@ def fit_path(
         done = f"{np.isfinite(columns['cost']).sum()} of {len(problems.lam)} optima are finished"
         raise folder.Interrupted(f"{done}; {folder.resume_hint(path)}")
     table = path_table(problems, columns)
+    n, n_classes = len(dataset.train.labels), dataset.n_classes
+    table.insert(1, "C", lam_to(problems.path, n, n_classes, config.loss).C)
     choice = choose(table, FLAGS.select, FLAGS.one_standard_error)
     refitted = refit(float(table.lam[choice.chosen]), dataset, config, watch)
     return Fit(problems, chunks, table, choice, refitted, summarise_optima(columns))
@@ -416,6 +418,12 @@ def refit(lam: float, dataset: Dataset, config: SolveConfig, watch: Stopwatch) -
     measures = {name: float(values[0]) for name, values in test.items()}
     bounds = (low, low + float(np.mean(~certain)))
     return Refit(lam, float(c), optimum, both.standardiser, measures, bounds)
+
+
+def describe_choice(fit: Fit) -> str:
+    """The chosen λ, and scikit-learn's C with the training examples and with the refit's."""
+    c = fit.table.C[fit.choice.chosen]
+    return f"λ = {fit.refit.lam:.4g} (C = {c:.4g}; {fit.refit.C:.4g} with validation data)"
 
 
 def test_accuracy(refit: Refit) -> str:

@@ -149,7 +149,9 @@ def _print(
     table, choice, refit = fit.table, fit.choice, fit.refit
     sizes = (len(getattr(dataset, name).labels) for name in SPLITS)
     counts = "{} training, {} validation and {} test examples".format(*sizes)
-    calibration = test.not_calibrated or f"with temperature {test.after.error:.4f}"
+    calibration = test.not_calibrated or (
+        f"{test.after.error:.4f} after scaling by the temperature {test.model.temperature:.3g}"
+    )
     lines: list[tuple[str, Any]] = [
         (
             "probe",
@@ -159,14 +161,14 @@ def _print(
         ("optima", path.describe_optima(fit.summary)),
         (
             "chosen",
-            f"λ = {refit.lam:.4g} (C = {refit.C:.4g}) by {choice.source} {choice.select}",
+            f"{path.describe_choice(fit)} by {choice.source} {choice.select}",
         ),
         ("test accuracy", path.test_accuracy(refit)),
         ("balanced accuracy", test.balanced_accuracy),
     ]
     if test.top_k is not None:
         lines.append((f"top-{measures.TOP_K} accuracy", test.top_k.estimate))
-    lines.append(("expected calibration error", f"{test.before.error:.4f}, {calibration}"))
+    lines.append(("expected calibration error", f"{test.before.error:.4f}; {calibration}"))
     lines += learning.describe(curve)
     if len(dataset.class_names) <= measures.MAX_PRINTED_CLASSES:
         report = measures.class_table(test, dataset.class_names)

@@ -6,7 +6,7 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-from absl import flags
+from absl import app, flags
 
 from experiments.common.flags import SHARED
 from tests import commands
@@ -32,6 +32,7 @@ def _launch(command: str, words: list[str], main) -> commands.Done:
 def flags_of(command: str) -> list[str]:
     """The names of a command's flags."""
     names: list[str] = []
+    app.define_help_flags()  # absl's own, else they are the first command's
     before = set(flags.FLAGS)
     _launch(command, [], lambda _: names.extend(set(flags.FLAGS) - before))
     return sorted(names)
