@@ -40,7 +40,7 @@ def run(experiment: str, split: str = "assignment") -> int:
             dataset = load_data(split)
         trained, interrupted = train(runs, config, dataset, watch)
         result = run_record.write(
-            path, experiment, runs, trained, dataset, watch, interrupted=interrupted
+            path, experiment, runs, trained, dataset, watch, split=split, interrupted=interrupted
         )
     run_record.print_result(result, dataset, target)
     return cli.INTERRUPTED if interrupted else 0

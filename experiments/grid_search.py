@@ -23,7 +23,6 @@ def define_flags() -> None:
 def main(argv: list[str]) -> int:
     """Trains the grid that the flags describe."""
     del argv
-    flags.check_optimizer_flags([flags.FLAGS.optimizer])
     return sweep.run("grid_search", flags.table_of_axes(AXES))
 
 

@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
             chunk: SweepChunk = _rows(trained, losses == name)
             (path / name).mkdir()
             results[name] = run_record.write(
-                path / name, "loss_comparison", runs, chunk, dataset, watch
+                path / name, "loss_comparison", runs, chunk, dataset, watch, split="assignment"
             )
             params[name] = jax.tree.map(lambda a: a[0], chunk.params)
         with watch.phase("plot"):

@@ -88,19 +88,19 @@ def run(experiment: str, axes: dict[str, np.ndarray]) -> int:
             dataset = load_data(FLAGS.split, required=("validation", "test"))
         settings = {
             **{name: FLAGS[name].value for name in ("n_epochs", "shuffle", "seed", "n_seeds")},
-            **{name: list(dict.fromkeys(values.tolist())) for name, values in axes.items()},
+            **{name: list(dict.fromkeys(table[name].tolist())) for name in training.SETTINGS},
             "n_configurations": len(table),
             "data": dataset.sha256,
         }
         config = training.config_from_flags(measure=False)
         check(runs, dataset, config)
-        distributed.check_same(folder.fingerprint(settings, axes))
+        distributed.check_same(folder.fingerprint(settings, flags.shared_values()))
         path = opened.path if opened else Path(FLAGS.output_dir or "runs")
         if opened:
             opened.start(settings)
             seeds = f" × {FLAGS.n_seeds} seeds" if FLAGS.n_seeds > 1 else ""
             print(f"{len(table)} configurations{seeds}, in {path}", file=sys.stderr)
-        chunks = folder.chunks_of(path, settings, axes)
+        chunks = folder.chunks_of(path, settings, table.to_dict("list"))
         measures, interrupted = train(runs, config, dataset, watch, chunks)
         if interrupted:
             n_finished = np.isfinite(measures["train_accuracy"]).sum()

@@ -7,7 +7,7 @@ import numpy as np
 import oracle
 import pandas as pd
 import pytest
-from commands import QUICK, check_every_file, few, files, run
+from commands import QUICK, check_every_file, few, files, only_line, run
 from test_runs import IMAGE, measured
 
 from linear_cifar import Hyperparameters, TrainConfig
@@ -70,3 +70,19 @@ def test_the_best_cell_is_tested_with_its_parameters(grid):
     settings = (best["batch_size"], best["learning_rate"], best["lam"], 0)
     assert by_seed.test_accuracy[settings] == pytest.approx(accuracy, abs=IMAGE)
     assert np.isfinite(best["test_accuracy"])
+
+
+def test_resume_refuses_a_loss_that_the_finished_cells_do_not_have(tmp_path):
+    words = (*QUICK, "--batch_size=50", "--learning_rate=0.001", f"--output_dir={tmp_path / 'run'}")
+    assert run("experiments.grid_search", *words).returncode == 0
+    before = (tmp_path / "run" / "grid.csv").read_bytes()
+    line = only_line(run("experiments.grid_search", *words, "--loss=multi_bce", "--resume"))
+    assert "multi_bce" in line
+    assert (tmp_path / "run" / "grid.csv").read_bytes() == before
+
+
+def test_random_cells_with_equal_lam_and_rate_are_drawn_as_points(tmp_path):
+    axes = ("--batch_size=50:200:4", "--lam=0,0.1", "--learning_rate=0.001,0.01", "--seed=1")
+    words = (*QUICK, "--n_random=4", *axes, f"--output_dir={tmp_path / 'run'}")
+    assert run("experiments.sweep", *words).returncode == 0
+    assert "figures/drawn.png" in files(tmp_path / "run")

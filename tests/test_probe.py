@@ -218,6 +218,12 @@ def test_a_model_with_a_fitting_flag_is_refused_by_its_name(probed, folder, tmp_
     assert not (tmp_path / "out").exists()
 
 
+def test_predictions_never_replace_the_probe_that_holds_the_model(probed, folder):
+    words = (f"--model={probed / 'model.npz'}", f"--predict={folder / 'further.npy'}")
+    assert "--output_dir" in only_line(probe(probed, *words, "--overwrite"))
+    assert (probed / "model.npz").exists()
+
+
 def test_an_example_without_a_class_is_named_by_its_row(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     params = Params(np.array([[1e300, 0], [0, 1]]), np.zeros(2))

@@ -167,6 +167,7 @@ def test_the_reports_other_runs_have_their_settings_and_data(tmp_path, command, 
     assert expected.items() <= result.items()
     if command == "full_data":  # all five batches of 400 but their last 1,000 images
         assert result["dataset"]["sizes"] == {"train": 1000, "validation": 1000, "test": 400}
+        assert result["split"] == "full"
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -92,7 +92,7 @@ def test_a_process_that_waits_for_the_others_can_be_interrupted(tmp_path):
     words += (f"--output_dir={tmp_path / 'run'}",)
     done = interrupt("waiting for", "experiments.sweep", *words, by=signal.SIGTERM)
     assert done.returncode == 143
-    assert done.stderr.endswith("interrupted: nothing written\n")
+    assert "interrupted: nothing written\n" in done.stderr  # after it JAX may warn of proxies
 
 
 # Streams.

@@ -40,6 +40,11 @@ from linear_cifar.selection import grid, random_grid
 FLAGS = flags.FLAGS
 AXIS_FORM = "values separated by commas, or LOW:HIGH:N, or LOW:HIGH:N:log for equal ratios"
 AXIS_NOTE = "An axis."
+# Flags in which processes of one run may differ.
+OWN_FLAGS = (
+    *("process_id", "data_dir", "features", "predict"),
+    *("output_dir", "resume", "overwrite", "figure_format"),
+)
 MAX_RUNS = 100_000  # 12 GB of parameters
 RUN_BYTES = 4 * 10 * (3072 + 1)  # of the parameters of a run on CIFAR-10
 
@@ -76,7 +81,7 @@ _NUMBERS: Mapping[str, Setting] = {
     **optimum.SETTINGS,
     **DATA_SETTINGS,
     **{name: Setting(text) for name, text in HELP.items()},
-    "seed": Setting("seed of everything that is drawn", low=0, high=2**32 - 1),
+    "seed": Setting("seed of everything that is drawn", low=0, high=2**31 - 1),
     "n_seeds": Setting(
         "seeds to train at once, from --seed on; more than one gives means with their spread. "
         "Without --shuffle seeds differ in the initial parameters only",
@@ -241,6 +246,12 @@ def given_flags() -> list[str]:
     return [flag.name for flag in FLAGS.get_key_flags_for_module(sys.argv[0]) if flag.present]
 
 
+def shared_values() -> dict[str, Any]:
+    """The command's flags that processes of one run must have in common."""
+    every = FLAGS.get_key_flags_for_module(sys.argv[0])
+    return {flag.name: flag.value for flag in every if flag.name not in OWN_FLAGS}
+
+
 def unread_fields(optimizer: str) -> set[str]:
     """The hyper-parameters that only other optimisers read."""
     fields = {name for names in OPTIMIZER_FIELDS.values() for name in names}
@@ -326,7 +337,8 @@ def parse_axis(text: str, example: Any = 0.0) -> Axis:
     check_runs(f"N of {text}", n)
     spaced = (np.geomspace if log else np.linspace)(first, last, n)
     if kind is int:
-        return Axis(list(dict.fromkeys(spaced.round().astype(int).tolist())), distribution)
+        whole = list(dict.fromkeys(spaced.round().astype(int).tolist()))
+        return Axis(whole, whole)
     # In twelve digits: 0.01, and not 0.010000000000000002.
     return Axis([float(f"{value:.12g}") for value in spaced], distribution)
 
@@ -348,8 +360,6 @@ def table_of_axes(names: Sequence[str], n_random: int | None = None) -> dict[str
         no optimiser of the table reads.
     """
     axes = {name: axis(name) for name in names}
-    if "optimizer" in axes:
-        check_optimizer_flags(axes["optimizer"].values)
     n_seeds = FLAGS.n_seeds if "n_seeds" in FLAGS else 1
     if n_random:
         check_runs(f"--n_random={n_random} and {n_seeds} seeds", n_random * n_seeds)

@@ -16,6 +16,7 @@ import os
 import platform
 import re
 import secrets
+import shlex
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -500,7 +501,7 @@ def write_result(
         **describe_machine(),
         **content,
         "seconds": watch.seconds,
-        "command": " ".join(["python -m", f"experiments.{experiment}", *sys.argv[1:]]),
+        "command": " ".join(["python -m", f"experiments.{experiment}", shlex.join(sys.argv[1:])]),
         "files": [n for n in names if n not in (RESULT, STARTED) and not _LEFTOVER.match(n)],
     }
     write_json(path / RESULT, result)

@@ -166,7 +166,7 @@ def fit_path(
         **{name: FLAGS[name].value for name in ("seed", "memory_gb")},  # chunks depend on memory
         "data": dataset.sha256,
     }
-    distributed.check_same(folder.fingerprint(settings))
+    distributed.check_same(folder.fingerprint(settings, flags.shared_values()))
     path = folder.output_dir("") if opened is None else opened.path
     if opened:
         opened.start(settings)

@@ -66,7 +66,6 @@ def write(
         dataset,
         watch,
         title=training.title(rows.iloc[0], len(rows), FLAGS.shuffle),
-        split=FLAGS.split if "split" in FLAGS else "assignment",
         **settings,
         n_epochs=FLAGS.n_epochs,
         shuffle=FLAGS.shuffle,

@@ -74,7 +74,8 @@ def _panel(
     lams, rates = (np.unique(group[name]) for name in ("lam", "learning_rate"))
     if len(group) == 1:
         return {}
-    if len(group) != len(lams) * len(rates):
+    repeated = group.duplicated(["lam", "learning_rate"]).any()  # they differ in other settings
+    if repeated or len(group) != len(lams) * len(rates):
         return {f"drawn{suffix}": plot_drawn(group, title)}
     cells = group.pivot(index="learning_rate", columns="lam")
     mean = cells.validation_accuracy.where(~cells.diverged.astype(bool)).to_numpy(float)

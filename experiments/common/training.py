@@ -57,6 +57,7 @@ def configurations(**columns: Sequence[Any] | np.ndarray) -> "pd.DataFrame":
     for optimizer in OPTIMIZER_FIELDS:
         for name in unread_fields(optimizer):
             table.loc[table.optimizer == optimizer, name] = defaults[name]
+    check_optimizer_flags(list(dict.fromkeys(table.optimizer)))
     return table.drop_duplicates(ignore_index=True)
 
 
@@ -69,8 +70,6 @@ def runs_of(table: "pd.DataFrame", first_seed: int, n_seeds: int) -> "pd.DataFra
 
 def runs_from_flags() -> "pd.DataFrame":
     """The one configuration that the flags describe, with all its seeds."""
-    if "optimizer" in FLAGS:
-        check_optimizer_flags([FLAGS.optimizer])
     return runs_of(configurations(), FLAGS.seed, FLAGS.n_seeds)
 
 
@@ -135,7 +134,7 @@ class SweepProgress:
 
     def epoch(self, chunk: SweepChunk) -> None:
         """Shows an epoch of a chunk."""
-        self._current = chunk
+        self._current = chunk if chunk.epoch else None  # epoch 0 is before training
         n = len(set(chunk.rows.tolist()) - self._finished)
         epochs_done = self._n_done * self._config.n_epochs + n * chunk.epoch
         self._bar.show(epochs_done, lambda: self._describe(chunk))

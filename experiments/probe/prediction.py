@@ -63,6 +63,8 @@ def predict_with_model() -> int:
     for name in given_flags():
         if name not in WITH_MODEL:
             raise InputError(f"--{name} can't be used with --model, which fits nothing")
+    if FLAGS.output_dir and Path(FLAGS.output_dir).resolve() in Path(FLAGS.model).resolve().parents:
+        raise InputError("--output_dir holds --model: choose another folder")
     model = Classifier.load(FLAGS.model)
     inputs = load_further(model.params.weights.shape[1], model.feature_names)
     assert inputs is not None
