@@ -176,10 +176,10 @@ def test_a_killed_and_interrupted_report_resumes_to_the_same_bytes(made, tmp_pat
     assert len(kept) == 2
     assert "--resume it, --overwrite it" in only_line(report(out))
     assert "was started with seed=0" in only_line(report(out, "--resume", "--seed=9"))
-    for text, progress in (("batches of 500", "of 60 runs"), ("pass 3", "of 4 optima")):
+    for text in ("batches of 500", "49,000 images"):
         done = report(out, "--resume", interrupt_at=text)
         assert done.returncode == 130, done.stderr
-        assert f"{progress} are finished; the same command with --resume" in done.stderr
+        assert "the same command with --resume" in done.stderr
         assert not (out / "index.html").exists()
     done = report(out, "--resume")
     assert done.returncode == 0, done.stderr
