@@ -139,6 +139,61 @@ def test_a_file_that_is_no_batch_is_named(folder, batch, message):
     assert "\n" not in str(caught.value)
 
 
+def python_2_pickle(images, shape=(10000, 3072), kind=b"u1", global_name=b"numpy\ndtype"):
+    """A batch of labels 7 as Python 2 pickles it: strings are bytes, and NumPy is version 1."""
+    rows, columns = (b"M" + n.to_bytes(2, "little") for n in shape)
+    fortran = b"\x88" if images.flags.f_contiguous else b"\x89"
+    pixels = images.tobytes("A")
+    array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+    dtype = b"c" + global_name + b"\nU\x02" + kind + b"K\x00K\x01\x87R"
+    dtype += b"(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+    state = b"(K\x01" + rows + columns + b"\x86" + dtype + fortran
+    state += b"T" + len(pixels).to_bytes(4, "little") + pixels + b"tb"
+    labels = b"](" + 10000 * b"K\x07" + b"e"
+    return b"\x80\x02}(U\x06labels" + labels + b"U\x04data" + array + state + b"u."
+
+
+def python_3_pickle(images, protocol, labels_dtype):
+    labels = np.arange(10000, dtype=labels_dtype) % 10
+    return pickle.dumps({b"labels": labels, b"data": images}, protocol)
+
+
+WRITERS = {
+    "Python 2": python_2_pickle,
+    "Python 3, protocol 3": lambda images: python_3_pickle(images, 3, "<i8"),
+    "Python 3, protocol 4, big-endian labels": lambda images: python_3_pickle(images, 4, ">i4"),
+}
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_a_batch_is_read_as_numpy_unpickles_it(write, order):
+    images = content()[b"data"].copy(order)
+    pickled = write(images)
+    expected = pickle.loads(pickled, encoding="bytes")
+    batch = cifar10.parse_batch(pickled, "batch")
+    assert np.array_equal(batch.inputs, images)
+    assert np.array_equal(batch.inputs, expected[b"data"])
+    assert np.array_equal(batch.labels, expected[b"labels"])
+    assert (batch.inputs.dtype, batch.labels.dtype) == (np.uint8, np.int32)
+    assert batch.inputs.flags.c_contiguous
+    assert batch.inputs.flags.writeable
+
+
+BAD_ARRAYS = {
+    "another shape": (IMAGES, {"shape": (10000, 3071)}),
+    "too few bytes": (IMAGES[:-1], {}),
+    "objects": (IMAGES, {"kind": b"O8"}),
+    "another global": (IMAGES, {"global_name": b"numpy\nmemmap"}),
+}
+
+
+@pytest.mark.parametrize(("images", "changes"), BAD_ARRAYS.values(), ids=BAD_ARRAYS)
+def test_an_array_that_contradicts_itself_is_refused(images, changes):
+    with pytest.raises(DataError, match=r"^batch is not a readable batch"):
+        cifar10.parse_batch(python_2_pickle(images, **changes), "batch")
+
+
 def test_a_truncated_or_absurdly_large_batch_is_named(folder, good):
     for n_bytes in (0, 1, 100, 20_000_000, 10**10):
         replace(folder / "test_batch", good[:n_bytes] if n_bytes < len(good) else b"")

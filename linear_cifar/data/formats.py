@@ -173,8 +173,7 @@ def table_column(path: Path, table: Any, name: str) -> StoredArray:
         values = _numpy(path, name, table.column(name))[start:stop]
         return values.astype(str) if set(map(type, values)) == {str} else values
 
-    shape, dtype = (table.num_rows,), np.dtype(object)
-    return StoredArray(name, f"{path}, column {name}:", shape, dtype, read)
+    return StoredArray(name, f"{path}, column {name}:", (table.num_rows,), np.dtype(object), read)
 
 
 def _numpy(path: Path, name: str, column: Any) -> np.ndarray:
@@ -264,8 +263,7 @@ def _entries(
         for name in table.column_names:
             roles = ["labels"] if name in labels else []
             entries.append(_Entry(table_column(file, table, name), split or "train", roles))
-        features = table_features(file, table, labels)
-        return [*entries, _Entry(features, split or "train", ["inputs"])]
+        return [*entries, _Entry(table_features(file, table, labels), split or "train", ["inputs"])]
     for array in open_arrays(file):
         words = re.split(r"[_./\- ]+", array.name)
         split_in_name, base = "train", array.name

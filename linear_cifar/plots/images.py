@@ -40,10 +40,7 @@ def weight_images(
     All classes share one scale, symmetric about zero, so that they can be compared: mid-grey is
     zero, and a channel that is brighter or darker counts for or against the class. The scale ends
     at the 99.5th percentile of |W|, so that a few large weights don't flatten the rest.
-
-    Args:
-      weights: [K, d].
-      image_shape: (channels, rows, columns), whose product is d.
+    `image_shape` is (channels, rows, columns), whose product is d.
     """
     images = np.asarray(weights, float).reshape(-1, *image_shape).transpose(0, 2, 3, 1)
     largest = np.percentile(np.abs(images), 99.5) if np.isfinite(images).all() else np.nan

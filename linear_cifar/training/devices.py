@@ -52,11 +52,7 @@ def shard_runs(tree: Any, mesh: Mesh | None) -> Any:
 
 def shard_features(tree: Any, mesh: Mesh | None, n_features: int) -> Any:
     """Splits the arrays [..., d] of a tree by features; the other arrays go to every device."""
-
-    def place_one(array: Any) -> jax.Array:
-        return _place(array, mesh, feature_axes(array, mesh, n_features))
-
-    return jax.tree.map(place_one, tree)
+    return jax.tree.map(lambda a: _place(a, mesh, feature_axes(a, mesh, n_features)), tree)
 
 
 def feature_axes(array: Any, mesh: Mesh | None, n_features: int) -> tuple:

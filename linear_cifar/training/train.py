@@ -301,8 +301,7 @@ def _step_runs(state, hyperparameters, dataset, order, products, config: TrainCo
 
 @partial(jax.jit, static_argnums=3)
 def _measure_runs(state, hyperparameters, dataset, config: TrainConfig):
-    measure = partial(measure_epoch, dataset=dataset, config=config)
-    return jax.vmap(measure)(state, hyperparameters)
+    return jax.vmap(partial(measure_epoch, dataset=dataset, config=config))(state, hyperparameters)
 
 
 def checked_run(

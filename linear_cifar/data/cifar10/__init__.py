@@ -126,12 +126,11 @@ def download(
     import requests
 
     pooch.get_logger().setLevel("CRITICAL")
-    fetch = pooch.HTTPDownloader(progressbar=progress, timeout=TIMEOUT)
+    http = pooch.HTTPDownloader(progressbar=progress, timeout=TIMEOUT)
     reasons = []
     for url in mirrors:
         try:
-            path = pooch.retrieve(url, f"sha256:{sha256}", ARCHIVE, data_dir, downloader=fetch)
-            return Path(path)
+            return Path(pooch.retrieve(url, f"sha256:{sha256}", ARCHIVE, data_dir, downloader=http))
         except requests.HTTPError as error:
             problem = f"status {error.response.status_code}"
         except requests.RequestException:
@@ -152,8 +151,7 @@ def load_batches(source: Path, names: Sequence[str]) -> tuple[list[Split], bool]
     batches, official = {}, True
     try:
         for name, content in _contents(source, names):
-            checksum = hashlib.md5(content, usedforsecurity=False).hexdigest()
-            official &= checksum == BATCH_MD5[name]
+            official &= hashlib.md5(content, usedforsecurity=False).hexdigest() == BATCH_MD5[name]
             batches[name] = parse_batch(content, f"{source}/{name}")
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise DataError(f"{source} is corrupt ({reason(error)}): delete and reload it") from error
@@ -173,8 +171,7 @@ def _contents(source: Path, names: Sequence[str]) -> Iterator[tuple[str, bytes]]
     with gzip.open(source) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
         for member in tar:
             name = Path(member.name).name
-            extracted = tar.extractfile(member) if name in names else None
-            if extracted is not None:
+            if name in names and (extracted := tar.extractfile(member)):
                 yield name, extracted.read(MAX_BYTES)
         while stream.read(2**20):  # to the end, where gzip compares its checksum
             pass
@@ -184,23 +181,36 @@ def parse_batch(content: bytes, path: str) -> Split:
     """Reads a pickled batch, images [10000, 3072] and labels [10000]; errors name its `path`."""
     try:
         batch = _Unpickler(io.BytesIO(content), encoding="bytes").load()
-        images, labels = batch[b"data"], np.array(batch[b"labels"])
+        images, labels = np.array(batch[b"data"]), np.array(batch[b"labels"])
         if images.dtype != np.uint8 or images.shape != (BATCH_ROWS, BATCH_COLUMNS):
             raise ValueError(f"its images are not uint8 [{BATCH_ROWS}, {BATCH_COLUMNS}]")
-        one_each = labels.dtype.kind in "iu" and labels.shape == (BATCH_ROWS,)
-        if not one_each or labels.min() < 0 or labels.max() > 9:
+        if labels.dtype.kind not in "iu" or labels.shape != (BATCH_ROWS,) or (labels // 10).any():
             raise ValueError(f"its labels are not {BATCH_ROWS} integers from 0 to 9")
     except Exception as error:  # a damaged pickle can raise a dozen types
         raise DataError(f"{path} is not a readable batch: {reason(error)}") from error
-    return Split(np.ascontiguousarray(images), labels.astype(np.int32))
+    return Split(images, labels.astype(np.int32))
 
 
 class _Unpickler(pickle.Unpickler):
-    """Admits only what rebuilds a NumPy array, so that no code in the file can run."""
+    """Admits only NumPy's arrays, and only records them, so that no code in the file can run."""
 
     def find_class(self, module_name: str, global_name: str) -> Any:
-        module_name = module_name.replace("numpy.core.", "numpy._core.")  # the name until NumPy 2
-        name = f"{module_name}.{global_name}"
-        if name not in ("numpy._core.multiarray._reconstruct", "numpy.ndarray", "numpy.dtype"):
+        name = f"{module_name}.{global_name}".replace("._core.", ".core.")  # NumPy 2 renamed it
+        if name not in ("numpy.core.multiarray._reconstruct", "numpy.ndarray", "numpy.dtype"):
             raise pickle.UnpicklingError(f"it asks for {name}")
-        return super().find_class(module_name, global_name)
+        return _Recorded
+
+
+class _Recorded:
+    """An array or dtype as its pickle describes it; NumPy's unpickling can crash on damage."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments = arguments
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def __array__(self, *_: Any, **__: Any) -> np.ndarray:
+        _, shape, dtype, fortran, content = self.state
+        dtype = np.dtype(dtype.arguments[0]).newbyteorder(dtype.state[1])
+        return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C").copy()
