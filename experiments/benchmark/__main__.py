@@ -26,27 +26,23 @@ and `sweep`), and `rows`, which benchmark.csv has too. Their columns, apart from
     relative_gap      the largest certified gap over cost among the timed ones
     passes            over the data per λ, the mean; `most_passes` is the largest number
     peak_mb           the most memory of the process, in 10⁶ bytes
-
-result.json also has `other_processes`, the share of the cores that other processes used meanwhile.
 """
 
-import os
+import statistics
 import sys
-import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from absl import flags as absl_flags
 
-from experiments.benchmark.contenders import installed
 from experiments.benchmark.path import path
 from experiments.benchmark.sizes import memory, path_sizes
-from experiments.benchmark.timing import Options, cpu_seconds_of_others
+from experiments.benchmark.timing import Options
 from experiments.benchmark.training import single, sweep
 from experiments.common import cli, flags, folder
 from experiments.common.data import data_title, load_data
 from experiments.common.progress import Stopwatch, print_table
-from linear_cifar.data import Dataset
 
 FLAGS = absl_flags.FLAGS
 N_ROUNDS = 7
@@ -69,29 +65,35 @@ def define_flags() -> None:
 def main(argv: list[str]) -> int:
     """Runs the sections and writes their rows."""
     del argv
+    import pandas as pd
+
     watch = Stopwatch()
     for package, title in (("torch", "PyTorch"), ("sklearn", "scikit-learn")):
-        if not installed(package):
+        if not find_spec(package):
             print(f"note: {title} is not installed, so it is left out", file=sys.stderr)
-    with folder.new_run("benchmark") as (path, target):
+    options = Options(FLAGS.batch_size, FLAGS.seed, 1 if FLAGS.quick else N_ROUNDS, FLAGS.quick)
+    rows = []
+    with folder.new_run("benchmark") as (run_path, target):
         with watch.phase("load"):
             dataset = load_data(FLAGS.split)
         with watch.phase("train"):
-            table, machine = _run_sections(dataset)
+            for name in FLAGS.section:
+                print(f"section {name}", file=sys.stderr, flush=True)
+                rows += [{"section": name, **row} for row in SECTIONS[name](dataset, options)]
+        peaks = [row["peak_gflops"] for row in rows if "peak_gflops" in row]
+        peak = statistics.median(peaks) if peaks else None
+        limits = {"matmul_gflops": peak}
+        table = pd.DataFrame(rows, dtype=object)  # so that integers stay integers beside NaN
         with watch.phase("plot"):
-            _write(path, table, machine["limits"], data_title(dataset))
-        settings: dict[str, Any] = {
-            name: FLAGS[name].value for name in ("section", "quick", "batch_size", "split", "seed")
-        }
-        folder.write_result(path, "benchmark", dataset, watch, **settings, **machine)
-    for _, rows in table.groupby("section", sort=False):
-        print(printed(rows), end="\n\n")
-    peak, others = machine["limits"]["matmul_gflops"], machine["other_processes"]
+            _write(run_path, table, limits, data_title(dataset))
+        settings = {"section": FLAGS.section, "split": FLAGS.split, **options._asdict()}
+        folder.write_result(run_path, "benchmark", dataset, watch, **settings, limits=limits)
+    for _, section_rows in table.groupby("section", sort=False):
+        print(_printed(section_rows), end="\n\n")
     print_table(
         [
             ("data", data_title(dataset)),
-            ("matrix product", f"{peak:.0f} GFLOP/s" if peak > 0 else "not measured"),
-            ("other processes", f"{others:.0%} of the cores" if others >= 0 else "unknown"),
+            ("matrix product", f"{peak:.0f} GFLOP/s" if peak else "not measured"),
             ("seconds", watch),
             ("written to", target),
         ]
@@ -99,42 +101,26 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def printed(rows: Any) -> str:
+def _write(run_path: Path, table: Any, limits: dict[str, Any], data_name: str) -> None:
+    from experiments.benchmark.figures import plot_scaling
+
+    rows = table[table["section"] == "sweep"]
+    if len(rows):
+        folder.write_figures(run_path, {"sweep": plot_scaling(rows, f"sweep · {data_name}")})
+    folder.write_table(run_path / "benchmark.csv", table)
+    content = {"limits": limits, "rows": table.to_dict("records")}
+    folder.write_json(run_path / "benchmark.json", content)
+
+
+def _printed(rows: Any) -> str:
     """A section's rows as text, without empty columns; quartiles are in parentheses."""
     rows = rows.dropna(axis="columns", how="all").set_index("contender")
-    digits = {float: ".3g", int: "d", str: ""}
-    cells = rows.map(lambda cell: format(cell, digits[type(cell)])).replace("nan", "")
+    cells = rows.map(lambda cell: f"{cell:.3g}" if isinstance(cell, float) else str(cell))
     for name in [name for name in cells if f"{name}_q1" in cells]:
         cells[name] += " (" + cells.pop(f"{name}_q1") + "–" + cells.pop(f"{name}_q3") + ")"
     cells = cells.drop(columns=["section", "gflops", "peak_gflops"], errors="ignore")
-    return cells.rename_axis(index=None, columns=rows["section"].iloc[0]).to_string()
-
-
-def _run_sections(dataset: Dataset) -> tuple[Any, dict[str, Any]]:
-    """A DataFrame of all rows, with NaN in empty cells, and facts about the machine."""
-    import pandas as pd
-
-    options = Options(FLAGS.batch_size, FLAGS.seed, 1 if FLAGS.quick else N_ROUNDS, FLAGS.quick)
-    rows, start, others = [], time.perf_counter(), cpu_seconds_of_others()
-    for name in FLAGS.section:
-        print(f"section {name}", file=sys.stderr, flush=True)
-        rows += [{"section": name, **row} for row in SECTIONS[name](dataset, options)]
-    n_cores = os.cpu_count() or 1
-    share = (cpu_seconds_of_others() - others) / (time.perf_counter() - start) / n_cores
-    table = pd.DataFrame(rows, dtype=object)  # so that integers stay integers beside NaN
-    peaks = table.get("peak_gflops", pd.Series(dtype=float))
-    limits = {"matmul_gflops": float(peaks.drop_duplicates().median())}
-    return table, {"cores": n_cores, "other_processes": max(share, 0.0), "limits": limits}
-
-
-def _write(path: Path, table: Any, limits: dict[str, float], data_name: str) -> None:
-    from experiments.benchmark.figures import plot_scaling
-
-    if len(rows := table[table["section"] == "sweep"]):
-        folder.write_figures(path, {"sweep": plot_scaling(rows, f"sweep · {data_name}")})
-    folder.write_table(path / "benchmark.csv", table)
-    content = {"limits": limits, "rows": table.to_dict("records")}
-    folder.write_json(path / "benchmark.json", content)
+    cells = cells.replace("nan", "").rename_axis(index=None, columns=rows["section"].iloc[0])
+    return cells.to_string()
 
 
 if __name__ == "__main__":

@@ -8,20 +8,16 @@ A contender's function takes the problem, the number of epochs, and a function t
 training and after every epoch. It returns the parameters, [C, K, d] and [C, K].
 """
 
-import importlib
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from linear_cifar import Hyperparameters, TrainConfig, autodiff_gradient, device_mesh, sweep
+from linear_cifar import Hyperparameters, TrainConfig, cost_gradient, device_mesh, sweep
 from linear_cifar.data import Dataset
 from linear_cifar.model import Params
 from linear_cifar.training import init_state
-
-CONFIG = TrainConfig(measure=False)
 
 
 class Problem(NamedTuple):
@@ -48,7 +44,8 @@ class Contender(NamedTuple):
 def make_problem(dataset: Dataset, seed: int, batch_size: int) -> Problem:
     """One configuration with λ = 0.1."""
     key = jax.random.key(seed)
-    start = Params(*map(np.asarray, init_state(key, Hyperparameters(), dataset, CONFIG).params))
+    state = init_state(key, Hyperparameters(), dataset, TrainConfig())
+    start = Params(*map(np.array, state.params))  # copies that can be written to
     inputs = standardised_inputs(dataset, np.float32)
     labels = np.asarray(dataset.train.labels, np.int64)
     return Problem(dataset, key, start, inputs, labels, batch_size, np.array([0.1]))
@@ -62,26 +59,14 @@ def standardised_inputs(dataset: Dataset, dtype: Any) -> np.ndarray:
     return inputs
 
 
-def installed(package: str) -> bool:
-    """Imports a package, so that no timing includes that, and returns whether it is there."""
-    try:
-        importlib.import_module(package)
-    except ImportError:
-        return False
-    return True
-
-
 def ours(
-    problem: Problem, n_epochs: int, on_epoch: Callable[[], None], config: TrainConfig = CONFIG
+    problem: Problem, n_epochs: int, on_epoch: Callable[[], None], gradient: Any = cost_gradient
 ) -> Params:
     """The library's `sweep` on all devices."""
     table = {name: getattr(problem, name) for name in ("lam", "learning_rate", "batch_size")}
-    config = config._replace(n_epochs=n_epochs)
+    config = TrainConfig(n_epochs=n_epochs, measure=False, gradient=gradient)
     data, mesh = problem.dataset, device_mesh()
     return sweep(problem.key, table, data, config, mesh=mesh, on_epoch=lambda _: on_epoch())[0]
-
-
-ours_autodiff = partial(ours, config=CONFIG._replace(gradient=autodiff_gradient))
 
 
 def numpy_loop(problem: Problem, n_epochs: int, on_epoch: Callable[[], None]) -> Params:
@@ -111,15 +96,17 @@ def torch_linear(problem: Problem, n_epochs: int, on_epoch: Callable[[], None]) 
     """One configuration as in PyTorch's tutorials: `nn.Linear`, `cross_entropy`, `SGD`."""
     import torch
 
-    weights, bias, lam = _torch_start(problem)
-    model = torch.nn.Linear(*reversed(weights[0].shape))
-    model.load_state_dict({"weight": weights[0], "bias": bias[0]})
-    decayed = {"params": [model.weight], "weight_decay": 2 * lam.item()}
-    groups: Any = [decayed, {"params": [model.bias]}]
+    inputs, labels = torch.from_numpy(problem.inputs), torch.from_numpy(problem.labels)
+    weights, bias = map(torch.from_numpy, problem.start)
+    model = torch.nn.Linear(weights.shape[1], len(weights))
+    model.load_state_dict({"weight": weights, "bias": bias})
+    decayed = {"params": [model.weight], "weight_decay": 2 * float(problem.lam[0])}
+    groups: list[dict[str, Any]] = [decayed, {"params": [model.bias]}]
     optimizer = torch.optim.SGD(groups, problem.learning_rate)
     on_epoch()
     for _ in range(n_epochs):
-        for x, y in _torch_batches(problem, problem.labels):
+        batches = inputs.split(problem.batch_size), labels.split(problem.batch_size)
+        for x, y in zip(*batches, strict=True):
             optimizer.zero_grad()
             torch.nn.functional.cross_entropy(model(x), y).backward()
             optimizer.step()
@@ -129,33 +116,22 @@ def torch_linear(problem: Problem, n_epochs: int, on_epoch: Callable[[], None]) 
 
 def torch_stacked(problem: Problem, n_epochs: int, on_epoch: Callable[[], None]) -> Params:
     """C configurations stacked by hand, with a hand-derived gradient: two products a step."""
-    weights, bias, lam = _torch_start(problem)
-    (c, n_classes, _), weights = weights.shape, weights.flatten(0, 1)
-    one_hot = np.eye(n_classes, dtype=np.float32)[problem.labels]
-    rate = problem.learning_rate
-    shrinkage = (1 - 2 * rate * lam).repeat_interleave(n_classes)[:, None]
+    import torch
+
+    c, rate, (n_classes, d) = len(problem.lam), problem.learning_rate, problem.start.weights.shape
+    inputs, labels = torch.from_numpy(problem.inputs), torch.from_numpy(problem.labels)
+    one_hot = torch.nn.functional.one_hot(labels, n_classes).float()
+    weights, bias = map(torch.from_numpy, problem.start)
+    weights, bias = weights.repeat(c, 1), bias.repeat(c, 1)  # [C K, d] and [C, K]
+    shrinkage = torch.from_numpy(1 - 2 * rate * problem.lam).float()
+    shrinkage = shrinkage.repeat_interleave(n_classes)[:, None]
     on_epoch()
     for _ in range(n_epochs):
-        for x, y in _torch_batches(problem, one_hot):
+        batches = inputs.split(problem.batch_size), one_hot.split(problem.batch_size)
+        for x, y in zip(*batches, strict=True):
             logits = (weights @ x.T).T.reshape(-1, c, n_classes) + bias
             g = (logits.softmax(-1) - y[:, None]) / len(x)
             weights.mul_(shrinkage).addmm_(g.reshape(len(x), -1).T, x, alpha=-rate)
             bias.sub_(g.sum(0), alpha=rate)
         on_epoch()
-    return Params(weights.reshape(c, n_classes, -1).numpy(), bias.numpy())
-
-
-def _torch_start(problem: Problem) -> tuple[Any, Any, Any]:
-    """Weights [C, K, d], biases [C, K] and λ [C], as tensors."""
-    from torch import from_numpy
-
-    weights, bias = (np.repeat(array[None], len(problem.lam), axis=0) for array in problem.start)
-    return from_numpy(weights), from_numpy(bias), from_numpy(problem.lam).float()
-
-
-def _torch_batches(problem: Problem, labels: np.ndarray) -> Iterator[tuple[Any, Any]]:
-    """The batches of an epoch; the tensors share NumPy's memory."""
-    import torch
-
-    arrays = (problem.inputs, labels)
-    return zip(*(torch.from_numpy(a).split(problem.batch_size) for a in arrays), strict=True)
+    return Params(weights.reshape(c, n_classes, d).numpy(), bias.numpy())

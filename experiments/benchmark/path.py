@@ -7,16 +7,15 @@ largest λ starts at zero.
 """
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypeAlias
+from importlib.util import find_spec
+from typing import Any
 
 import jax
 import numpy as np
 
-from experiments.benchmark.contenders import installed, standardised_inputs
-from experiments.benchmark.timing import Options, rest, timed
+from experiments.benchmark.contenders import standardised_inputs
+from experiments.benchmark.timing import Options, timed
 from experiments.common.progress import progress
 from linear_cifar.data import Dataset, dataset_from_arrays, stratified_folds
 from linear_cifar.model import Params
@@ -25,9 +24,9 @@ from linear_cifar.training import device_mesh
 
 LAM, QUICK_LAM = np.geomspace(1e-4, 10, 41), np.geomspace(0.1, 10, 3)
 N_FOLDS = 5
-N_TIMED, N_TIMED_FOLDS = 5, 3  # λ that scikit-learn solves
+STEP, FOLDS_STEP = 10, 20  # scikit-learn solves every tenth λ, or every twentieth
+SOLVERS = (("lbfgs", "float32"), ("lbfgs", "float64"), ("newton-cg", "float32"))
 TOLERANCE, MAX_ITERATIONS = 1e-4, 3000  # scikit-learn's default, and enough for small λ
-Fit: TypeAlias = Callable[[float, Params], Params]  # from λ and a start, [K, d] and [K]
 
 
 def path(dataset: Dataset, options: Options) -> list[dict[str, Any]]:
@@ -35,128 +34,102 @@ def path(dataset: Dataset, options: Options) -> list[dict[str, Any]]:
 
     Ours is timed with its compilation, as a user waits for it, and a second time without.
     """
-    lam, n_timed, n_timed_folds = LAM, N_TIMED, N_TIMED_FOLDS
+    lam, step, folds_step = LAM, STEP, FOLDS_STEP
     if options.quick:
-        lam, n_timed, n_timed_folds = QUICK_LAM, 2, 2
+        lam, step, folds_step = QUICK_LAM, 2, 2
         inputs, labels = (np.asarray(array)[:100] for array in dataset.train)
         dataset = dataset_from_arrays((inputs[:, ::16], labels), class_names=dataset.class_names)
-    job = partial(solve, lam, dataset, mesh=device_mesh())
-    rest()
-    optimum, cold = timed(job)
-    rest()
-    _, warm = timed(job)
-    names = {"ours, with compilation": cold, "ours, second time": warm}
-    rows = [our_row(name, optimum, seconds) for name, seconds in names.items()]
-    rows += _sklearn_rows(lam, dataset, optimum.params, n_timed)
-    fold_rows = _fold_rows(lam, dataset, n_timed_folds, jax.random.key(options.seed))
+    mesh = device_mesh()
+    job = partial(solve, lam, dataset, mesh=mesh)
+    optimum, seconds = timed(job)
+    alone = [our_row("ours, with compilation", optimum, seconds)]
+    alone.append(our_row("ours, second time", *timed(job)))
+    folds = stratified_folds(jax.random.key(options.seed), dataset.train.labels, N_FOLDS)
+    weights = fold_weights(folds, np.repeat(np.arange(N_FOLDS), len(lam)))
+    job = partial(solve, np.tile(lam, N_FOLDS), dataset, weights=weights, mesh=mesh)
+    in_folds = [our_row(f"ours, {N_FOLDS} folds", *timed(job))]
+    if find_spec("sklearn"):
+        indices = range(0, len(lam), step)
+        for solver, dtype in progress(SOLVERS, len(SOLVERS), "scikit-learn {0[0]}, {0[1]}".format):
+            alone.append(_sklearn_row(solver, dtype, dataset, lam, optimum.params, indices))
+        in_folds.append(_sklearn_folds_row(dataset, lam, folds, folds_step))
     n, d = dataset.train.inputs.shape
     return [
-        {"n": n, "d": d, **row, "times_ours": row["seconds"] / group[0]["seconds"]}
-        for group in (rows, fold_rows)
-        for row in group
+        {"n": n, "d": d, **row, "times_ours": row["seconds"] / rows[0]["seconds"]}
+        for rows in (alone, in_folds)
+        for row in rows
     ]
 
 
-def sklearn_solvers(dataset: Dataset) -> dict[str, Fit]:
-    """scikit-learn's solvers of one λ, if it is installed."""
-    if not installed("sklearn.linear_model"):
-        return {}
-    fits: dict[str, Fit] = {}
-    for solver, dtype in (("lbfgs", "float32"), ("lbfgs", "float64"), ("newton-cg", "float32")):
-        inputs, labels = standardised_inputs(dataset, dtype), np.asarray(dataset.train.labels)
-        fits[f"scikit-learn {solver}, {dtype}"] = partial(_fit_sklearn, solver, inputs, labels)
-    return fits
-
-
-def relative_gaps(
-    params: Params, lam: np.ndarray, dataset: Dataset, weights: np.ndarray | None = None
-) -> np.ndarray:
-    """The certified gap over the cost, [C]; `weights` of the examples are [C, n]."""
-    cost, gap = certified_gap(params, lam, dataset, weights=weights, mesh=device_mesh())
-    return gap / cost
-
-
 def our_row(name: str, optimum: Optimum, seconds: float) -> dict[str, Any]:
-    """The row of our solver."""
-    n, gaps = len(optimum.cost), optimum.gap / optimum.cost
+    """The row of our solver, which took `seconds` for all λ."""
     passes = {"passes": float(optimum.passes.mean()), "most_passes": int(optimum.passes.max())}
-    return _row(name, n, [seconds / n] * n, gaps) | passes
+    return _row(name, len(optimum.cost), seconds, optimum.cost, optimum.gap) | passes
 
 
-def _row(name: str, n_configurations: int, seconds: Any, gaps: Any) -> dict[str, Any]:
-    """A row, from the seconds and gaps of the fits that were timed."""
+def _row(
+    name: str, n_configurations: int, seconds: float, cost: np.ndarray, gap: np.ndarray
+) -> dict[str, Any]:
+    """A row, from the seconds, costs and gaps, both [C], of the C configurations timed."""
     return {
         "contender": name,
         "configurations": n_configurations,
-        "timed": len(seconds),
-        "seconds": n_configurations * float(np.mean(seconds)),
-        "relative_gap": float(np.max(gaps)),
+        "timed": len(cost),
+        "seconds": seconds * n_configurations / len(cost),
+        "relative_gap": float(np.max(gap / cost)),
     }
 
 
-def _sklearn_rows(
-    lam: np.ndarray, dataset: Dataset, optima: Params, n_timed: int
-) -> list[dict[str, Any]]:
-    """scikit-learn's rows; λ ascends, and the optima are ours, [C, K, d] and [C, K]."""
-    starts = Params(*(np.concatenate([array[1:], np.zeros_like(array[:1])]) for array in optima))
-    rows, indices, fits = [], _evenly(len(lam), n_timed), sklearn_solvers(dataset)
-    for name, fit in progress(fits.items(), len(fits), lambda item: item[0]):
-        results = []
-        for i in indices:
-            rest()
-            start = Params(*(array[i] for array in starts))
-            results.append(timed(partial(fit, float(lam[i]), start)))
-        solutions, seconds = zip(*results, strict=True)
-        params = Params(*map(np.stack, zip(*solutions, strict=True)))
-        rows.append(_row(name, len(lam), seconds, relative_gaps(params, lam[indices], dataset)))
-    return rows
+def _sklearn_row(
+    solver: str, dtype: str, dataset: Dataset, lam: np.ndarray, optima: Params, indices: range
+) -> dict[str, Any]:
+    """`LogisticRegression` at some of the λ, [C], which ascend; `optima` are ours at every λ."""
+    from sklearn.linear_model import LogisticRegression
+
+    inputs, labels = standardised_inputs(dataset, dtype), np.asarray(dataset.train.labels)
+    settings: dict[str, Any] = {"solver": solver, "tol": TOLERANCE, "max_iter": MAX_ITERATIONS}
+    models, seconds = [], 0.0
+    for i in indices:
+        strength = 1 / (2 * lam[i] * len(labels))
+        model = LogisticRegression(C=strength, warm_start=True, **settings)
+        if i + 1 < len(lam):
+            model.coef_, model.intercept_ = optima.weights[i + 1], optima.bias[i + 1]
+        seconds += _fit_seconds(model, inputs, labels)
+        models.append(model)
+    weights = np.stack([model.coef_ for model in models])
+    params = Params(weights, np.stack([model.intercept_ for model in models]))
+    certificate = certified_gap(params, lam[indices], dataset, mesh=device_mesh())
+    return _row(f"scikit-learn {solver}, {dtype}", len(lam), seconds, *certificate)
 
 
-def _fold_rows(
-    lam: np.ndarray, dataset: Dataset, n_timed: int, key: jax.Array
-) -> list[dict[str, Any]]:
-    """The rows of a path in each of five stratified folds."""
-    folds = stratified_folds(key, dataset.train.labels, N_FOLDS)
-    every = np.tile(lam, N_FOLDS)
-    weights = fold_weights(folds, np.repeat(np.arange(N_FOLDS), len(lam)))
-    rest()
-    optimum, seconds = timed(partial(solve, every, dataset, weights=weights, mesh=device_mesh()))
-    rows = [our_row(f"ours, {N_FOLDS} folds", optimum, seconds)]
-    if installed("sklearn.linear_model"):
-        gaps, seconds = fit_sklearn_folds(lam[_evenly(len(lam), n_timed)][::-1], dataset, folds)
-        name = f"scikit-learn LogisticRegressionCV, {N_FOLDS} folds"
-        rows.append(_row(name, len(every), [seconds / len(gaps)] * len(gaps), gaps))
-    return rows
+def _sklearn_folds_row(
+    dataset: Dataset, lam: np.ndarray, folds: np.ndarray, step: int
+) -> dict[str, Any]:
+    """`LogisticRegressionCV` at every `step`-th λ, with its default tolerance and iterations.
 
-
-def fit_sklearn_folds(
-    lam: np.ndarray, dataset: Dataset, folds: np.ndarray
-) -> tuple[np.ndarray, float]:
-    """Relative gaps of `LogisticRegressionCV`, per fold and λ, and its seconds.
-
-    Its tolerance and number of iterations are the defaults. λ, [C], descends; `folds` [n] has the
-    fold of each training example. It also predicts the held-out examples, which takes little.
+    `folds` [n] has the fold of each training example. The held-out examples are predicted too,
+    which takes little.
     """
     from sklearn.linear_model import LogisticRegressionCV
 
     inputs, labels = standardised_inputs(dataset, np.float64), np.asarray(dataset.train.labels)
-    weights = folds[None] != np.arange(N_FOLDS)[:, None]
-    strengths = 1 / (2 * lam * weights.sum() / N_FOLDS)
-    splits = [(np.flatnonzero(fitted), np.flatnonzero(~fitted)) for fitted in weights]
+    timed_lam = lam[::-step]
+    fitted = folds != np.arange(N_FOLDS)[:, None]
+    strengths = 1 / (2 * timed_lam * fitted.sum() / N_FOLDS)
+    splits = [(np.flatnonzero(row), np.flatnonzero(~row)) for row in fitted]
     model = LogisticRegressionCV(Cs=strengths, cv=splits, refit=False)
-    rest()
-    with _sklearn_settings():
-        _, seconds = timed(lambda: model.fit(inputs, labels))
+    seconds = _fit_seconds(model, inputs, labels)
     paths = np.stack(list(model.coefs_paths_.values()), axis=2)  # [folds, C, K, d + 1]
     paths = paths.reshape(-1, *paths.shape[2:])
-    params = Params(paths[..., :-1], paths[..., -1])
-    weights = np.repeat(weights, len(lam), axis=0)
-    return relative_gaps(params, np.tile(lam, N_FOLDS), dataset, weights), seconds
+    params, weights = Params(paths[..., :-1], paths[..., -1]), fitted.repeat(len(timed_lam), axis=0)
+    every = np.tile(timed_lam, N_FOLDS)
+    certificate = certified_gap(params, every, dataset, weights=weights, mesh=device_mesh())
+    name = f"scikit-learn LogisticRegressionCV, {N_FOLDS} folds"
+    return _row(name, N_FOLDS * len(lam), seconds, *certificate)
 
 
-@contextmanager
-def _sklearn_settings() -> Iterator[None]:
-    """scikit-learn at its fastest, and without warnings: SciPy's OpenBLAS has one thread.
+def _fit_seconds(model: Any, inputs: np.ndarray, labels: np.ndarray) -> float:
+    """Fits a model without warnings and returns its seconds; SciPy's OpenBLAS gets one thread.
 
     NumPy and SciPy each bring an OpenBLAS, and their threads wait for each other. An iteration of
     lbfgs on two cores and [10000, 3072] takes 31 ms this way, and 89 ms otherwise.
@@ -168,22 +141,4 @@ def _sklearn_settings() -> Iterator[None]:
     selected = libraries.select(filepath=[path for path in paths if "scipy.libs" in path])
     with selected.limit(limits=1), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # too few iterations, and future defaults
-        yield
-
-
-def _fit_sklearn(
-    solver: str, inputs: np.ndarray, labels: np.ndarray, lam: float, start: Params
-) -> Params:
-    from sklearn.linear_model import LogisticRegression
-
-    settings: dict[str, Any] = {"solver": solver, "tol": TOLERANCE, "max_iter": MAX_ITERATIONS}
-    model = LogisticRegression(C=1 / (2 * lam * len(labels)), warm_start=True, **settings)
-    model.coef_, model.intercept_ = start
-    with _sklearn_settings():
-        model.fit(inputs, labels)
-    return Params(model.coef_, model.intercept_)
-
-
-def _evenly(n: int, n_some: int) -> np.ndarray:
-    """Evenly spaced indices from 0 to n − 1."""
-    return np.linspace(0, n - 1, n_some).round().astype(int)
+        return timed(lambda: model.fit(inputs, labels))[1]

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,35 +51,25 @@ def path_sizes(_: Dataset, options: Options) -> list[dict[str, Any]]:
     return _rows("solve", QUICK_SIZES[:1] if options.quick else SOLVE_SIZES)
 
 
-def _rows(task: str, sizes: tuple[tuple[int, ...], ...]) -> list[dict[str, Any]]:
-    steps = progress(sizes, len(sizes), lambda size: "n {}, d {}, K {}, C {}".format(*size))
-    return [
-        {**_run_process(task, (n, d, n_classes, c)), "contender": f"ours, {n_classes} classes"}
-        | {"configurations": c, "n": n, "d": d}
-        for n, d, n_classes, c in steps
-    ]
+def _rows(task: str, sizes: Sequence[tuple[int, ...]]) -> list[dict[str, Any]]:
+    """The rows that processes print, one for each size, with as many devices as this process."""
+    env = os.environ | {"JAX_NUM_CPU_DEVICES": str(jax.config.values["jax_num_cpu_devices"])}
+    rows = []
+    for size in progress(sizes, len(sizes), "n, d, K, C = {}".format):
+        command = [sys.executable, "-m", "experiments.benchmark.sizes", task, *map(str, size)]
+        done = subprocess.run(command, env=env, check=False, capture_output=True, text=True)
+        if done.returncode:
+            raise InputError(f"{task} {size}: exit code {done.returncode}: {done.stderr[-200:]}")
+        rows.append(json.loads(done.stdout))
+    return rows
 
 
-def _run_process(task: str, size: tuple[int, ...]) -> dict[str, Any]:
-    """The columns that a process for one size prints; it gets as many devices as this one."""
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.benchmark.sizes", task, *map(str, size)],
-        env=os.environ | {"JAX_NUM_CPU_DEVICES": str(jax.config.values["jax_num_cpu_devices"])},
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        raise InputError(f"{task} {size}: exit code {done.returncode}: {done.stderr[-200:]}")
-    return json.loads(done.stdout)
-
-
-def main(argv: list[str]) -> None:
-    """Trains or solves random data, and prints the columns of a row as JSON."""
-    task, *sizes = argv
-    row = {"train": _train, "solve": _solve}[task](*map(int, sizes))
-    peak_kib = Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]
-    print(json.dumps({**row, "peak_mb": 1.024e-3 * int(peak_kib)}))
+def main(task: str, n: int, d: int, n_classes: int, c: int) -> None:
+    """Trains or solves random data, and prints a row as JSON."""
+    row = {"train": _train, "solve": _solve}[task](n, d, n_classes, c)
+    peak_kib = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+    row |= {"contender": f"ours, {n_classes} classes", "configurations": c, "n": n, "d": d}
+    print(json.dumps({**row, "peak_mb": 1.024e-3 * peak_kib}))
 
 
 def _train(n: int, d: int, n_classes: int, c: int) -> dict[str, Any]:
@@ -109,4 +100,4 @@ def _dataset(inputs: np.ndarray, labels: np.ndarray, n_classes: int) -> Dataset:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(sys.argv[1], *map(int, sys.argv[2:]))

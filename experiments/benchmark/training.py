@@ -1,19 +1,19 @@
 """Sections `single` and `sweep`: gradient descent against NumPy, PyTorch and the machine's peak."""
 
-import math
 import statistics
 import time
 from collections.abc import Sequence
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
-from experiments.benchmark import contenders as by, timing
-from experiments.benchmark.contenders import Contender, Problem, installed
-from experiments.benchmark.timing import Options
+from experiments.benchmark import contenders as by
+from experiments.benchmark.contenders import Contender, Problem
+from experiments.benchmark.timing import TURN_SECONDS, Options, matmul_turn, take_turns
 from experiments.common.progress import progress
-from linear_cifar import InputError
+from linear_cifar import InputError, autodiff_gradient
 from linear_cifar.data import Dataset
 from linear_cifar.model import Params
 
@@ -28,69 +28,67 @@ CONFIGURATIONS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 def single(dataset: Dataset, options: Options) -> list[dict[str, Any]]:
     """Rows of one configuration."""
     problem = by.make_problem(dataset, options.seed, options.batch_size)
-    contenders = [Contender("ours", problem, by.ours)]
-    contenders.append(Contender("ours, autodiff", problem, by.ours_autodiff))
-    contenders.append(Contender("NumPy", problem, by.numpy_loop))
-    if installed("torch"):
+    contenders = [
+        Contender("ours", problem, by.ours),
+        Contender("ours, autodiff", problem, partial(by.ours, gradient=autodiff_gradient)),
+        Contender("NumPy", problem, by.numpy_loop),
+    ]
+    if find_spec("torch"):
         contenders.append(Contender("PyTorch nn.Linear", problem, by.torch_linear))
     return measure(contenders, options)
 
 
 def sweep(dataset: Dataset, options: Options) -> list[dict[str, Any]]:
-    """Rows of 1 to 256 configurations at once; other methods train 32 at once, and NumPy one."""
+    """Rows of 1 to 256 configurations at once; PyTorch trains 32 at once, and NumPy one."""
     problem = by.make_problem(dataset, options.seed, options.batch_size)
 
     def several(c: int) -> Problem:
         return problem._replace(lam=np.geomspace(1e-4, 1, c)) if c > 1 else problem
 
-    counts, n_others = ((1, 4), 4) if options.quick else (CONFIGURATIONS, 32)
+    counts, n_torch = ((1, 4), 4) if options.quick else (CONFIGURATIONS, 32)
     contenders = [Contender("ours", several(c), by.ours) for c in counts]
     contenders.append(Contender("NumPy", problem, by.numpy_loop))
-    contenders.append(Contender("ours, autodiff", several(n_others), by.ours_autodiff))
-    if installed("torch"):
+    if find_spec("torch"):
         name = "PyTorch, stacked by hand"
-        contenders.append(Contender(name, several(n_others), by.torch_stacked))
+        contenders.append(Contender(name, several(n_torch), by.torch_stacked))
     return measure(contenders, options)
 
 
 def measure(contenders: Sequence[Contender], options: Options) -> list[dict[str, Any]]:
-    """Checks that the contenders agree, then times them in turns with the matrix product."""
-    turns = timing.peak_turns(options.quick)
-    for contender, duration in zip(contenders, check_agreement(contenders), strict=True):
-        n_epochs = min(max(2, math.ceil(timing.TURN_SECONDS / duration)), N_EPOCHS)
-        turns.append((contender.name, partial(seconds_per_epoch, contender, n_epochs)))
-    samples = timing.take_turns(turns, options.n_rounds, options.seed)
-    rates, seconds = np.split(samples, [-len(contenders)])
-    fastest = np.argmax(np.median(rates, axis=1))  # a maximum in each round would favour noise
-    return make_rows(contenders, seconds, rates[fastest])
+    """A row per contender, timed in turns with the others and the matrix product.
 
-
-def make_rows(
-    contenders: Sequence[Contender], seconds: np.ndarray, peak: np.ndarray
-) -> list[dict[str, Any]]:
-    """A row per contender, including "NumPy"; ratios are formed within each round.
-
-    Seconds per configuration and epoch are [contenders, rounds]; the peak's GFLOP/s are [rounds].
+    "NumPy" has to be among them. Ratios are formed within each round.
     """
-    numpy_seconds = seconds[[contender.name for contender in contenders].index("NumPy")]
+    turns = [("matrix product", matmul_turn())]
+    for contender, seconds in zip(contenders, check_agreement(contenders), strict=True):
+        n_epochs = int(np.clip(TURN_SECONDS / seconds, 2, N_EPOCHS))
+        turns.append((contender.name, partial(seconds_per_epoch, contender, n_epochs)))
+    peak, *samples = take_turns(turns, options.n_rounds, options.seed)  # each is [rounds]
+    numpy_seconds = samples[[contender.name for contender in contenders].index("NumPy")]
     rows = []
-    for (name, problem, _), times in zip(contenders, seconds, strict=True):
+    for (name, problem, _), seconds in zip(contenders, samples, strict=True):
         n, d = problem.inputs.shape
-        operations = 4 * n * d * problem.dataset.n_classes  # two products of [n, d] with [d, K]
+        gflop = 4e-9 * n * d * problem.dataset.n_classes  # two products of [n, d] with [d, K]
         row = {
             "contender": name,
             "configurations": len(problem.lam),
             "batch_size": problem.batch_size,
             "n": n,
             "d": d,
-            **timing.spread("milliseconds", 1e3 * times),
-            "gflops": 1e-9 * operations / float(np.median(times)),
+            **quartiles("milliseconds", 1e3 * seconds),
+            "gflops": gflop / float(np.median(seconds)),
             "peak_gflops": float(np.median(peak)),
-            **timing.spread("fraction_of_peak", 1e-9 * operations / times / peak),
-            **timing.spread("times_numpy", numpy_seconds / times),
+            **quartiles("fraction_of_peak", gflop / seconds / peak),
+            **quartiles("times_numpy", numpy_seconds / seconds),
         }
         rows.append(row)
     return rows
+
+
+def quartiles(name: str, values: np.ndarray) -> dict[str, float]:
+    """Columns of a row: the median over rounds, and the quartiles as NAME_q1 and NAME_q3."""
+    q1, median, q3 = np.quantile(values, (0.25, 0.5, 0.75)).tolist()
+    return {name: median, f"{name}_q1": q1, f"{name}_q3": q3}
 
 
 def check_agreement(contenders: Sequence[Contender]) -> list[float]:
@@ -106,7 +104,10 @@ def check_agreement(contenders: Sequence[Contender]) -> list[float]:
         params, seconds = _train(contender, CHECKED_EPOCHS)
         epoch_seconds.append(seconds[-1])
         reference = references.setdefault(len(contender.problem.lam), params)
-        difference = relative_difference(params, reference, contender.problem.start)
+        arrays = zip(params, reference, contender.problem.start, strict=True)
+        difference = np.max(  # NaN if any is
+            [abs(theirs - ours).max() / abs(ours - start).max() for theirs, ours, start in arrays]
+        )
         if not difference <= TOLERANCE:  # also true for NaN
             raise InputError(
                 f"{contender.name} trains something else than ours: after {CHECKED_EPOCHS} epochs "
@@ -114,19 +115,6 @@ def check_agreement(contenders: Sequence[Contender]) -> list[float]:
                 f"{TOLERANCE:.0e} is allowed; nothing was timed"
             )
     return epoch_seconds
-
-
-def relative_difference(params: Params, reference: Params, start: Params) -> float:
-    """The largest difference of a parameter over the largest change of one in training.
-
-    The worst of C configurations; weights and biases apart. `start` is [K, d] and [K].
-    """
-    ratios = []
-    for theirs, ours, first in zip(params, reference, start, strict=True):
-        axes = tuple(range(1, np.ndim(ours)))
-        change = np.abs(ours - first).max(axis=axes)
-        ratios.append(np.abs(theirs - ours).max(axis=axes) / change)
-    return float(np.max(ratios))  # NaN if any is
 
 
 def seconds_per_epoch(contender: Contender, n_epochs: int) -> float:
