@@ -9,14 +9,18 @@ a test accuracy of about 0.39, after a few seconds on two cores.
 
 from typing import TYPE_CHECKING, Any
 
+from absl import flags as absl_flags
+
 from experiments.common import cli, flags, folder, run_record, training
 from experiments.common.data import load_data
 from experiments.common.progress import Stopwatch
-from linear_cifar import Dataset, sweep
+from linear_cifar import Dataset, TrainConfig, sweep
 from linear_cifar.training import SweepChunk, device_mesh
 
 if TYPE_CHECKING:
     import pandas as pd
+
+FLAGS = absl_flags.FLAGS
 
 
 def define_flags() -> None:
@@ -34,35 +38,38 @@ def main(argv: list[str]) -> int:
 def run(experiment: str, split: str = "assignment") -> int:
     """Trains, tests and records the configuration of the flags; returns the exit code."""
     watch = Stopwatch()
-    runs, config = training.runs_from_flags(), training.config_from_flags(measure=True)
     with folder.new_run(experiment) as (path, target):
         with watch.phase("load"):
             dataset = load_data(split)
-        trained, interrupted = train(runs, config, dataset, watch)
-        result = run_record.write(
-            path, experiment, runs, trained, dataset, watch, split=split, interrupted=interrupted
-        )
+        runs = training.runs_of(training.configurations(), FLAGS.seed, FLAGS.n_seeds)
+        config = training.config_from_flags(measure=True)
+        trained = train(runs, config, dataset, watch)
+        result = run_record.write(path, experiment, runs, trained, dataset, watch, split=split)
     run_record.print_result(result, dataset, target)
-    return cli.INTERRUPTED if interrupted else 0
+    return cli.INTERRUPTED if result["interrupted"] else 0
 
 
 def train(
-    runs: "pd.DataFrame", config: Any, dataset: Dataset, watch: Stopwatch
-) -> tuple[SweepChunk, bool]:
-    """Trains every run of a table; an interrupt keeps the finished runs.
-
-    Returns:
-      The trained runs, and whether an interrupt came before all were finished.
-    """
+    runs: "pd.DataFrame", config: TrainConfig, dataset: Dataset, watch: Stopwatch
+) -> SweepChunk:
+    """Trains every run of a table; an interrupt keeps the finished runs, or else the epochs."""
     keys, table = training.sweep_arguments(runs)
-    progress = training.SweepProgress(runs, config)
-    hooks: dict[str, Any] = {"on_epoch": progress.epoch, "on_chunk": progress.chunk}
+    show = training.progress_hook(runs, config)
+    epochs: list[SweepChunk] = []
+    finished: list[SweepChunk] = []
+
+    def on_epoch(chunk: SweepChunk) -> None:
+        epochs[:] = [chunk]
+        show(chunk)
+
+    hooks: dict[str, Any] = {"on_epoch": on_epoch, "on_chunk": finished.append}
     try:
         with watch.phase("train"):
             sweep(keys, table, dataset, config, mesh=device_mesh(), **hooks)
     except KeyboardInterrupt:
-        return progress.collected(), True
-    return progress.collected(), False
+        if not finished and not (epochs and epochs[0].epoch):
+            raise
+    return training.join_chunks(finished or epochs)
 
 
 if __name__ == "__main__":

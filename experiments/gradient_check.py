@@ -60,37 +60,34 @@ def main(argv: list[str]) -> int:
             dataset = load_data()
         with watch.phase("evaluate"):
             checks = (_check(dataset, *case) for case in cases)
-            gradients = pd.DataFrame(list(progress(checks, len(cases), _describe)))
-            steps = pd.DataFrame(
-                [_check_steps(dataset, *case) for case in itertools.product(LOSSES, LAMS)]
-            )
-        passed = bool(gradients.passed.all() and steps.passed.all())
-        folder.write_table(path / "cases.csv", gradients)
-        folder.write_table(path / "steps.csv", steps)
-        tables = {"cases": gradients, "steps": steps}
-        content = {name: table.to_dict("records") for name, table in tables.items()}
-        folder.write_result(
-            path, "gradient_check", dataset, watch, seed=FLAGS.seed, **content, passed=passed
-        )
+            shown = progress(checks, len(cases), "{loss}, λ={lam}, n={n_examples}".format_map)
+            gradients = pd.DataFrame(list(shown))
+            others = itertools.product(LOSSES, LAMS)
+            steps = pd.DataFrame([_check_steps(dataset, *case) for case in others])
+        content: dict[str, Any] = {"passed": bool(gradients.passed.all() and steps.passed.all())}
+        for name, table in (("cases", gradients), ("steps", steps)):
+            folder.write_table(path / f"{name}.csv", table)
+            content[name] = table.to_dict("records")
+        folder.write_result(path, "gradient_check", dataset, watch, seed=FLAGS.seed, **content)
     for table in (gradients, steps):
         print(table.to_string(index=False, float_format="{:.3g}".format), end="\n\n")
-    print(f"{'all cases pass' if passed else 'FAILED'}; {data_title(dataset)}; {target}")
-    return 0 if passed else 1
+    print(f"{'all cases pass' if content['passed'] else 'FAILED'}; {data_title(dataset)}; {target}")
+    return 0 if content["passed"] else 1
 
 
 def _check(dataset: Dataset, loss: Loss, lam: float, n: int) -> dict[str, Any]:
     """The largest relative errors of one case, over all weights and biases."""
-    params = _initial_params(dataset)
     inputs = dataset.standardiser(jnp.asarray(dataset.train.inputs[:n]), jnp.float64)
-    case = (params, inputs, jnp.asarray(dataset.train.labels[:n]), lam)
+    case = (_initial_params(dataset), inputs, jnp.asarray(dataset.train.labels[:n]), lam)
     by_hand = cost_gradient(*case, loss)
-    numerical = relative_error(by_hand, _numerical_gradient(*case, loss))
-    by_autodiff = relative_error(by_hand, autodiff_gradient(*case, loss))
-    # A comparison with NaN is false, so a NaN fails.
-    passed = bool(numerical <= NUMERICAL_TOLERANCE) and bool(by_autodiff <= AUTODIFF_TOLERANCE)
-    errors = (float(numerical), float(by_autodiff))
-    names = ("loss", "lam", "n_examples", "numerical_error", "autodiff_error", "passed")
-    return dict(zip(names, (loss.name, lam, n, *errors, passed), strict=True))
+    numerical = float(relative_error(by_hand, _numerical_gradient(*case, loss)))
+    by_autodiff = float(relative_error(by_hand, autodiff_gradient(*case, loss)))
+    return {
+        **{"loss": loss.name, "lam": lam, "n_examples": n},
+        **{"numerical_error": numerical, "autodiff_error": by_autodiff},
+        # A comparison with NaN is false, so a NaN fails.
+        "passed": numerical <= NUMERICAL_TOLERANCE and by_autodiff <= AUTODIFF_TOLERANCE,
+    }
 
 
 def _check_steps(dataset: Dataset, loss: str, lam: float) -> dict[str, Any]:
@@ -102,11 +99,11 @@ def _check_steps(dataset: Dataset, loss: str, lam: float) -> dict[str, Any]:
     n = BATCHES_PER_BLOCK * config.batch_size
     block = Split(*(jnp.asarray(array[:n]) for array in dataset.train))
     moves = _moves(_initial_params(dataset), lam, replace(dataset, train=block), config)
-    error = relative_error(*moves)
-    passed = bool(error <= STEPS_TOLERANCE)
-    names = ("loss", "lam", "n_steps", "batch_size", "steps_error", "passed")
-    row = (loss, lam, BATCHES_PER_BLOCK, config.batch_size, float(error), passed)
-    return dict(zip(names, row, strict=True))
+    error = float(relative_error(*moves))
+    return {
+        **{"loss": loss, "lam": lam, "n_steps": BATCHES_PER_BLOCK, "batch_size": config.batch_size},
+        **{"steps_error": error, "passed": error <= STEPS_TOLERANCE},
+    }
 
 
 @partial(jax.jit, static_argnames="config")
@@ -123,10 +120,6 @@ def _moves(params: Params, lam: float, dataset: Dataset, config: TrainConfig) ->
 def _initial_params(dataset: Dataset) -> Params:
     key = jax.random.key(FLAGS.seed)
     return init_params(key, dataset.n_features, dataset.n_classes, dtype=jnp.float64)
-
-
-def _describe(row: dict[str, Any]) -> str:
-    return f"{row['loss']}, λ={row['lam']:g}, n={row['n_examples']}: {row['numerical_error']:.1e}"
 
 
 if __name__ == "__main__":

@@ -15,9 +15,10 @@ AXES = ("batch_size", "learning_rate", "lam")
 
 def define_flags() -> None:
     """Defines the command's flags."""
-    settings = [name for name in sweep.AXES if name not in AXES]
-    defaults = {"batch_size": "10,50,500", "learning_rate": "0.001,0.01", "lam": "0,0.1,0.5"}
-    sweep.define_sweep(*settings, **defaults)
+    sweep.define_sweep(*(name for name in sweep.AXES if name not in AXES))
+    flags.define_axis("batch_size", "10,50,500")
+    flags.define_axis("learning_rate", "0.001,0.01")
+    flags.define_axis("lam", "0,0.1,0.5")
 
 
 def main(argv: list[str]) -> int:

@@ -14,13 +14,14 @@ next one starts, and --resume continues after any interruption.
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from absl import flags as absl_flags
 
 from experiments.common import cli, distributed, folder, path
-from experiments.common.data import data_title, load_data
+from experiments.common.data import load_data
 from experiments.common.progress import Stopwatch, print_table
-from linear_cifar import LOSSES, Dataset, Params
+from linear_cifar import Dataset, Params
 
 FLAGS = absl_flags.FLAGS
 N_WEIGHTS = 5  # λ whose weights are drawn
@@ -36,56 +37,39 @@ def main(argv: list[str]) -> int:
     del argv
     distributed.start()
     watch = Stopwatch()
-    with distributed.first_only(folder.resumable_run("lambda_path")) as opened:
+    with folder.resumable_run("lambda_path") as target:
         with watch.phase("load"):
             dataset = load_data(FLAGS.split, path.required_splits())
-        fit = path.fit_path(opened, dataset, watch)
-        if opened:
-            advice = "; all optima are kept, for --resume"
-            with folder.write_errors(f"cannot write {opened.path}", advice):
-                write(fit, dataset, opened.path, watch)
-            print_answer(fit, dataset, opened.path, watch)
+        fit = path.fit_path(target, "lambda_path", dataset, watch)
+        if jax.process_index():
+            return 0
+        write(fit, dataset, target, watch)
+    low, high = fit.refit.test_accuracy_at_optimum
+    proven = ("test accuracy of the exact optimum", f"{low:.4f} to {high:.4f}, proven")
+    lines = [*path.answer_lines(fit, dataset), proven]
+    print_table([*lines, ("seconds", watch), ("written to", target)])
+    path.note_edge(fit)
     return 0
 
 
 def write(fit: path.Fit, dataset: Dataset, target: Path, watch: Stopwatch) -> None:
     """Writes the table, figures, parameters and `result.json`."""
-    table, choice, refit = fit.table, fit.choice, fit.refit
+    title = path.title(dataset)
     with watch.phase("plot"):
-        title = f"{LOSSES[FLAGS.loss].title} · {data_title(dataset)}"
-        folder.write_figures(target, _figures(fit, dataset, title))
-    folder.write_table(target / "path.csv", table)
-    arrays = folder.read_row(fit.chunks, choice.chosen)  # the path comes first in the problems
-    folder.write_params(target / "params.npz", Params(arrays["weights"], arrays["bias"]))
-    params = Params(*(array[0] for array in refit.optimum.params))
-    folder.write_params(target / "params_refit.npz", params)
-    names = ("loss", "split", "tolerance", "max_passes", "n_folds", "select", "seed")
-    content: dict[str, Any] = {
-        **{name: FLAGS[name].value for name in names},
-        "n_lam": len(table),
-        "optima": fit.summary,
-        "chosen_by": choice.criterion,
-        "lam": refit.lam,
-        "C": refit.C,
-        **refit.test,
-        "test_accuracy_at_optimum": refit.test_accuracy_at_optimum,
-        "gap": refit.optimum.gap[0] / refit.optimum.cost[0],
-        "converged": refit.optimum.converged[0],
-        "best": table.iloc[choice.best].to_dict(),
-        "one_standard_error": table.iloc[choice.one_standard_error].to_dict(),
-    }
+        figures = {
+            "path": path.plot_choice(fit.table, fit.choice, title),
+            "cost": plot_cost(fit, title),
+        }
+        if dataset.image_shape is not None:
+            figures["weights"] = plot_weights_over_lam(fit, dataset, title)
+        folder.write_figures(target, figures)
+    folder.write_table(target / "path.csv", fit.table)
+    # The path comes first in the problems.
+    folder.write_params(target / "params.npz", folder.row_params(fit.chunks, fit.choice.chosen))
+    refitted = Params(*(array[0] for array in fit.refit.optimum.params))
+    folder.write_params(target / "params_refit.npz", refitted)
+    content = path.answer(fit) | {"split": FLAGS.split}
     folder.write_result(target, "lambda_path", dataset, watch, **content)
-
-
-def _figures(fit: path.Fit, dataset: Dataset, title: str) -> dict[str, Any]:
-    figures = {
-        "path": path.plot_choice(fit.table, fit.choice, title),
-        "cost": plot_cost(fit, title),
-        "passes": path.plot_passes(fit.table, f"Passes over λ, {title}"),
-    }
-    if dataset.image_shape is not None:
-        figures["weights"] = plot_weights_over_lam(fit, dataset, title)
-    return figures
 
 
 def plot_cost(fit: path.Fit, title: str) -> Any:
@@ -115,7 +99,7 @@ def plot_weights_over_lam(fit: path.Fit, dataset: Dataset, title: str) -> Any:
     figure = plots.new_figure(heading, size)
     panels = figure.subplots(len(places), dataset.n_classes, squeeze=False)
     for panel_row, place in zip(panels, places, strict=True):
-        weights = folder.read_row(fit.chunks, int(place))["weights"]
+        weights = folder.row_params(fit.chunks, int(place)).weights
         images, largest = plots.weight_images(weights, dataset.image_shape)
         for ax, image in zip(panel_row, images, strict=True):
             ax.imshow(image, interpolation="nearest")
@@ -125,30 +109,6 @@ def plot_weights_over_lam(fit: path.Fit, dataset: Dataset, title: str) -> Any:
     for ax, name in zip(panels[0], dataset.class_names, strict=True):
         ax.set_title(name, fontsize=10, parse_math=False)
     return figure
-
-
-def print_answer(fit: path.Fit, dataset: Dataset, target: Path, watch: Stopwatch) -> None:
-    """Prints which λ was chosen and how it does."""
-    table, choice, refit = fit.table, fit.choice, fit.refit
-    title = f"{LOSSES[FLAGS.loss].title} · {data_title(dataset)}"
-    low, high = refit.test_accuracy_at_optimum
-    lines: list[tuple[str, Any]] = [
-        ("path", f"{title}, {len(table)} λ from {table.lam.min():g} to {table.lam.max():g}"),
-        ("optima", path.describe_optima(fit.summary)),
-        ("passes", f"{table.passes.mean():.1f} per λ on average, {table.passes.max()} at most"),
-        (f"best by {choice.source} {choice.select}", _describe(fit, choice.best)),
-        ("largest within one standard error", _describe(fit, choice.one_standard_error)),
-        ("chosen", path.describe_choice(fit)),
-        ("test accuracy", path.test_accuracy(refit)),
-        ("test accuracy of the exact optimum", f"{low:.4f} to {high:.4f}, proven"),
-    ]
-    print_table([*lines, ("seconds", watch), ("written to", target)])
-    path.note_edge(table, choice)
-
-
-def _describe(fit: path.Fit, index: int) -> str:
-    row, name = fit.table.iloc[index], fit.choice.criterion
-    return f"λ = {row.lam:.4g}, {row[name]:.4f} ± {row[f'{name}_error']:.4f} (standard error)"
 
 
 if __name__ == "__main__":

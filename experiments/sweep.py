@@ -12,10 +12,8 @@ Every finished chunk is on disk before the next one starts, and --resume continu
 interruption. To share the work among processes, start the same command in each with --distributed.
 """
 
-import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -46,27 +44,26 @@ AXES = (
 
 def define_flags() -> None:
     """Defines the command's flags."""
-    others = [name for name in AXES if name not in ("learning_rate", "lam")]
-    define_sweep(axes=others, learning_rate="1e-4:1e-1:7:log", lam="1e-5:1:13:log")
+    define_sweep(axes=[name for name in AXES if name not in ("learning_rate", "lam")])
+    flags.define_axis("learning_rate", "1e-4:1e-1:7:log")
+    flags.define_axis("lam", "1e-5:1:13:log")
     absl_flags.DEFINE_integer(
         "n_random", None, "Configurations to draw, from --seed, instead of all combinations.", 1
     )
 
 
-def define_sweep(*settings: str, axes: Sequence[str] = (), **defaults: Any) -> None:
-    """Defines the flags of a sweep: settings with one value, axes, and axes with own defaults."""
-    flags.define("n_seeds", "split", "shuffle", "select", *settings, n_epochs=20)
+def define_sweep(*settings: str, axes: Sequence[str] = ()) -> None:
+    """Defines the flags of a sweep: settings with one value, and axes with the usual one."""
+    names = ("n_seeds", "max_runs", "split", "shuffle", "select", *settings)
+    flags.define(*names, n_epochs=20)
     flags.define_features()
-    flags.define_axes(*axes, **defaults)
+    for name in axes:
+        flags.define_axis(name)
     absl_flags.DEFINE_bool(
         "refit", False, "Train the best on training and validation data together, and test that."
     )
-    flags.define_list(
-        "table",
-        [],
-        ("markdown", "latex", "csv"),
-        "Also write the table of λ × learning rate, mean ± standard deviation over seeds.",
-    )
+    text = "Also write the table of λ × learning rate, mean ± standard deviation over seeds"
+    flags.define_list("table", [], ("markdown", "latex", "csv"), text)
     folder.define_resume()
     distributed.define_flags()
 
@@ -81,45 +78,34 @@ def run(experiment: str, axes: dict[str, np.ndarray]) -> int:
     """Trains a table of configurations and writes its record; returns the exit code."""
     distributed.start()
     watch = Stopwatch()
-    table = training.configurations(**axes)
-    runs = training.runs_of(table, FLAGS.seed, FLAGS.n_seeds)
-    with distributed.first_only(folder.resumable_run(experiment)) as opened:
+    with folder.resumable_run(experiment) as path:
         with watch.phase("load"):
             dataset = load_data(FLAGS.split, required=("validation", "test"))
+        table = training.configurations(**axes)
+        runs = training.runs_of(table, FLAGS.seed, FLAGS.n_seeds)
+        config = training.config_from_flags(measure=False)
         settings = {
             **{name: FLAGS[name].value for name in ("n_epochs", "shuffle", "seed", "n_seeds")},
             **{name: list(dict.fromkeys(table[name].tolist())) for name in training.SETTINGS},
             "n_configurations": len(table),
             "data": dataset.sha256,
         }
-        config = training.config_from_flags(measure=False)
-        check(runs, dataset, config)
+        keys, columns = training.sweep_arguments(runs)
+        sweep(keys, columns, dataset, config, finished=range(len(runs)))  # it only checks
         distributed.check_same(folder.fingerprint(settings, flags.shared_values()))
-        path = opened.path if opened else Path(FLAGS.output_dir or "runs")
-        if opened:
-            opened.start(settings)
-            seeds = f" × {FLAGS.n_seeds} seeds" if FLAGS.n_seeds > 1 else ""
-            print(f"{len(table)} configurations{seeds}, in {path}", file=sys.stderr)
+        folder.start(path, experiment, settings)
         chunks = folder.chunks_of(path, settings, table.to_dict("list"))
-        measures, interrupted = train(runs, config, dataset, watch, chunks)
-        if interrupted:
-            n_finished = np.isfinite(measures["train_accuracy"]).sum()
-            done = f"{n_finished} of {len(runs)} runs are finished"
-            raise folder.Interrupted(f"{done}; {folder.resume_hint(path)}")
-        results = training.by_configuration(runs, measures, FLAGS.select)
+        runs = train(runs, config, dataset, watch, chunks)
+        results = training.by_configuration(runs, FLAGS.select)
         refitted = None
         if FLAGS.refit and not results.diverged.iloc[0]:
             refitted = refit(runs[runs.configuration == results.index[0]], config, dataset, watch)
-        if opened:
-            record = sweep_record.Record(experiment, axes, runs, measures, results, refitted)
-            sweep_record.write(record, chunks, dataset, path, watch)
+        if jax.process_index():
+            return 0
+        record = sweep_record.Record(experiment, axes, runs, results, refitted)
+        sweep_record.write(record, chunks, dataset, path, watch)
+    sweep_record.print_answer(record, dataset, path, watch)
     return 0
-
-
-def check(runs: "pd.DataFrame", dataset: Dataset, config: TrainConfig) -> None:
-    """Raises `InputError` unless every configuration can be trained on these data."""
-    keys, columns = training.sweep_arguments(runs)
-    sweep(keys, columns, dataset, config, finished=range(len(runs)))
 
 
 def train(
@@ -128,67 +114,49 @@ def train(
     dataset: Dataset,
     watch: Stopwatch,
     chunks: folder.Chunks,
-) -> tuple[dict[str, np.ndarray], bool]:
+) -> "pd.DataFrame":
     """Trains every run that the chunks don't have yet, and writes each chunk as it is finished.
 
-    Returns:
-      `training.MEASURES`, each [R], NaN for unfinished runs; and whether an interrupt came.
+    Returns the runs with `training.MEASURES`.
     """
-    measures = {name: np.full(len(runs), np.nan) for name in training.MEASURES}
-    is_finished = np.zeros(len(runs), bool)
-    if jax.process_index() == 0:
-        for part in folder.read_chunks(chunks):
-            is_finished[part["rows"]] = True
-            for name, values in measures.items():
-                values[part["rows"]] = part[name]
-    received = distributed.from_first({"is_finished": is_finished, **measures})
-    is_finished = received.pop("is_finished")
-    measures, finished = received, set(np.flatnonzero(is_finished).tolist())
-    progress = training.SweepProgress(runs, config, finished, keep=False)
+    measures, finished = folder.read_columns(chunks, len(runs), training.MEASURES)
 
     def on_chunk(chunk: SweepChunk) -> None:
         with watch.phase("evaluate"):
-            of_chunk = training.measure_runs(chunk, runs, dataset)
-        arrays = chunk.params._asdict() | of_chunk
+            measured = training.measure_runs(chunk, runs, dataset)
+        arrays = chunk.params._asdict() | measured
         if config.measure:
             # With a prefix, because measures have the same names.
             arrays |= {f"history_{n}": a for n, a in chunk.history._asdict().items()}
         folder.write_chunk(chunks, chunk.rows, **arrays)
-        for name, values in measures.items():
-            values[chunk.rows] = of_chunk[name]
-        progress.chunk(chunk)
+        for name, values in measured.items():
+            measures[name][chunk.rows] = values
 
     keys, table = training.sweep_arguments(runs)
-    hooks: dict[str, Any] = {"on_epoch": progress.epoch, "on_chunk": on_chunk}
-    try:
-        with watch.phase("train"):
-            sweep(keys, table, dataset, config, mesh=device_mesh(), finished=finished, **hooks)
-    except KeyboardInterrupt:
-        return measures, True
-    return measures, False
+    show = training.progress_hook(runs, config, finished)
+    hooks: dict[str, Any] = {"on_epoch": show, "on_chunk": on_chunk, "finished": finished}
+    with watch.phase("train"):
+        sweep(keys, table, dataset, config, mesh=device_mesh(), **hooks)
+    return runs.assign(**measures)
 
 
-class Refit(NamedTuple):
-    """The best configuration, trained on training and validation data."""
+def refit(
+    runs: "pd.DataFrame", config: TrainConfig, dataset: Dataset, watch: Stopwatch
+) -> tuple[Params, np.ndarray]:
+    """Trains the seeds of a configuration on training and validation data.
 
-    test_accuracy: np.ndarray  # [S]
-    params: Params  # of the first seed
-
-
-def refit(runs: "pd.DataFrame", config: TrainConfig, dataset: Dataset, watch: Stopwatch) -> Refit:
-    """Trains one configuration on training and validation data, and tests it."""
+    Returns the parameters of the first seed, and the test accuracies, [S].
+    """
     runs = runs.reset_index(drop=True)
     keys, table = training.sweep_arguments(runs)
     both = with_validation(dataset)
-    progress = training.SweepProgress(runs, config)
+    show = training.progress_hook(runs, config)
     with watch.phase("train"):
-        params, history = sweep(
-            keys, table, both, config, mesh=device_mesh(), on_epoch=progress.epoch
-        )
+        trained = sweep(keys, table, both, config, mesh=device_mesh(), on_epoch=show)
     with watch.phase("evaluate"):
-        chunk = SweepChunk(np.arange(len(runs)), params, history, config.n_epochs)
+        chunk = SweepChunk(np.arange(len(runs)), *trained, config.n_epochs)
         accuracy = training.measure_runs(chunk, runs, both)["test_accuracy"]
-    return Refit(accuracy, jax.tree.map(lambda a: a[0], params))
+    return jax.tree.map(lambda a: a[0], chunk.params), accuracy
 
 
 if __name__ == "__main__":

@@ -8,9 +8,8 @@ import pytest
 from commands import few
 from test_runs import standardised
 
-from experiments.common.histograms import probability_histograms
-from experiments.common.path import plot_passes
 from experiments.common.sweep_figures import figures
+from experiments.loss_comparison import probability_histograms
 from linear_cifar import Params
 
 NAN = np.nan
@@ -57,24 +56,10 @@ def test_drawn_configurations_are_points_and_diverged_ones_crosses():
     assert crosses.get_offsets().tolist() == [[1.0, 0.1]]
 
 
-def test_the_best_by_validation_is_marked_and_diverged_runs_are_left_out():
-    ax = drawn([0.01, 1, 0.1], 0.1, [0.3, NAN, 0.4])["validation_and_test"].axes[0]
-    points, best = (marks.get_offsets() for marks in ax.collections)
-    np.testing.assert_allclose(points, [[0.4, 0.35], [0.3, 0.25]])
-    np.testing.assert_allclose(best, [[0.4, 0.35]])
-
-
 def test_every_batch_size_has_a_panel_unless_they_are_too_many():
     lam, rate = np.tile([0.01, 0.1, 1, 10], 30), np.repeat([0.1, 0.01], 60)
-    assert 3 <= len(drawn(lam, rate, lam / 100, n_panels=2)) <= 15
+    assert 2 <= len(drawn(lam, rate, lam / 100, n_panels=2)) <= 15
     assert len(drawn(lam, rate, lam / 100, n_panels=119)) <= 15
-
-
-def test_passes_show_their_mean():
-    table = pd.DataFrame({"lam": [0.1, 1.0], "passes": [10, 20]})
-    passes, mean = plot_passes(table, "title").axes[0].lines
-    assert passes.get_xydata().tolist() == [[0.1, 10], [1, 20]]
-    assert set(mean.get_ydata()) == {15}
 
 
 def test_histograms_count_every_test_example_by_the_probability_of_its_class():

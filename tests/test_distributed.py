@@ -1,12 +1,9 @@
 """Two processes that share a sweep or a path give what one gives, and only the first writes."""
 
-import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pandas as pd
@@ -49,7 +46,7 @@ def start():
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             coordinator = f"--coordinator=127.0.0.1:{free.getsockname()[1]}"
-        join = ("--distributed", coordinator, "--n_processes=2", "--heartbeat_seconds=3")
+        join = ("--distributed", coordinator, "--n_processes=2")
         for i in range(2):
             command = [sys.executable, "-m", *words, *join, f"--process_id={i}", *own[i]]
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -135,29 +132,6 @@ def test_without_output_dir_only_the_first_makes_a_folder(start, digits, tmp_pat
     assert [end.returncode for end in ended] == [0, 0], [end.stderr for end in ended]
     (out,) = (tmp_path / "runs").iterdir()
     assert "result.json" in files(out)
-
-
-@pytest.mark.parametrize(("lost", "by"), [(0, signal.SIGKILL), (1, signal.SIGSTOP)])
-def test_a_lost_process_ends_the_other_with_one_line_and_finished_chunks_are_kept(
-    start, digits, tmp_path, lost, by
-):
-    out = tmp_path / "run"
-    words = (*SWEEP, digits, f"--output_dir={out}", "--n_epochs=500")
-    processes = start(*words)
-    while not list(out.glob("chunks/0*")):
-        time.sleep(0.05)
-        assert processes[0].poll() is None
-    os.kill(processes[lost].pid, by)
-    began = time.monotonic()
-    left = Ended(processes[1 - lost])
-    assert time.monotonic() - began < 25  # without --heartbeat_seconds it can be more than 30
-    assert left.returncode != 0
-    assert left.stderr.splitlines()[-1].startswith("error: another process was lost"), left.stderr
-    processes[lost].kill()
-    done = run_process(*words, "--resume")
-    assert done.returncode == 0, done.stderr
-    assert "0 of 16 runs finished" not in done.stderr
-    assert len(pd.read_csv(out / "sweep_by_seed.csv")) == 16
 
 
 def test_processes_that_do_not_know_each_other_end_with_one_line(digits, tmp_path):

@@ -196,7 +196,7 @@ def test_the_refit_is_fitted_to_training_and_validation_examples(outs, loss):
         (("--C=strong",), "--C=strong"),
         (("--C=0.1:1",), "--C=0.1:1"),
         (("--C=1:9:1000000",), "--max_runs"),
-        (("--C=0,1",), "C is 0"),
+        (("--C=0,1",), "C can't be 0"),
         (("--lam=0,0.1",), "lam can't be 0"),
         (("--lam=1e-60,0.1",), "1e-60"),
         (("--tolerance=0",), "--tolerance=0"),
@@ -213,13 +213,12 @@ def test_a_resumed_path_has_the_bytes_of_an_uninterrupted_one(features, outs, tm
     out, words = tmp_path / "out", PATHS["multi_bce"]
     done = solve(features, out, *words, interrupt_at="relative gap at most")
     assert done.returncode == 130
-    assert "of 20 optima are finished" in done.stderr
     chunk = min((out / "chunks").iterdir())
     content = chunk.read_bytes()
     chunk.write_bytes(content[:999] + bytes([content[999] ^ 1]) + content[1000:])
     done = solve(features, out, *words, "--resume")
     assert done.returncode == 0, done.stderr
-    assert f"{chunk} is damaged" in done.stderr
+    assert f"{chunk} isn't used" in done.stderr
     for name in ("path.csv", "params.npz", "params_refit.npz", f"chunks/{chunk.name}"):
         assert (out / name).read_bytes() == (outs["multi_bce"] / name).read_bytes()
 
@@ -229,7 +228,7 @@ def test_images_have_their_weights_drawn(tmp_path, undrawn):
     words = ("--dataset=synthetic", "--lam=5,6", "--tolerance=0.01")
     done = run("experiments.lambda_path", *words, f"--output_dir={tmp_path / 'out'}", n_images=60)
     assert done.returncode == 0, done.stderr
-    drawn = {f"figures/{name}.png" for name in ("path", "cost", "passes", "weights")}
+    drawn = {f"figures/{name}.png" for name in ("path", "cost", "weights")}
     tables = {"started.json", "result.json", "path.csv", "params.npz", "params_refit.npz"}
     assert {n for n in files(tmp_path / "out") if not n.startswith("chunks/")} == drawn | tables
     assert "note: the best λ is the" in done.stdout  # it is at an end of the path

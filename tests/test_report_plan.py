@@ -6,6 +6,7 @@ from commands import few, run
 
 from experiments import baseline, sweep
 from experiments.common import path
+from experiments.common.flags import parse_axis
 from experiments.common.training import SETTINGS
 from experiments.report import plan
 
@@ -25,6 +26,10 @@ TABLE = plan.table().set_index("name")
 NAMES = [*SETTINGS]
 
 
+def lam_of(path):
+    return parse_axis(path["lam"]).values
+
+
 def test_the_plan_has_every_number_that_the_report_prints():
     assert TABLE.published.dropna().to_dict() == PRINTED
 
@@ -42,8 +47,11 @@ def arguments(tmp_path, monkeypatch):
 
         for module, name in ((baseline, "train"), (sweep, "train"), (path, "solve_problems")):
             monkeypatch.setattr(module, name, stop)
-        words = command.split()[2:]
-        done = run(*words, "--dataset=synthetic", f"--output_dir={tmp_path / 'run'}")
+        done = run(
+            *command.split()[2:],
+            "--dataset=synthetic",
+            f"--output_dir={tmp_path / 'run'}",
+        )
         assert done.returncode == 130, done.stderr
         return seen[0]
 
@@ -59,23 +67,23 @@ def test_the_command_of_a_run_trains_its_settings(arguments, name):
     assert dataset.sha256 == few(row.split).sha256
 
 
-@pytest.mark.parametrize("one", plan.GRIDS, ids=lambda one: one.section)
+@pytest.mark.parametrize("one", plan.GRIDS, ids=lambda one: one["section"])
 def test_the_command_of_a_grid_trains_its_cells(arguments, one):
-    rows = TABLE[TABLE.section == one.section]
-    runs, config, dataset, *_ = arguments(one.command)
+    rows = TABLE[TABLE.section == one["section"]]
+    runs, config, dataset, *_ = arguments(one["command"])
     assert runs[NAMES].to_numpy().tolist() == rows[NAMES].to_numpy().tolist()
     assert {config.n_epochs} == set(rows.n_epochs)
     assert dataset.sha256 == few().sha256
 
 
-@pytest.mark.parametrize("one", plan.PATHS, ids=lambda one: one.name)
+@pytest.mark.parametrize("one", plan.PATHS, ids=lambda one: one["name"])
 def test_the_command_of_a_path_solves_its_lam(arguments, one):
-    problems, dataset, config, *_ = arguments(one.command)
-    np.testing.assert_array_equal(problems.lam, one.values)
-    assert (config.loss.name, dataset.sha256) == (one.loss, few(one.split).sha256)
+    problems, dataset, config, *_ = arguments(one["command"])
+    np.testing.assert_array_equal(problems.lam, lam_of(one))
+    assert (config.loss.name, dataset.sha256) == (one["loss"], few(one["split"]).sha256)
 
 
 def test_every_penalty_of_the_report_is_on_the_path_of_its_loss_and_data():
-    lams = {(one.split, one.loss): one.values for one in plan.PATHS}
+    lams = {(one["split"], one["loss"]): lam_of(one) for one in plan.PATHS}
     for run_of_report in TABLE[(TABLE.section == "run") & (TABLE.lam > 0)].itertuples():
         assert run_of_report.lam in lams[run_of_report.split, run_of_report.loss]

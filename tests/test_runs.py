@@ -101,7 +101,6 @@ def test_each_of_several_seeds_is_as_train_alone_and_the_record_has_their_mean(s
     out, done, result = seeds
     both = np.load(out / "params.npz")
     by_seed = pd.read_csv(out / "history_by_seed.csv")
-    by_class = []
     for i, seed in enumerate((3, 4)):
         params, history = train(
             jax.random.key(seed), Hyperparameters(0.1, 0.01), few(), TrainConfig(n_epochs=2)
@@ -113,13 +112,9 @@ def test_each_of_several_seeds_is_as_train_alone_and_the_record_has_their_mean(s
         right = (inputs @ np.asarray(params.weights, float).T).argmax(axis=1) == labels
         spread = result["over_seeds"]["test_accuracy"]
         assert spread["values"][i] == pytest.approx(right.mean(), abs=IMAGE)
-        by_class.append([right[labels == k].mean() for k in range(10)])
     assert result["test_accuracy"] == pytest.approx(np.mean(spread["values"]))
     assert spread["sd"] == pytest.approx(np.std(spread["values"], ddof=1))
     assert f"{result['test_accuracy']:.4f} ± {spread['sd']:.4f}" in done.stdout
-    assert list(result["test_accuracy_by_class"]) == list(few().class_names)
-    shares = list(result["test_accuracy_by_class"].values())
-    np.testing.assert_allclose(shares, np.mean(by_class, axis=0), atol=0.03)  # an image of 40
 
 
 @pytest.mark.usefixtures("undrawn")

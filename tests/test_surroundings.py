@@ -59,21 +59,6 @@ def test_a_signal_within_exec_has_its_exit_code():
     assert done.stderr.startswith("interrupted")
 
 
-@pytest.mark.parametrize("module", ["jax", "experiments.common.data"])
-def test_an_interrupt_during_the_imports_is_no_traceback(tmp_path, module):
-    (tmp_path / "sitecustomize.py").write_text(
-        "import os, sys, signal\n"
-        "class Finder:\n"
-        "    def find_spec(self, name, *_):\n"
-        f"        if name == {module!r}:\n"
-        "            os.kill(os.getpid(), signal.SIGINT)\n"
-        "sys.meta_path.insert(0, Finder())\n"
-    )
-    done = run_process(BASELINE, PYTHONPATH=str(tmp_path))
-    assert done.returncode == 130
-    assert done.stderr == "interrupted: nothing written\n"
-
-
 @pytest.mark.slow
 def test_a_signal_after_the_end_does_not_say_that_nothing_is_written(data, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
@@ -101,10 +86,9 @@ def test_a_process_that_waits_for_the_others_can_be_interrupted(tmp_path):
 @pytest.mark.parametrize(
     ("stream", "code"),
     [
-        ("{} 2>&1 | head -1", 0),
+        pytest.param("{} | head -1", 0, marks=pytest.mark.slow),
         ("{} >/dev/full", 1),
         pytest.param("{} | true", 0, marks=pytest.mark.slow),
-        pytest.param("{} 2>/dev/full", 0, marks=pytest.mark.slow),
         pytest.param("{} 2>&-", 0, marks=pytest.mark.slow),
         pytest.param("{} <&- >&- 2>&-", 0, marks=pytest.mark.slow),
     ],

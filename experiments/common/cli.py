@@ -2,7 +2,6 @@
 
 import difflib
 import importlib
-import io
 import os
 import re
 import signal
@@ -10,7 +9,8 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -44,35 +44,6 @@ class Signalled(KeyboardInterrupt):
     """
 
 
-class Stream:
-    """A standard stream that ends no work if it can't be written to: the rest of it is lost."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream or io.StringIO()  # None if it is closed
-        self.error: OSError | None = None
-        if hasattr(stream, "reconfigure"):  # a terminal without λ shows \u03bb
-            stream.reconfigure(errors="backslashreplace")
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> int:
-        """Writes text, as far as that is possible."""
-        self._attempt(self._stream.write, text)
-        return len(text)
-
-    def flush(self) -> None:
-        """Flushes, as far as that is possible."""
-        self._attempt(self._stream.flush)
-
-    def _attempt(self, method: Callable[..., Any], *arguments: Any) -> None:
-        try:
-            method(*arguments)
-        except OSError as error:
-            self.error = error
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())  # from here on
-
-
 def launch(
     main: Callable[[list[str]], int | None],
     define_flags: Callable[[], None],
@@ -80,13 +51,8 @@ def launch(
 ) -> None:
     """Runs a command under absl. A foreseen error is one line and exit code 1.
 
-    Ctrl-C gives 130, SIGTERM 143 and SIGHUP 129.
-
-    Args:
-      main: takes the rest of the command line and returns the exit code.
-      define_flags: defines the command's flags. It is a function so that commands can import each
-        other, and tests can run one after the other.
-      argv: the command line; None for the process's.
+    Ctrl-C gives 130, SIGTERM 143 and SIGHUP 129. `define_flags` is a function so that commands can
+    import each other, and tests can run one after the other.
     """
 
     def guarded(rest: list[str]) -> int | None:
@@ -94,8 +60,13 @@ def launch(
             code = _run(main, rest)
             if code == INTERRUPTED and received:
                 code = 128 + received[0]  # the shell's convention
-            return distributed.leave(_print_rest() or code)
+            return distributed.leave(code)
 
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name) or Path(os.devnull).open("w")  # noqa: SIM115, open to the end
+        setattr(sys, name, stream)
+        if hasattr(stream, "reconfigure"):  # a terminal without λ shows \u03bb
+            stream.reconfigure(errors="backslashreplace")
     logging.set_verbosity(logging.WARNING)  # JAX logs every backend that it doesn't find
     warnings.formatwarning = lambda message, *_: f"note: {message}\n"
     os.environ["MPLBACKEND"] = "agg"  # figures go to files
@@ -104,25 +75,14 @@ def launch(
     define_flags()
     for name in [name for name in FLAGS if name not in others]:  # for --helpshort
         FLAGS.register_key_flag_for_module((argv or sys.argv)[0], FLAGS[name])
-    with redirect_stdout(Stream(sys.stdout)), redirect_stderr(Stream(sys.stderr)):
-        app.run(guarded, argv, flags_parser=_parse_flags)
-
-
-def _print_rest() -> int:
-    """Writes the rest of stdout; returns 1 if the disk is full, and 0 if nobody reads it."""
-    sys.stdout.flush()
-    error = getattr(sys.stdout, "error", None)
-    if error is None or isinstance(error, BrokenPipeError):  # as in `| head -1`
-        return 0
-    print(f"error: cannot write to stdout: {reason(error)}", file=sys.stderr)
-    return 1
+    app.run(guarded, argv, flags_parser=_parse_flags)
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
     """Parses the command line; a wrong flag is one line with a suggestion."""
     if any(word in ("-h", "-help", "--help", "--helpshort") for word in argv):
-        sys.stdout.write(flag_help(sys.modules["__main__"].__doc__ or "", argv[0]) + "\n")
-        sys.exit(_print_rest())
+        print(flag_help(sys.modules["__main__"].__doc__ or "", argv[0]))
+        sys.exit()
     try:
         return FLAGS(argv)
     except flags.Error as error:
@@ -138,12 +98,9 @@ def _parse_flags(argv: list[str]) -> list[str]:
 
 
 def _suggestion(name: str) -> str:
-    synonym = SYNONYMS.get(name.lower())
-    close = (
-        [synonym]
-        if synonym and synonym in FLAGS
-        else difflib.get_close_matches(name, list(FLAGS), 1)
-    )
+    close = difflib.get_close_matches(name, list(FLAGS), 1)
+    synonym = SYNONYMS.get(name.lower(), "")
+    close = [synonym] if synonym in FLAGS else close
     return f": did you mean --{close[0]}?" if close else ""
 
 
@@ -155,30 +112,29 @@ def _run(main: Callable[[list[str]], int | None], rest: list[str]) -> int | None
         # Imports that take a second together, while the first programs compile.
         for name in ("pandas", "linear_cifar.plots"):
             threading.Thread(target=importlib.import_module, args=[name]).start()
-        return main(rest)
+        code = main(rest)
+        print(end="", flush=True)
+        return code
     except (InputError, MemoryError) as error:
-        print(f"error: {reason(error)}", file=sys.stderr)
-        return 1
-    except (RuntimeError, AssertionError) as error:
-        if isinstance(error, jax.errors.JaxRuntimeError) and jax.distributed.is_initialized():
-            distributed.leave_after_loss(error)
-        if not (explanation := _missing_device()):
+        return _fail(reason(error))
+    except OSError as error:  # of stdout, because those of files have become an `InputError`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python fails when it flushes in the end
+        if isinstance(error, BrokenPipeError):  # as after `| head -1`
+            return 0
+        return _fail(f"cannot write to stdout: {reason(error)}")
+    except RuntimeError as error:
+        # JAX has no device for JAX_PLATFORMS, too little memory, or lost another process.
+        if not (isinstance(error, jax.errors.JaxRuntimeError) or "backend" in str(error)):
             raise
-        print(f"error: {explanation}", file=sys.stderr)
-        return 1
+        return _fail(reason(error))
     except KeyboardInterrupt as interrupt:
         print(f"interrupted: {str(interrupt) or 'nothing written'}", file=sys.stderr)
         return INTERRUPTED
 
 
-def _missing_device() -> str:
-    """Why JAX has no device, or "" if it has one. JAX only raises when it first needs it."""
-    try:
-        jax.devices()
-    except (RuntimeError, AssertionError) as error:
-        platforms = os.environ.get("JAX_PLATFORMS")
-        return f"JAX has no device with JAX_PLATFORMS={platforms}: {reason(error)}"
-    return ""
+def _fail(line: str) -> int:
+    print(f"error: {line}", file=sys.stderr)
+    return 1
 
 
 @contextmanager
@@ -213,11 +169,6 @@ def use_all_cores() -> None:
     """
     chosen: Any = jax.config.values["jax_num_cpu_devices"]
     if chosen <= 0 and "device_count" not in os.environ.get("XLA_FLAGS", ""):
-        jax.config.update("jax_num_cpu_devices", min(available_cores(), MAX_CPU_DEVICES))
-
-
-def available_cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+        n_cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+        jax.config.update("jax_num_cpu_devices", min(n_cores, MAX_CPU_DEVICES))

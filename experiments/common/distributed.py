@@ -1,30 +1,22 @@
 """Several processes, on one host or many, that share the work of a command."""
 
-import atexit
-import contextlib
-import faulthandler
 import os
 import re
-import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
 from absl import flags
 from jax.experimental import multihost_utils
 
-from experiments.common import watcher
 from linear_cifar import InputError
 from linear_cifar.errors import reason
 
 FLAGS = flags.FLAGS
 START_SECONDS = 120  # to wait for all processes
-T = TypeVar("T")
-_watchers: list[subprocess.Popen] = []
 
 
 def define_flags() -> None:
@@ -40,17 +32,10 @@ def define_flags() -> None:
     )
     flags.DEFINE_integer("n_processes", None, "Number of processes.", 1)
     flags.DEFINE_integer("process_id", None, "Number of this process, from 0.", 0)
-    flags.DEFINE_integer(
-        "heartbeat_seconds", 30, "A process that is silent for so long counts as lost.", 1
-    )
 
 
 def start() -> None:
-    """Connects this process with the others, if the flags say that there are any.
-
-    Raises:
-      InputError: the flags don't say enough, or the others can't be reached.
-    """
+    """Connects this process with the others, if the flags say that there are any."""
     address = (FLAGS.coordinator, FLAGS.n_processes, FLAGS.process_id)
     if not FLAGS.distributed:
         if address != (None, None, None):
@@ -58,18 +43,13 @@ def start() -> None:
         return
     if FLAGS.coordinator and not re.fullmatch(r".+:\d{1,5}", FLAGS.coordinator):
         raise InputError(f"--coordinator={FLAGS.coordinator}: it has to be ADDRESS:PORT")
-    _start_watcher()
     # JAX would catch SIGTERM and ignore it.
     jax.config.update("jax_enable_preemption_service", False)
     errors: list[Exception] = []
 
     def join() -> None:
         try:
-            jax.distributed.initialize(
-                *address,
-                initialization_timeout=START_SECONDS,
-                heartbeat_timeout_seconds=FLAGS.heartbeat_seconds,
-            )
+            jax.distributed.initialize(*address, initialization_timeout=START_SECONDS)
         except Exception as error:  # raised again below, in the main thread
             errors.append(error)
 
@@ -118,36 +98,5 @@ def leave(code: int | None) -> int | None:
     if code and jax.distributed.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()
-        _stop_watcher()
         os._exit(code)  # JAX would wait for the others, and they for this process
     return code
-
-
-def leave_after_loss(error: Exception) -> NoReturn:
-    """Ends this process because another one was lost; the watcher prints why."""
-    print(f"note: {str(error).splitlines()[0]}", file=sys.stderr, flush=True)
-    os._exit(1)
-
-
-def _start_watcher() -> None:
-    """Starts a program that prints an explanation if JAX ends this process.
-
-    When the first process is lost, or another one is silent, JAX aborts this process from a thread
-    of its own, with a C++ traceback and no way to catch it.
-    """
-    faulthandler.disable()  # or Python's traceback comes on top
-    command = [sys.executable, str(watcher.__file__)]
-    _watchers.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL))
-    atexit.register(_stop_watcher)
-
-
-def _stop_watcher() -> None:
-    while _watchers:
-        _watchers.pop().communicate(b".")
-
-
-@contextmanager
-def first_only(context: AbstractContextManager[T]) -> Iterator[T | None]:
-    """Enters a context in the first process; the others get None."""
-    with context if jax.process_index() == 0 else contextlib.nullcontext() as value:
-        yield value

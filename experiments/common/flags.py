@@ -8,7 +8,7 @@ import inspect
 import math
 import sys
 import textwrap
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,12 +41,10 @@ FLAGS = flags.FLAGS
 AXIS_FORM = "values separated by commas, or LOW:HIGH:N, or LOW:HIGH:N:log for equal ratios"
 AXIS_NOTE = "An axis."
 # Flags in which processes of one run may differ.
-OWN_FLAGS = (
+PROCESS_FLAGS = (
     *("process_id", "data_dir", "features", "predict"),
     *("output_dir", "resume", "overwrite", "figure_format"),
 )
-MAX_RUNS = 100_000  # 12 GB of parameters
-RUN_BYTES = 4 * 10 * (3072 + 1)  # of the parameters of a run on CIFAR-10
 
 
 class Flag(NamedTuple):
@@ -70,7 +68,7 @@ def _number(default: Any, setting: Setting) -> Flag:
 
 
 # How feature files are read: the keywords of `load_features`.
-READING: Mapping[str, Any] = {
+FEATURES: Mapping[str, Any] = {
     name: parameter.default
     for name, parameter in inspect.signature(load_features).parameters.items()
     if name not in ("path", "seed")
@@ -81,20 +79,24 @@ _NUMBERS: Mapping[str, Setting] = {
     **optimum.SETTINGS,
     **DATA_SETTINGS,
     **{name: Setting(text) for name, text in HELP.items()},
+    "C": Setting("scikit-learn's C, instead of --lam; C = 1/(2 λ n), n training examples", above=0),
     "seed": Setting("seed of everything that is drawn", low=0, high=2**31 - 1),
     "n_seeds": Setting(
         "seeds to train at once, from --seed on; more than one gives means with their spread. "
         "Without --shuffle seeds differ in the initial parameters only",
         low=1,
     ),
+    "max_runs": Setting("stop if the flags ask for more runs than this", low=1),
 }
 _DEFAULTS: Mapping[str, Any] = {
     **Hyperparameters()._asdict(),
     **TrainConfig()._asdict(),
     **optimum.DEFAULTS._asdict(),
-    **READING,
+    **FEATURES,
+    "C": 1.0,
     "seed": 0,
     "n_seeds": 1,
+    "max_runs": 100_000,  # 12 GB of parameters
 }
 SHARED: Mapping[str, Flag] = {
     **{name: _number(_DEFAULTS[name], setting) for name, setting in _NUMBERS.items()},
@@ -111,7 +113,7 @@ SHARED: Mapping[str, Flag] = {
         choices=DIVISIONS,
     ),
     "standardise": Flag(
-        READING["standardise"], _sentence(HELP["standardise"]), choices=STANDARDISE
+        FEATURES["standardise"], _sentence(HELP["standardise"]), choices=STANDARDISE
     ),
     "select": Flag(
         "accuracy",
@@ -121,28 +123,22 @@ SHARED: Mapping[str, Flag] = {
 }
 # A run of gradient descent.
 RUN = (
-    *("lam", "learning_rate", "batch_size", "n_epochs", "loss", "shuffle", "n_seeds", "optimizer"),
+    *("lam", "learning_rate", "batch_size", "n_epochs", "loss", "shuffle", "n_seeds", "max_runs"),
+    "optimizer",
     *(name for name in Hyperparameters._fields if name not in ("lam", "learning_rate")),
 )
 GROUPS: Mapping[str, Sequence[str]] = {
-    "Data": ("dataset", "data_dir", "split", "features", *READING, "standardize", "normalize_rows"),
-    "Output": (
-        *("output_dir", "overwrite", "resume", "table", "figure_format"),
-        *("predict", "model"),
+    "Data": (
+        *("dataset", "data_dir", "split", "features", *FEATURES, "standardize", "normalize_rows"),
+        "predict",
     ),
-    "Several processes": (
-        *("distributed", "coordinator", "n_processes", "process_id", "heartbeat_seconds"),
-    ),
+    "Output": ("output_dir", "overwrite", "resume", "table", "figure_format"),
+    "Several processes": ("distributed", "coordinator", "n_processes", "process_id"),
 }
 
 
 def define(*names: str, **defaults: Any) -> None:
-    """Defines the flags of data and output, and the flags of `SHARED` that a command reads.
-
-    Args:
-      *names: flags with their usual defaults.
-      **defaults: further ones, with the command's own defaults.
-    """
+    """Defines the flags of data and output, and flags of `SHARED` with usual or own defaults."""
     flags.DEFINE_enum(
         "dataset",
         "auto",
@@ -158,12 +154,9 @@ def define(*names: str, **defaults: Any) -> None:
     )
     flags.DEFINE_string("output_dir", None, "Folder to write; by default a new one under runs/.")
     flags.DEFINE_bool("overwrite", False, "Replace the run in --output_dir.")
-    define_list("figure_format", ["png"], ("png", "pdf", "svg"), "Formats of the figures.")
+    define_list("figure_format", ["png"], ("png", "pdf", "svg"), "Formats of the figures")
     for name in dict.fromkeys(("seed", *names, *defaults)):
         _define_one(name, defaults.get(name, SHARED[name].default))
-    if "n_seeds" in FLAGS:
-        define_max_runs()
-        flags.register_multi_flags_validator(["n_seeds", "max_runs"], _check_seeds)
 
 
 def define_features() -> None:
@@ -174,41 +167,26 @@ def define_features() -> None:
         "File or folder with your own features and labels, instead of --dataset: "
         f"{', '.join(ENDINGS)}, or a folder of such files.",
     )
-    for name in READING:
-        if name.endswith("_name"):
-            flags.DEFINE_string(name, None, SHARED[name].help)
-        else:
-            _define_one(name, SHARED[name].default)
+    for name in FEATURES:
+        _define_one(name, SHARED[name].default)
     for spelling, name in (("standardize", "standardise"), ("normalize_rows", "normalise_rows")):
         flags.DEFINE_alias(spelling, name)
 
 
-class _ListFlag(flags.MultiFlag):
-    """A flag that takes values separated by commas, or may be repeated."""
-
-    def parse(self, arguments: Any) -> None:
-        super().parse(arguments.split(",") if isinstance(arguments, str) else arguments)
-
-
 def define_list(name: str, default: list[str], choices: Sequence[str], text: str) -> None:
-    """Defines a flag that takes some of the choices: `--table=markdown,csv`."""
-    flag = _ListFlag(flags.EnumParser(choices), flags.ArgumentSerializer(), name, default, text)
-    flag.help = f"<{'|'.join(choices)}>, separated by commas: {text}"
-    flags.DEFINE_flag(flag)
-
-
-def define_max_runs() -> None:
-    """Defines --max_runs, unless it is there."""
-    if "max_runs" not in FLAGS:
-        flags.DEFINE_integer(
-            "max_runs", MAX_RUNS, "Stop if the flags ask for more runs than this.", 1
-        )
+    """Defines a flag that takes some of the choices, separated by commas."""
+    form = f"{', '.join(choices)}, separated by commas"
+    flags.DEFINE_list(name, default, f"{text}: {form}.")
+    valid = lambda words: set(words) <= set(choices) and bool(words or not default)  # noqa: E731
+    flags.register_validator(name, valid, f"give {form}")
 
 
 def _define_one(name: str, default: Any) -> None:
     flag = SHARED[name]
     if flag.choices:
         flags.DEFINE_enum(name, default, list(flag.choices), flag.help)
+    elif name.endswith("_name"):
+        flags.DEFINE_string(name, default, flag.help)
     elif isinstance(default, bool):
         flags.DEFINE_bool(name, default, flag.help)
     elif isinstance(default, int):
@@ -223,33 +201,17 @@ def _define_one(name: str, default: Any) -> None:
         )
 
 
-def check_runs(request: str, n: int) -> None:
-    """Raises `InputError` if n runs, which the request asks for, are more than --max_runs."""
-    limit: Any = FLAGS["max_runs"].value if "max_runs" in FLAGS else MAX_RUNS
+def check_runs(n: int) -> None:
+    """Raises `InputError` if n runs are more than --max_runs."""
+    limit: Any = FLAGS["max_runs"].value if "max_runs" in FLAGS else n
     if n > limit:
-        raise InputError(
-            f"{request}: {n:,} runs, whose parameters would take {n * RUN_BYTES / 1e9:,.0f} GB on "
-            f"CIFAR-10; --max_runs={limit} allows fewer"
-        )
-
-
-def _check_seeds(values: Mapping[str, Any]) -> bool:
-    try:
-        check_runs(f"--n_seeds={values['n_seeds']}", values["n_seeds"])
-    except InputError as error:
-        raise flags.ValidationError(str(error)) from error
-    return True
-
-
-def given_flags() -> list[str]:
-    """The command's flags that stand on the command line."""
-    return [flag.name for flag in FLAGS.get_key_flags_for_module(sys.argv[0]) if flag.present]
+        raise InputError(f"the flags ask for {n:,} runs, and --max_runs={limit} allows fewer")
 
 
 def shared_values() -> dict[str, Any]:
     """The command's flags that processes of one run must have in common."""
     every = FLAGS.get_key_flags_for_module(sys.argv[0])
-    return {flag.name: flag.value for flag in every if flag.name not in OWN_FLAGS}
+    return {flag.name: flag.value for flag in every if flag.name not in PROCESS_FLAGS}
 
 
 def unread_fields(optimizer: str) -> set[str]:
@@ -269,109 +231,88 @@ def check_optimizer_flags(optimizers: Collection[str]) -> None:
 
 
 class Axis(NamedTuple):
-    """The values of one setting."""
+    """The values of one setting: a list, or a range with its ends."""
 
     values: list[Any]  # empty for a range without N
-    distribution: Any  # to draw from: a list, or one of scipy.stats
+    ends: tuple[float, float] | None = None
+    log: bool = False
+
+    @property
+    def distribution(self) -> Any:
+        """To draw from: the values of a list, or a distribution of `scipy.stats` for a range."""
+        if self.ends is None:
+            return self.values
+        from scipy import stats  # it takes half a second
+
+        low, high = self.ends
+        return stats.loguniform(low, high) if self.log else stats.uniform(low, high - low)
 
 
-def define_axes(*names: str, setting: Setting | None = None, **defaults: str) -> None:
-    """Defines flags with several values.
+def define_axis(name: str, default: str | None = None, setting: Setting | None = None) -> None:
+    """Defines a flag of `SHARED` that takes several values.
 
-    Args:
-      *names: flags of `SHARED`, with their usual default.
-      setting: the range of the values, if it isn't the usual one.
-      **defaults: further flags, with the command's own defaults.
+    The default None is the usual one, and "" is none. `setting` replaces the range of the values.
     """
-    define_max_runs()
-    for name in (*names, *defaults):
-        flag = _number(SHARED[name].default, setting) if setting else SHARED[name]
-        text = f"<{'|'.join(flag.choices)}>: {flag.help}" if flag.choices else flag.help
-        flags.DEFINE_string(name, defaults.get(name, str(flag.default)), f"{text} {AXIS_NOTE}")
-        flags.register_validator(name, _axis_validator(name, flag._replace(help=text)))
+    flag = _number(SHARED[name].default, setting) if setting else SHARED[name]
+    choices = f"<{'|'.join(flag.choices)}>: " if flag.choices else ""
+    text = f"{choices}{flag.help}"
 
-
-def _axis_validator(name: str, flag: Flag) -> Callable[[str], bool]:
-    def valid(text: str) -> bool:
+    def valid(value: str | None) -> bool:
+        if value is None:
+            return True
         try:
-            axis = parse_axis(text, flag.default)
-        except InputError as error:
-            raise flags.ValidationError(str(error)) from error
+            axis = parse_axis(value, flag.default)
         except (ValueError, OverflowError) as error:
-            raise flags.ValidationError(f"give {AXIS_FORM}; {flag.help}") from error
-        for value in axis.values or axis.distribution.support():
-            allowed = value in flag.choices if flag.choices else flag.setting.admits(float(value))
-            if not allowed:
-                raise flags.ValidationError(f"{name} can't be {value}. {flag.help}")
+            line = str(error) if isinstance(error, InputError) else f"give {AXIS_FORM}; {text}"
+            raise flags.ValidationError(line) from error
+        for one in axis.values or axis.ends or ():
+            if not (one in flag.choices if flag.choices else flag.setting.admits(float(one))):
+                raise flags.ValidationError(f"{name} can't be {one}. {text}")
         return True
 
-    return valid
+    usual = str(flag.default) if default is None else default
+    flags.DEFINE_string(name, usual or None, f"{text} {AXIS_NOTE}")
+    flags.register_validator(name, valid)
 
 
 def parse_axis(text: str, example: Any = 0.0) -> Axis:
-    """Reads an axis whose values have the type of the example.
-
-    Raises:
-      ValueError: it has another form; `InputError` if it has more values than --max_runs.
-    """
-    from scipy import stats
-
+    """Reads an axis whose values have the type of the example; `ValueError` for another form."""
     kind = type(example)
     if ":" not in text:
-        values = [kind(word) for word in text.split(",")]
-        return Axis(values, values)
+        return Axis([kind(word) for word in text.split(",")])
     words = text.split(":")
     log = words[-1] == "log"
     low, high, *count = words[: len(words) - log]
     first, last = float(low), float(high)
-    n = int(count[0]) if count else None
     if kind not in (int, float) or len(count) > 1 or not first < last < np.inf:
         raise ValueError(text)
-    if (log and first <= 0) or (n is not None and n < 1):
+    if (log and first <= 0) or (kind is int and not count):  # integers are drawn from values
         raise ValueError(text)
-    distribution = stats.loguniform(first, last) if log else stats.uniform(first, last - first)
-    if n is None:
-        if kind is int:
-            raise ValueError(text)  # there is no such distribution of integers
-        return Axis([], distribution)
-    check_runs(f"N of {text}", n)
+    if not count:
+        return Axis([], (first, last), log)
+    if (n := int(count[0])) < 1:
+        raise ValueError(text)
+    check_runs(n)
     spaced = (np.geomspace if log else np.linspace)(first, last, n)
     if kind is int:
-        whole = list(dict.fromkeys(spaced.round().astype(int).tolist()))
-        return Axis(whole, whole)
+        return Axis(list(dict.fromkeys(spaced.round().astype(int).tolist())))
     # In twelve digits: 0.01, and not 0.010000000000000002.
-    return Axis([float(f"{value:.12g}") for value in spaced], distribution)
-
-
-def axis(name: str) -> Axis:
-    """The values of an axis flag."""
-    return parse_axis(str(FLAGS[name].value), SHARED[name].default)
+    return Axis([float(f"{value:.12g}") for value in spaced], (first, last), log)
 
 
 def table_of_axes(names: Sequence[str], n_random: int | None = None) -> dict[str, np.ndarray]:
-    """The columns of the table that the axis flags describe.
-
-    Args:
-      names: of the flags.
-      n_random: how many combinations to draw, from --seed; None for all combinations.
-
-    Raises:
-      InputError: too many runs, a range without N unless combinations are drawn, or an axis that
-        no optimiser of the table reads.
-    """
-    axes = {name: axis(name) for name in names}
-    n_seeds = FLAGS.n_seeds if "n_seeds" in FLAGS else 1
+    """The columns of the table that axis flags describe, all combinations or `n_random` draws."""
+    axes = {name: parse_axis(str(FLAGS[name].value), SHARED[name].default) for name in names}
     if n_random:
-        check_runs(f"--n_random={n_random} and {n_seeds} seeds", n_random * n_seeds)
+        check_runs(n_random)
         drawn = {name: axis.distribution for name, axis in axes.items()}
         return random_grid(FLAGS.seed, n_random, **drawn)
-    for name, one in axes.items():
-        if not one.values:
+    for name, axis in axes.items():
+        if not axis.values:
             advice = ", or --n_random" if "n_random" in FLAGS else ""
             raise InputError(f"--{name}={FLAGS[name].value}: a range needs N, LOW:HIGH:N{advice}")
-    n = math.prod(len(one.values) for one in axes.values())
-    check_runs(f"all {n:,} combinations and {n_seeds} seeds", n * n_seeds)
-    return grid(**{name: list(dict.fromkeys(one.values)) for name, one in axes.items()})
+    check_runs(math.prod(len(axis.values) for axis in axes.values()))
+    return grid(**{name: list(dict.fromkeys(axis.values)) for name, axis in axes.items()})
 
 
 # Help.
@@ -396,13 +337,8 @@ def flag_help(description: str, command: str) -> str:
 
 def _help_lines(name: str) -> list[str]:
     flag: Any = FLAGS[name]
-    default = flag.default
-    value = ",".join(default) if isinstance(default, list) else default
-    text_of_default = (
-        "" if value is None else f"={str(value).lower() if value in (True, False) else value}"
-    )
-    indent = "      "
-    return [
-        f"  --{name}{text_of_default}",
-        *textwrap.wrap(flag.help, 96, initial_indent=indent, subsequent_indent=indent),
-    ]
+    value = ",".join(flag.default) if isinstance(flag.default, list) else flag.default
+    default = "" if value is None else f"={str(value).lower() if flag.boolean else value}"
+    indent = " " * 6
+    wrapped = textwrap.wrap(flag.help, 96, initial_indent=indent, subsequent_indent=indent)
+    return [f"  --{name}{default}", *wrapped]

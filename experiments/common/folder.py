@@ -5,11 +5,9 @@ anything else.
 """
 
 import contextlib
-import csv
 import datetime
 import fcntl
 import hashlib
-import importlib.metadata
 import json
 import math
 import os
@@ -19,15 +17,20 @@ import secrets
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+import jaxlib
 import numpy as np
+import optax
 from absl import flags
 
+import linear_cifar
+from experiments.common import distributed
 from experiments.common.progress import Stopwatch
 from linear_cifar import Dataset, InputError, Params
 from linear_cifar.data import SPLITS
@@ -38,12 +41,9 @@ if TYPE_CHECKING:
 
 FLAGS = flags.FLAGS
 RESULT, STARTED, CHUNKS, FIGURES = "result.json", "started.json", "chunks", "figures"
-# What a run may leave beside the files that it lists: chunks, files put aside, partial files.
-_CHUNK = r"\d{6}-\d{6}\.npz"
-_LEFTOVER = re.compile(
-    rf"({CHUNKS}/(\w+/)?(unfit-)?{_CHUNK}|unfit-{STARTED}|(.*/)?\.[^/]+\.partial-[0-9a-f]{{8}}.*)$"
-)
-PACKAGES = ("linear_cifar", "jax", "jaxlib", "optax", "numpy")
+# What a run may leave beside the files that it lists: chunks and partial files.
+_PARTIAL = r"(.*/)?\.[^/]+\.partial-[0-9a-f]{8}.*"
+_LEFTOVER = re.compile(rf"({CHUNKS}/(\w+/)?\d{{6}}-\d{{6}}\.npz|{_PARTIAL})$")
 _written: set[Path] = set()  # by this process; `result.json` lists no file of somebody else
 
 
@@ -57,9 +57,13 @@ def define_resume() -> None:
     flags.mark_bool_flags_as_mutual_exclusive(["resume", "overwrite"])
 
 
+def _resumes() -> bool:
+    return "resume" in FLAGS and FLAGS.resume
+
+
 def output_dir(experiment: str) -> Path:
     """--output_dir, or else a new folder under runs/, named by the time to the microsecond."""
-    if "resume" in FLAGS and FLAGS.resume and not FLAGS.output_dir:
+    if _resumes() and not FLAGS.output_dir:
         raise InputError("--resume needs --output_dir, the folder to continue in")
     now = datetime.datetime.now()
     return Path(FLAGS.output_dir or f"runs/{experiment}-{now:%Y%m%d-%H%M%S-%f}")
@@ -76,16 +80,17 @@ def new_run(experiment: str) -> Iterator[tuple[Path, Path]]:
     """
     target = output_dir(experiment)
     place = Path(os.path.realpath(target))  # follows a link, even to a missing folder
-    with write_errors(f"cannot write to {target}"):
-        locking = _locked(place, target) if place.is_dir() else contextlib.nullcontext()
-    with locking:
-        with write_errors(f"cannot write to {target}"):
+    with contextlib.ExitStack() as lock:
+        with _write_errors(target):
+            if place.is_dir():
+                lock.enter_context(_locked(place, target))
             _check_free(place, experiment)
+            # Inside a folder that is there, because a mount point can't be renamed.
             staged = (place if place.exists() else place.parent) / _hidden_name(place.name)
             staged.mkdir(parents=True)
         try:
             yield staged, target
-            _move_into_place(staged, place)
+            _move_into_place(staged, place, experiment)
         except (OSError, FolderError) as error:
             line = f"cannot write {target}: {reason(error)}"
             if any(staged.rglob("*.npz")):
@@ -97,26 +102,13 @@ def new_run(experiment: str) -> Iterator[tuple[Path, Path]]:
             raise
 
 
-def _check_free(place: Path, experiment: str) -> None:
-    """Raises `FolderError` unless a run may be written to this path."""
-    if place.exists() and not place.is_dir():
-        raise FolderError(f"{place} is a file: choose another folder")
-    if not place.exists() or not any(place.iterdir()):
-        return
-    if FLAGS.overwrite:
-        _files_to_delete(place, experiment)
-        return
-    advice = ", or --overwrite it" if (place / RESULT).exists() else ""
-    holds = "a run" if advice else "something other than a run"
-    raise FolderError(f"{place} holds {holds}: choose another folder{advice}")
-
-
-def _move_into_place(staged: Path, place: Path) -> None:
+def _move_into_place(staged: Path, place: Path, experiment: str) -> None:
     """Moves a finished run to its place; `result.json`, which says that it is whole, comes last."""
     if staged.parent != place:
         staged.replace(place)
         return
-    _delete_run(place, keep=staged)
+    if any(path != staged for path in place.iterdir()):
+        _delete_run(place, experiment, keep=staged)
     for path in sorted(staged.iterdir(), key=lambda path: path.name == RESULT):
         path.replace(place / path.name)
     staged.rmdir()
@@ -127,13 +119,131 @@ def _hidden_name(name: str) -> str:
     return f".{name}.partial-{secrets.token_hex(4)}"
 
 
+# Runs that can be resumed: they are in their place from the start.
+
+
+@contextmanager
+def resumable_run(experiment: str) -> Iterator[Path]:
+    """Yields --output_dir, new or with a run to resume, locked for this process.
+
+    A new folder in which nothing was started is removed again. Of several processes only the first
+    one uses the folder.
+    """
+    path = output_dir(experiment)
+    if jax.process_index():
+        yield path
+        return
+    place = Path(os.path.realpath(path))
+    new = not os.path.lexists(place)
+    with _write_errors(path):
+        place.mkdir(parents=True, exist_ok=True)
+    try:
+        with _locked(place, path):
+            _check_free(place, experiment)
+            if _resumes() and not (place / STARTED).exists():
+                print(f"note: {path} holds nothing to resume: it starts anew", file=sys.stderr)
+            with _write_errors(path, "; finished chunks are kept, for --resume"):
+                yield path
+    except KeyboardInterrupt as interrupt:
+        if (place / STARTED).exists():
+            hint = f"the same command with --resume --output_dir={path} continues"
+            interrupt.args = (f"finished chunks are kept; {hint}",)
+        raise
+    finally:
+        if new:
+            with contextlib.suppress(OSError):  # it isn't empty, or no longer there
+                place.rmdir()
+
+
+def start(path: Path, experiment: str, settings: Mapping[str, Any]) -> None:
+    """Starts a run, or continues one that was started with the same settings.
+
+    Other versions or another number of devices only change the rounding, which a note says.
+    """
+    if jax.process_index():
+        return
+    if FLAGS.overwrite and any((path / name).exists() for name in (RESULT, STARTED)):
+        _delete_run(path, experiment)
+    for leftover in path.rglob(".*.partial-*"):
+        if re.fullmatch(_PARTIAL, str(leftover.relative_to(path))):
+            leftover.unlink()
+    settings, machine = _as_json(settings), _as_json(describe_machine())
+    before = _read_object(path / STARTED)
+    if before is None:
+        content = {"experiment": experiment, **settings, "machine": machine}
+        write_json(path / STARTED, content)
+        return
+    for name, value in settings.items():
+        if before.get(name) != value:
+            old, new = (json.dumps(v)[:60] for v in (before.get(name), value))
+            raise FolderError(
+                f"{path} was started with {name}={old}, and this command asks for {name}={new}: "
+                "choose another --output_dir"
+            )
+    versions: Any = before.get("machine") or {}
+    changed = [name for name in machine if versions.get(name) != machine[name]]
+    if changed:
+        words = f"note: started with another {', '.join(changed)}"
+        print(f"{words}: further results may round differently", file=sys.stderr)
+
+
+# What both kinds of run check.
+
+
+@contextmanager
+def _write_errors(path: Path, advice: str = "") -> Iterator[None]:
+    """Turns an error of the operating system into one line: which path, why, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise FolderError(f"cannot write to {path}: {reason(error)}{advice}") from error
+
+
+@contextmanager
+def _locked(place: Path, path: Path) -> Iterator[None]:
+    """Locks a folder for the block; a process that ends frees it, however it ends."""
+    lock = os.open(place, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise FolderError(f"{path} is in use by another process: choose another folder") from error
+    finally:
+        os.close(lock)
+
+
+def _check_free(place: Path, experiment: str) -> None:
+    """Raises `FolderError` unless a run of this command may be written here."""
+    if place.exists() and not place.is_dir():
+        raise FolderError(f"{place} is a file: choose another folder")
+    if not place.exists():
+        return
+    if not os.access(place, os.W_OK, effective_ids=True):
+        raise FolderError(f"cannot write to {place}: Permission denied")
+    if all(_LEFTOVER.match(item.name) for item in place.iterdir()):
+        return
+    if FLAGS.overwrite:
+        _files_to_delete(place, experiment)
+        return
+    _check_owner(place, experiment)
+    if not _resumes():
+        advice = "--resume it, " if "resume" in FLAGS else ""
+        raise FolderError(f"{place} holds a run: {advice}--overwrite it, or choose another folder")
+
+
+def _check_owner(place: Path, experiment: str) -> None:
+    """Raises `FolderError` unless a folder holds a run of this command."""
+    owner = (_read_object(place / RESULT) or _read_object(place / STARTED) or {}).get("experiment")
+    if not owner and _resumes() and (place / STARTED).exists():
+        return  # it is damaged, but the chunks know which run they belong to
+    if owner != experiment:
+        holds = f"a run of {owner}" if owner else "something other than a run"
+        raise FolderError(f"{place} holds {holds}: choose another folder")
+
+
 def _files_to_delete(place: Path, experiment: str) -> list[Path]:
     """The files of the run in a folder; `FolderError` if it holds others, or another command's."""
-    result, started = (_read_object(place / name) for name in (RESULT, STARTED))
-    command = (result or started or {}).get("experiment")
-    if command != experiment:
-        holds = f"a run of {command}" if command else "something other than a run"
-        raise FolderError(f"{place} holds {holds}: choose another folder")
+    _check_owner(place, experiment)
     listed = {RESULT, STARTED, *_listed_files(place)}
     files = [path for path in place.rglob("*") if not path.is_dir() or path.is_symlink()]
     for path in files:
@@ -151,153 +261,15 @@ def _listed_files(place: Path) -> set[str]:
     return set(map(str, names)) if isinstance(names, list) else set()
 
 
-def _delete_run(place: Path, keep: Path | None = None) -> None:
+def _delete_run(place: Path, experiment: str, keep: Path | None = None) -> None:
     """Deletes a run's files and the folders that this leaves empty, its marks last."""
-    if not any(path != keep for path in place.iterdir()):
-        return
-    mark = _read_object(place / RESULT) or _read_object(place / STARTED) or {}
-    files = _files_to_delete(place, mark.get("experiment", "unknown"))
-    files = [path for path in files if not (keep and path.is_relative_to(keep))]
+    files = [path for path in _files_to_delete(place, experiment) if keep not in path.parents]
     for path in sorted(files, key=lambda path: (path.name == STARTED, path.name == RESULT)):
         path.unlink()
     for path in sorted(place.rglob("*"), reverse=True):
         if path.is_dir() and path != keep:
             with contextlib.suppress(OSError):  # it isn't empty
                 path.rmdir()
-
-
-# Runs that can be resumed: they are in their place from the start.
-
-
-class Resumable(NamedTuple):
-    """A folder that this process has locked."""
-
-    path: Path
-    experiment: str
-
-    def start(self, settings: Mapping[str, Any]) -> None:
-        """Starts the run, or continues one that was started with the same settings.
-
-        Other versions or another number of devices only change the rounding, which a note says.
-        """
-        settings = _as_json(settings)
-        machine = _as_json(describe_machine())
-        with write_errors(f"cannot write to {self.path}"):
-            if FLAGS.overwrite:
-                _delete_run(self.path)
-            before = _read_object(self.path / STARTED)
-            if before is None:
-                if os.path.lexists(self.path / STARTED):
-                    put_aside(self.path / STARTED, "can't be read")
-                content = {"experiment": self.experiment, **settings, "machine": machine}
-                write_json(self.path / STARTED, content)
-            else:
-                self._compare(before, settings, machine)
-            for pattern in (".*.partial-*", "*/.*.partial-*"):
-                for leftover in self.path.glob(pattern):
-                    if _LEFTOVER.match(str(leftover.relative_to(self.path))):
-                        _remove(leftover)
-
-    def _compare(
-        self, before: dict[str, Any], settings: Mapping[str, Any], machine: dict[str, Any]
-    ) -> None:
-        """Raises `FolderError` unless the settings are the same as before."""
-        for name, value in settings.items():
-            if before.get(name) != value:
-                old, new = (_shorten(v) for v in (before.get(name), value))
-                raise FolderError(
-                    f"{self.path} was started with {name}={old}, and this command asks for "
-                    f"{name}={new}: choose another --output_dir"
-                )
-        versions = before.get("machine")
-        versions = versions if isinstance(versions, dict) else {}
-        changed = [name for name in machine if versions.get(name) != machine[name]]
-        if changed:
-            print(
-                f"note: started with another {', '.join(changed)}: "
-                "further results may round differently",
-                file=sys.stderr,
-            )
-
-
-class Interrupted(KeyboardInterrupt):
-    """An interrupt of a run that can be resumed; its message says how."""
-
-
-def resume_hint(path: Path) -> str:
-    """How to continue after an interrupt."""
-    return f"the same command with --resume --output_dir={path} continues"
-
-
-@contextmanager
-def resumable_run(experiment: str) -> Iterator[Resumable]:
-    """Locks --output_dir for this process, new or with a run to resume.
-
-    A new folder in which nothing was started is removed again.
-    """
-    path = output_dir(experiment)
-    place = Path(os.path.realpath(path))
-    new = not os.path.lexists(place)
-    with write_errors(f"cannot write to {path}"):
-        place.mkdir(parents=True, exist_ok=True)
-    try:
-        with _locked(place, path):
-            _check_usable(path, experiment)
-            yield Resumable(path, experiment)
-    except KeyboardInterrupt as interrupt:
-        if _is_started(path) and not isinstance(interrupt, Interrupted):
-            raise Interrupted(resume_hint(path)) from None
-        raise
-    finally:
-        if new:
-            with contextlib.suppress(OSError):  # it isn't empty, or no longer there
-                place.rmdir()
-
-
-@contextmanager
-def _locked(place: Path, path: Path) -> Iterator[None]:
-    """Locks a folder for the block; a process that ends frees it, however it ends."""
-    with write_errors(f"cannot write to {path}"):
-        lock = os.open(place, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(lock)
-        raise FolderError(f"{path} is in use by another process: choose another folder") from error
-    except OSError as error:  # some network file systems have no locks
-        os.close(lock)
-        raise FolderError(f"cannot lock {path}: {reason(error)}: choose another folder") from error
-    try:
-        yield
-    finally:
-        os.close(lock)
-
-
-def _is_started(path: Path) -> bool:
-    return any(os.path.lexists(path / name) for name in (STARTED, f"unfit-{STARTED}"))
-
-
-def _check_usable(path: Path, experiment: str) -> None:
-    """Raises `FolderError` unless the run can start in this folder or continue there."""
-    started = _is_started(path)
-    if any(not item.name.startswith(f".{STARTED}.partial-") for item in path.iterdir()):
-        if FLAGS.overwrite:
-            _files_to_delete(path, experiment)
-            return
-        if not started:
-            raise FolderError(f"{path} holds something other than a run: choose another folder")
-        owner = (_read_object(path / STARTED) or {}).get("experiment", experiment)
-        if owner != experiment:
-            raise FolderError(f"{path} holds a run of {owner}: choose another folder")
-        if not FLAGS.resume:
-            raise FolderError(
-                f"{path} holds a run of {experiment}: --resume it, --overwrite it, or choose "
-                "another folder"
-            )
-    if FLAGS.resume and not started:
-        print(f"note: {path} holds nothing to resume: it starts anew", file=sys.stderr)
-    if not os.access(path, os.W_OK, effective_ids=True):
-        raise FolderError(f"cannot write to {path}: Permission denied")
 
 
 # Chunks: finished rows of a table, each chunk an .npz that says which run it belongs to.
@@ -313,8 +285,7 @@ class Chunks(NamedTuple):
 def chunks_of(path: Path, *settings: Any, part: str = "") -> Chunks:
     """The chunks of a run, or of a named part, with the settings that determine its rows."""
     if jax.process_index() == 0:
-        make_folder(path / CHUNKS)
-        make_folder(path / CHUNKS / part)
+        (path / CHUNKS / part).mkdir(parents=True, exist_ok=True)
     return Chunks(path / CHUNKS / part, fingerprint(*settings))
 
 
@@ -327,109 +298,75 @@ def write_chunk(chunks: Chunks, rows: np.ndarray, **arrays: np.ndarray) -> None:
     """Writes arrays [rows, …] so that they survive a kill; only the first process writes."""
     if jax.process_index():
         return
-    path = chunks.folder / _chunk_name(rows)
-    content: dict[str, Any] = {"fingerprint": chunks.fingerprint, "rows": rows, **arrays}
-    with (
-        write_errors(f"cannot write {path}", "; the chunks before it are kept"),
-        replacing(path) as partial,
-        partial.open("wb") as file,
-    ):
-        np.savez(file, checksum=_checksum(content), **content)
+    name = f"{rows[0]:06d}-{rows[-1]:06d}.npz"
+    names = sorted(["rows", *arrays])  # damage of the archive's index can hide an array
+    content: dict[str, Any] = {"fingerprint": [chunks.fingerprint, *names], "rows": rows, **arrays}
+    with replacing(chunks.folder / name) as partial, partial.open("wb") as file:
+        np.savez(file, **content)
         file.flush()
         os.fsync(file.fileno())
 
 
-def read_chunks(chunks: Chunks) -> Iterator[dict[str, np.ndarray]]:
-    """Reads all chunks: "rows" and the arrays by name. Damaged or foreign ones are put aside."""
+def read_chunks(chunks: Chunks, row: int | None = None) -> Iterator[dict[str, np.ndarray]]:
+    """Reads all chunks, or those that have a row: "rows" and the arrays by name.
+
+    A damaged or foreign chunk is left out, which a note says. Its rows are then computed again.
+    """
     for path in sorted(chunks.folder.glob("[0-9]*.npz")):
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as part:
-                content = _checked(part)
-            if str(content.pop("fingerprint")) != chunks.fingerprint:
-                put_aside(path, "belongs to another run")
-            elif path.name != _chunk_name(content["rows"]):
-                put_aside(path, "has other rows than its name says")
-            else:
-                yield content
+            with path.open("rb") as file, np.load(file) as part:
+                if row is not None and row not in part["rows"]:
+                    continue
+                content = dict(part)
+            with zipfile.ZipFile(path) as archive:
+                # NumPy doesn't notice a damaged shape, because it then reads too little.
+                if archive.testzip():
+                    raise ValueError("its checksum differs")
+            fingerprint, *names = content.pop("fingerprint").tolist()
+            if names != sorted(content):
+                raise ValueError("arrays are missing")
+            if fingerprint != chunks.fingerprint:
+                raise ValueError("it belongs to another run")
         except Exception as error:  # a damaged zip file raises errors of many kinds
-            if isinstance(error, FolderError):
-                raise
-            put_aside(path, f"is damaged ({reason(error)})")
+            print(f"note: {path} isn't used ({reason(error)})", file=sys.stderr)
+            continue
+        yield content
+
+
+def read_columns(
+    chunks: Chunks, n_rows: int, names: Iterable[str]
+) -> tuple[dict[str, np.ndarray], set[int]]:
+    """Columns [n_rows] of the finished rows, NaN in others; and the numbers of finished rows.
+
+    The first process reads them for all.
+    """
+    columns = {name: np.full(n_rows, np.nan) for name in names}
+    is_finished = np.zeros(n_rows, bool)
+    if jax.process_index() == 0:
+        for part in read_chunks(chunks):
+            is_finished[part["rows"]] = True
+            for name, column in columns.items():
+                column[part["rows"]] = part[name]
+    received = distributed.from_first({"is_finished": is_finished, **columns})
+    finished = np.flatnonzero(received.pop("is_finished"))
+    return received, set(finished.tolist())
 
 
 def read_row(chunks: Chunks, row: int) -> dict[str, np.ndarray]:
     """The arrays of one row, by name; `FolderError` if no chunk has it."""
-    for path in sorted(chunks.folder.glob("[0-9]*.npz")):
-        with (
-            contextlib.suppress(Exception),
-            path.open("rb") as file,
-            np.load(file, allow_pickle=False) as part,
-        ):
-            (index,) = np.nonzero(part["rows"] == row)
-            if index.size:
-                content = _checked(part)
-                if str(content.pop("fingerprint")) == chunks.fingerprint:
-                    del content["rows"]
-                    return {name: array[index[0]] for name, array in content.items()}
+    for content in read_chunks(chunks, row):
+        (index,) = np.flatnonzero(content.pop("rows") == row)
+        return {name: array[index] for name, array in content.items()}
     raise FolderError(f"{chunks.folder} has nothing of row {row}: --resume computes it again")
 
 
-def _checked(part: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays of a chunk; `ValueError` if one isn't as it was written, or is missing."""
-    content = dict(part)
-    if str(content.pop("checksum")) != _checksum(content):  # .npz has no checksum of its index
-        raise ValueError("its checksum differs")
-    return content
-
-
-def _checksum(arrays: Mapping[str, Any]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        array = np.asarray(arrays[name])
-        digest.update(f"{name}{array.dtype}{array.shape}".encode() + array.tobytes())
-    return digest.hexdigest()
-
-
-def _chunk_name(rows: np.ndarray) -> str:
-    return f"{rows[0]:06d}-{rows[-1]:06d}.npz"
-
-
-def put_aside(path: Path, why: str) -> None:
-    """Renames an unusable file or folder and prints a note; only the first process does."""
-    if jax.process_index():
-        return
-    aside = path.with_name(f"unfit-{path.name}")
-    with write_errors(f"{path} {why}, and can't be moved"):
-        _remove(aside)
-        path.rename(aside)
-    print(f"note: {path} {why}: kept as {aside.name}, and computed again", file=sys.stderr)
-
-
-def make_folder(path: Path) -> None:
-    """Makes a folder; a file or a broken link in its place is put aside."""
-    if os.path.lexists(path) and not path.is_dir():
-        put_aside(path, "is no folder")
-    with write_errors(f"cannot write to {path}"):
-        path.mkdir(exist_ok=True)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def row_params(chunks: Chunks, row: int) -> Params:
+    """The parameters of one row, [K, d] and [K]."""
+    arrays = read_row(chunks, row)
+    return Params(arrays["weights"], arrays["bias"])
 
 
 # Files.
-
-
-@contextmanager
-def write_errors(line: str, advice: str = "") -> Iterator[None]:
-    """Turns an error of the operating system into a `FolderError`: `line: reason advice`."""
-    try:
-        yield
-    except OSError as error:
-        raise FolderError(f"{line}: {reason(error)}{advice}") from error
 
 
 @contextmanager
@@ -463,14 +400,6 @@ def write_table(path: Path, table: "pd.DataFrame") -> None:
         table.to_csv(partial, index=False, lineterminator="\n")
 
 
-def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Writes rows as CSV as they come, for tables that may not fit into memory."""
-    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
-
-
 def write_params(path: Path, params: Params) -> None:
     """Writes `weights` [K, d] and `bias` [K] as an uncompressed .npz."""
     with replacing(path) as partial:
@@ -481,8 +410,8 @@ def write_figures(path: Path, figures: Mapping[str, Any]) -> None:
     """Saves matplotlib figures as `figures/NAME.png`, or in the formats of --figure_format."""
     (path / FIGURES).mkdir(exist_ok=True)
     for name, figure in figures.items():
-        for ending in FLAGS.figure_format:
-            with replacing(path / FIGURES / f"{name}.{ending}") as partial:
+        for suffix in FLAGS.figure_format:
+            with replacing(path / FIGURES / f"{name}.{suffix}") as partial:
                 figure.savefig(partial, dpi=120)
 
 
@@ -492,9 +421,9 @@ def write_result(
     """Writes `result.json`, the last file of a run, and returns its content."""
     if dataset is not None and dataset.image_shape is None:
         content.pop("split", None)  # --split belongs to the named data sets
-    listed = _listed_files(path)
-    files = {str(file.relative_to(path)): file for file in path.rglob("*") if not file.is_dir()}
-    names = sorted(name for name, file in files.items() if file in _written or name in listed)
+    names = {str(file.relative_to(path)) for file in _written if file.is_relative_to(path)}
+    names |= _listed_files(path)
+    names = {name for name in names - {RESULT, STARTED} if not _LEFTOVER.match(name)}
     result = {
         "experiment": experiment,
         "dataset": dataset and describe_dataset(dataset),
@@ -502,7 +431,7 @@ def write_result(
         **content,
         "seconds": watch.seconds,
         "command": " ".join(["python -m", f"experiments.{experiment}", shlex.join(sys.argv[1:])]),
-        "files": [n for n in names if n not in (RESULT, STARTED) and not _LEFTOVER.match(n)],
+        "files": sorted(name for name in names if (path / name).exists()),
     }
     write_json(path / RESULT, result)
     return plain(result)
@@ -511,7 +440,7 @@ def write_result(
 def _read_object(path: Path) -> dict[str, Any] | None:
     """A file's JSON object; None if there is no file, or it holds something else."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
@@ -539,11 +468,6 @@ def _as_json(value: Any) -> Any:
     return json.loads(json.dumps(plain(value)))
 
 
-def _shorten(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
-
-
 def describe_dataset(dataset: Dataset) -> dict[str, Any]:
     """The data as a record describes them."""
     return {
@@ -558,12 +482,8 @@ def describe_dataset(dataset: Dataset) -> dict[str, Any]:
 
 def describe_machine() -> dict[str, Any]:
     """Versions and devices."""
-    versions = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:  # run from a checkout
-            versions[name] = "not installed"
+    versions = {"python": platform.python_version(), "linear_cifar": linear_cifar.__version__}
+    versions |= {module.__name__: module.__version__ for module in (jax, jaxlib, optax, np)}
     device = jax.devices()[0]
     return {
         "versions": versions,

@@ -3,8 +3,10 @@
 What `lambda_path` and `probe` share.
 """
 
+import sys
 from collections.abc import Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -12,9 +14,10 @@ import numpy as np
 from absl import flags as absl_flags
 
 from experiments.common import distributed, flags, folder
-from experiments.common.folder import Chunks, Resumable
-from experiments.common.histograms import true_class_probabilities
+from experiments.common.data import data_title
+from experiments.common.folder import Chunks
 from experiments.common.progress import Progress, Stopwatch
+from experiments.common.training import evaluate_models
 from linear_cifar import (
     LOSSES,
     Dataset,
@@ -27,12 +30,11 @@ from linear_cifar import (
     with_validation,
 )
 from linear_cifar.data import N_FOLDS, SPLITS, Standardiser, stratified_folds
-from linear_cifar.metrics import accuracy_interval, evaluate_examples, fold_metrics, summarise
+from linear_cifar.metrics import accuracy_interval, fold_metrics, summarise
 from linear_cifar.optimum import (
     DEFAULTS,
     LAM,
     SolveConfig,
-    SolveStep,
     certain_predictions,
     check_lam,
     fold_weights,
@@ -48,26 +50,22 @@ FLAGS = absl_flags.FLAGS
 STATE_SHARE = 0.25  # the share of --memory_gb that the states of descents may take
 # Relative gap of the refit: it leaves few predictions open, and takes few more passes.
 REFIT_TOLERANCE = 1e-10
-NAMES = ("loss", "accuracy")
+METRICS = ("loss", "accuracy")
 OPTIMUM = ("cost", "gap", "distance", "passes", "converged", "settled", "weights_norm")
 # The mean over a split, its standard error, and the ends of its 95 % interval.
-ENDS = ("", "_error", "_low", "_high")
-MEASURES = tuple(f"{split}_{name}{end}" for split in SPLITS for name in NAMES for end in ENDS)
-HELD_OUT = tuple(f"held_out_{name}" for name in NAMES)
+SUFFIXES = ("", "_error", "_low", "_high")
+MEASURES = tuple(f"{split}_{name}{s}" for split in SPLITS for name in METRICS for s in SUFFIXES)
+HELD_OUT = tuple(f"held_out_{name}" for name in METRICS)
 COLUMNS = (*OPTIMUM, *MEASURES, *HELD_OUT)
+SETTINGS = ("loss", "tolerance", "max_passes", "n_folds", "seed")
 
 
 def define_flags(lam: str) -> None:
     """Defines the flags of data, of the path, whose default axis is `lam`, and of the choice."""
-    flags.define("loss", "split", "tolerance", "max_passes", "select")
+    flags.define("loss", "split", "tolerance", "max_passes", "select", "max_runs")
     flags.define_features()
-    flags.define_axes(setting=LAM, lam=lam)
-    absl_flags.DEFINE_string(
-        "C",
-        None,
-        "scikit-learn's C, instead of --lam; C = 1/(2 λ n) with n training examples. "
-        f"{flags.AXIS_NOTE}",
-    )
+    flags.define_axis("lam", lam, LAM)
+    flags.define_axis("C", "")
     absl_flags.DEFINE_integer(
         "n_folds",
         None,
@@ -75,9 +73,7 @@ def define_flags(lam: str) -> None:
         2,
     )
     absl_flags.DEFINE_bool(
-        "one_standard_error",
-        False,
-        "Choose the largest λ within one standard error of the best.",
+        "one_standard_error", False, "Choose the largest λ within one standard error of the best."
     )
     folder.define_resume()
     distributed.define_flags()
@@ -90,15 +86,10 @@ def required_splits() -> tuple[str, ...]:
 
 def config_from_flags() -> SolveConfig:
     """The settings of the solver."""
-    memory = DEFAULTS.memory_bytes
+    settings = {"tolerance": FLAGS.tolerance, "max_passes": FLAGS.max_passes}
     if FLAGS.memory_gb is not None:
-        memory = int(STATE_SHARE * 1e9 * FLAGS.memory_gb)
-    return DEFAULTS._replace(
-        loss=LOSSES[FLAGS.loss],
-        tolerance=FLAGS.tolerance,
-        max_passes=FLAGS.max_passes,
-        memory_bytes=memory,
-    )
+        settings["memory_bytes"] = int(STATE_SHARE * 1e9 * FLAGS.memory_gb)
+    return DEFAULTS._replace(loss=LOSSES[FLAGS.loss], **settings)
 
 
 class Problems(NamedTuple):
@@ -116,24 +107,16 @@ class Problems(NamedTuple):
 
 def problems_from_flags(dataset: Dataset) -> Problems:
     """Every λ of the flags, with all examples and without each fold."""
-    if FLAGS.C is not None:
-        if FLAGS["lam"].present:
-            raise InputError("give --lam or --C, not both")
-        try:
-            values = flags.parse_axis(FLAGS.C).values
-        except (ValueError, OverflowError) as error:
-            if isinstance(error, InputError):  # more values than --max_runs
-                raise
-            values = []
-        if not values:  # it has another form, or is a range without N
-            raise InputError(f"--C={FLAGS.C}: give {flags.AXIS_FORM}")
-        n, loss = len(dataset.train.labels), LOSSES[FLAGS.loss]
-        lam = np.unique(lam_from(n, dataset.n_classes, loss, C=values))
-    else:
+    if FLAGS.C is None:
         lam = np.unique(flags.table_of_axes(["lam"])["lam"])
+    elif FLAGS["lam"].present:
+        raise InputError("give --lam or --C, not both")
+    else:
+        n, loss = len(dataset.train.labels), LOSSES[FLAGS.loss]
+        lam = np.unique(lam_from(n, dataset.n_classes, loss, **flags.table_of_axes(["C"])))
     check_lam(lam)
     n_folds = FLAGS.n_folds or 0
-    flags.check_runs(f"{len(lam)} λ and {n_folds} folds", len(lam) * (1 + n_folds))
+    flags.check_runs(len(lam) * (1 + n_folds))
     fold_of = np.zeros(len(dataset.train.labels), int)
     if n_folds:
         fold_of = stratified_folds(jax.random.key(FLAGS.seed), dataset.train.labels, n_folds)
@@ -152,29 +135,19 @@ class Fit(NamedTuple):
 
 
 def fit_path(
-    opened: Resumable | None, dataset: Dataset, watch: Stopwatch, settle: bool = False
+    path: Path, experiment: str, dataset: Dataset, watch: Stopwatch, settle: bool = False
 ) -> Fit:
     """Solves the path of the flags, chooses λ, and fits it to training and validation data.
 
-    Only the first process has the run's folder `opened`. With `settle` a λ ends early if its
-    predictions of validation examples no longer change. Raises `folder.Interrupted`.
+    With `settle` a λ ends early if its predictions of validation examples no longer change.
     """
     problems, config = problems_from_flags(dataset), config_from_flags()
-    settings = {
-        "lam": problems.path,
-        **{name: FLAGS[name].value for name in ("loss", "tolerance", "max_passes", "n_folds")},
-        **{name: FLAGS[name].value for name in ("seed", "memory_gb")},  # chunks depend on memory
-        "data": dataset.sha256,
-    }
+    settings = {name: FLAGS[name].value for name in (*SETTINGS, "memory_gb")}  # it cuts the chunks
+    settings |= {"lam": problems.path, "data": dataset.sha256}
     distributed.check_same(folder.fingerprint(settings, flags.shared_values()))
-    path = folder.output_dir("") if opened is None else opened.path
-    if opened:
-        opened.start(settings)
+    folder.start(path, experiment, settings)
     chunks = folder.chunks_of(path, COLUMNS, settings)
-    columns, interrupted = solve_problems(problems, dataset, config, chunks, watch, settle)
-    if interrupted:
-        done = f"{np.isfinite(columns['cost']).sum()} of {len(problems.lam)} optima are finished"
-        raise folder.Interrupted(f"{done}; {folder.resume_hint(path)}")
+    columns = solve_problems(problems, dataset, config, chunks, watch, settle)
     table = path_table(problems, columns)
     n, n_classes = len(dataset.train.labels), dataset.n_classes
     table.insert(1, "C", lam_to(problems.path, n, n_classes, config.loss).C)
@@ -190,19 +163,13 @@ def solve_problems(
     chunks: Chunks,
     watch: Stopwatch,
     settle: bool = False,
-) -> tuple[dict[str, np.ndarray], bool]:
+) -> dict[str, np.ndarray]:
     """Solves every problem that the chunks don't have yet, measures it, and writes it there.
 
-    Returns:
-      `COLUMNS`, each [P], NaN if unfinished; and whether an interrupt came.
+    Returns `COLUMNS`, each [P].
     """
-    columns = {name: np.full(len(problems.lam), np.nan) for name in COLUMNS}
-    if jax.process_index() == 0:
-        for part in folder.read_chunks(chunks):
-            for name in COLUMNS:
-                columns[name][part["rows"]] = part[name]
-    columns = distributed.from_first(columns)
-    finished = FinishedParams(chunks, dataset, np.flatnonzero(np.isfinite(columns["cost"])))
+    columns, rows_finished = folder.read_columns(chunks, len(problems.lam), COLUMNS)
+    finished = FinishedParams(chunks, dataset, rows_finished)
     bar = Progress(max(1, len(problems.lam) - len(finished)))
     n_done, worst = 0, 0.0
     steps = solve_chunks(
@@ -214,62 +181,38 @@ def solve_problems(
         finished=finished,
         stop_when_unchanged=partial(validation_predictions, dataset) if settle else None,
     )
-    try:
-        for step in _timed(steps, watch):
-            if step.optimum:
-                rows = np.array(step.rows)
-                with watch.phase("evaluate"):
-                    measured = _measure(step.optimum, rows, problems, dataset, config)
-                folder.write_chunk(chunks, rows, **step.optimum.params._asdict(), **measured)
-                for name in COLUMNS:
-                    columns[name][rows] = measured[name]
-                n_done += len(rows)
-                worst = max(worst, float(step.relative_gap.max()))
-            near = int((step.relative_gap <= config.tolerance).sum())
-            _show(bar, step, n_done, near, worst)
-    except KeyboardInterrupt:
-        return columns, True
-    return columns, False
-
-
-def _show(bar: Progress, step: SolveStep, n_done: int, n_near: int, worst: float) -> None:
-    """Shows the λ that are solved, and those whose estimated gap is already small enough."""
-    if step.optimum:
-        bar.show(n_done, lambda: f"{n_done} λ solved, relative gap at most {worst:.1e}")
-    else:
-        gap, n_passes = step.relative_gap.max(), step.passes.max()
-        text = f"{n_done} λ solved, {len(step.rows)} in work: pass {n_passes}, gap {gap:.1e}"
-        bar.show(n_done + min(n_near, len(step.rows) - 1), lambda: text)
-
-
-def _timed(steps: Iterator[SolveStep], watch: Stopwatch) -> Iterator[SolveStep]:
-    while True:
-        with watch.phase("train"):
-            step = next(steps, None)
-        if step is None:
-            return
-        yield step
+    with watch.phase("train"):
+        for step in steps:
+            rows, gap = np.array(step.rows), step.relative_gap
+            if step.optimum is None:  # the λ whose estimated gap is small enough are nearly done
+                n_near = min(int((gap <= config.tolerance).sum()), len(rows) - 1)
+                work = f"{len(rows)} in work: pass {step.passes.max()}, gap {gap.max():.1e}"
+                bar.show(n_done + n_near, f"{n_done} λ solved, {work}")
+                continue
+            with watch.phase("evaluate"):
+                measured = _measure(step.optimum, rows, problems, dataset, config)
+            folder.write_chunk(chunks, rows, **step.optimum.params._asdict(), **measured)
+            for name in COLUMNS:
+                columns[name][rows] = measured[name]
+            n_done, worst = n_done + len(rows), max(worst, float(gap.max()))
+            bar.show(n_done, f"{n_done} λ solved, relative gap at most {worst:.1e}")
+    return columns
 
 
 class FinishedParams(Mapping[int, Params]):
-    """The parameters of finished problems, read from the chunks when they are needed.
+    """The parameters of finished problems, which the first process reads when they are needed."""
 
-    Only the first process reads files; the others receive its arrays.
-    """
-
-    def __init__(self, chunks: Chunks, dataset: Dataset, rows: np.ndarray) -> None:
-        self._chunks, self._rows = chunks, set(rows.tolist())
+    def __init__(self, chunks: Chunks, dataset: Dataset, rows: set[int]) -> None:
+        self._chunks, self._rows = chunks, rows
         shape = (dataset.n_classes, dataset.n_features)
-        self._empty = {"weights": np.zeros(shape), "bias": np.zeros(shape[0])}
+        self._empty = Params(np.zeros(shape), np.zeros(shape[0]))
 
     def __getitem__(self, row: int) -> Params:
         if row not in self._rows:
             raise KeyError(row)
-        arrays = self._empty
-        if jax.process_index() == 0:
-            arrays = folder.read_row(self._chunks, row)
-        received = distributed.from_first({name: arrays[name] for name in self._empty})
-        return Params(received["weights"], received["bias"])
+        first = jax.process_index() == 0
+        params = folder.row_params(self._chunks, row) if first else self._empty
+        return Params(**distributed.from_first(params._asdict()))
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._rows)
@@ -282,8 +225,7 @@ def validation_predictions(dataset: Dataset, params: Params) -> np.ndarray:
     """The predicted classes [C, n] of validation examples; of training examples without any."""
     split = dataset.validation if len(dataset.validation.labels) else dataset.train
     params = Params(*(np.asarray(a, np.float32) for a in params))
-    measure = jax.vmap(evaluate_examples, in_axes=(0, None, None))
-    return np.asarray(measure(params, split, dataset.standardiser).predicted)
+    return evaluate_models(params, split, dataset, LOSSES["softmax"]).predicted  # by any loss
 
 
 def _measure(
@@ -310,15 +252,14 @@ def measure_split(
     split: str, params: Params, dataset: Dataset, config: SolveConfig
 ) -> dict[str, np.ndarray]:
     """`MEASURES` of one split, each [C], of parameters [C, K, d] and [C, K]."""
-    measure = jax.vmap(partial(evaluate_examples, loss=config.loss), in_axes=(0, None, None))
-    examples = measure(params, getattr(dataset, split), dataset.standardiser)
+    examples = evaluate_models(params, getattr(dataset, split), dataset, config.loss)
     columns: dict[str, np.ndarray] = {}
-    for name, values in zip(NAMES, (examples.loss, examples.correct), strict=True):
-        s = summarise(np.asarray(values))
+    for name, values in zip(METRICS, (examples.loss, examples.correct), strict=True):
+        s = summarise(values)
         low, high = accuracy_interval(s.mean, s.n) if name == "accuracy" else (s.low, s.high)
         ends = (s.mean, s.sd / np.sqrt(max(s.n, 1)), low, high)
-        for end, value in zip(ENDS, ends, strict=True):
-            columns[f"{split}_{name}{end}"] = np.asarray(value)
+        for suffix, value in zip(SUFFIXES, ends, strict=True):
+            columns[f"{split}_{name}{suffix}"] = np.asarray(value)
     return columns
 
 
@@ -333,7 +274,7 @@ def path_table(problems: Problems, columns: Mapping[str, np.ndarray]) -> "pd.Dat
     names = (*OPTIMUM, *MEASURES)
     table = pd.DataFrame({"lam": problems.path, **{n: columns[n][in_path] for n in names}})
     table = table.astype({"passes": int, "converged": bool, "settled": bool})
-    for name in NAMES if not in_path.all() else ():
+    for name in METRICS if not in_path.all() else ():
         by_fold = columns[f"held_out_{name}"][~in_path].reshape(-1, len(table))
         table[f"folds_{name}"] = by_fold.mean(axis=0)
         table[f"folds_{name}_error"] = by_fold.std(axis=0, ddof=1) / np.sqrt(len(by_fold))
@@ -352,15 +293,6 @@ def summarise_optima(columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
         "worst_gap": columns["gap"].max(),
         "mean_passes": columns["passes"].mean(),
     }
-
-
-def describe_optima(summary: Mapping[str, Any]) -> str:
-    """`summarise_optima` in one line."""
-    words = [f"{summary['n_converged']} of {summary['n']} certified to --tolerance"]
-    words += [f"{summary['n_settled']} settled"] if summary["n_settled"] else []
-    if summary["n_unfinished"]:
-        words.append(f"{summary['n_unfinished']} stopped by rounding or --max_passes")
-    return f"{', '.join(words)}; worst gap {summary['worst_gap']:.1e} of the cost"
 
 
 class Choice(NamedTuple):
@@ -412,33 +344,80 @@ def refit(lam: float, dataset: Dataset, config: SolveConfig, watch: Stopwatch) -
         params = Params(*(a[0] for a in optimum.params))
         distance = float(optimum.distance[0])
         certain = certain_predictions(params, distance, lam, both, both.test, config.loss)
-        _, correct = true_class_probabilities(params, config.loss.name, both)
-    low = float(np.mean(certain & correct))
+        correct = evaluate_models(optimum.params, both.test, both, config.loss).correct[0]
+    low = float(np.mean(certain & (correct == 1)))
     c = lam_to(lam, len(both.train.labels), dataset.n_classes, config.loss).C
     measures = {name: float(values[0]) for name, values in test.items()}
     bounds = (low, low + float(np.mean(~certain)))
     return Refit(lam, float(c), optimum, both.standardiser, measures, bounds)
 
 
-def describe_choice(fit: Fit) -> str:
-    """The chosen λ, and scikit-learn's C with the training examples and with the refit's."""
-    c = fit.table.C[fit.choice.chosen]
-    return f"λ = {fit.refit.lam:.4g} (C = {c:.4g}; {fit.refit.C:.4g} with validation data)"
+# The answer.
 
 
-def test_accuracy(refit: Refit) -> str:
-    """The refit's test accuracy with its 95 % interval."""
-    test = refit.test
+def title(dataset: Dataset) -> str:
+    """The loss and the data, for figures and the printed table."""
+    return f"{LOSSES[FLAGS.loss].title} · {data_title(dataset)}"
+
+
+def answer(fit: Fit) -> dict[str, Any]:
+    """What `result.json` says about the path, the chosen λ and its refit."""
+    table, choice, refit = fit.table, fit.choice, fit.refit
+    chosen = table.iloc[choice.chosen]
+    return {
+        "lam": refit.lam,
+        "C": refit.C,
+        "gap": refit.optimum.gap[0] / refit.optimum.cost[0],
+        "converged": refit.optimum.converged[0],
+        "train_accuracy": chosen.train_accuracy,
+        "train_cost": chosen.cost,
+        "validation_accuracy": chosen[f"{choice.source}_accuracy"],
+        "validation_cost": chosen[f"{choice.source}_loss"] + refit.lam * chosen.weights_norm**2,
+        **refit.test,
+        "test_accuracy_at_optimum": refit.test_accuracy_at_optimum,
+        "diverged": False,
+        "chosen_by": choice.criterion,
+        **{name: FLAGS[name].value for name in (*SETTINGS, "select")},
+        "n_lam": len(table),
+        "optima": fit.summary,
+        "best": table.iloc[choice.best].to_dict(),
+        "one_standard_error": table.iloc[choice.one_standard_error].to_dict(),
+    }
+
+
+def answer_lines(fit: Fit, dataset: Dataset) -> list[tuple[str, Any]]:
+    """`answer` for the printed table."""
+    table, choice, refit = fit.table, fit.choice, fit.refit
+    summary, test = fit.summary, refit.test
+    solved = [f"{summary['n_converged']} of {summary['n']} certified to --tolerance"]
+    solved += [f"{summary['n_settled']} settled"] if summary["n_settled"] else []
+    if summary["n_unfinished"]:
+        solved.append(f"{summary['n_unfinished']} stopped by rounding or --max_passes")
+    c = f"C = {table.C[choice.chosen]:.4g}; {refit.C:.4g} with validation data"
     low, high = test["test_accuracy_low"], test["test_accuracy_high"]
-    return f"{test['test_accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f})"
+    by = f"{choice.source} {choice.select}"
+    return [
+        ("path", f"{title(dataset)}, {len(table)} λ, {table.lam.min():g} to {table.lam.max():g}"),
+        ("optima", f"{', '.join(solved)}; worst gap {summary['worst_gap']:.1e} of the cost"),
+        ("passes", f"{table.passes.mean():.1f} per λ on average, {table.passes.max()} at most"),
+        (f"best by {by}", _describe(fit, choice.best)),
+        ("largest λ within one standard error", _describe(fit, choice.one_standard_error)),
+        ("chosen", f"λ = {refit.lam:.4g} ({c}) by {by}"),
+        ("test accuracy", f"{test['test_accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f})"),
+    ]
 
 
-def note_edge(table: "pd.DataFrame", choice: Choice) -> None:
+def _describe(fit: Fit, index: int) -> str:
+    row, name = fit.table.iloc[index], fit.choice.criterion
+    return f"λ = {row.lam:.4g}, {row[name]:.4f} ± {row[f'{name}_error']:.4f} (standard error)"
+
+
+def note_edge(fit: Fit) -> None:
     """Prints a note if the best λ is at an end of the path."""
-    last = len(table) - 1
-    if last and choice.best in (0, last):
-        end = "largest" if choice.best else "smallest"
-        print(f"note: the best λ is the {end} one: look beyond it")
+    best, last = fit.choice.best, len(fit.table) - 1
+    if last and best in (0, last):
+        end = "largest" if best else "smallest"
+        print(f"note: the best λ is the {end} one that was tried: extend --lam", file=sys.stderr)
 
 
 # Figures.
@@ -469,18 +448,3 @@ def _curves(table: "pd.DataFrame", name: str) -> dict[str, Any]:
         mean, error = table[f"folds_{name}"], table[f"folds_{name}_error"]
         curves["folds ± one standard error"] = plots.Curve(mean, mean - error, mean + error)
     return curves
-
-
-def plot_passes(table: "pd.DataFrame", title: str) -> Any:
-    """The passes over the data that each λ took, and their mean."""
-    from linear_cifar import plots
-
-    mean = float(table.passes.mean())
-    figure = plots.new_figure(title, (6.5, 4))
-    ax = figure.subplots()
-    ax.plot(table.lam, table.passes, marker=".", ls="", color="C0", label="a λ")
-    ax.axhline(mean, color="0.4", ls="--", label=f"mean {mean:.1f}")
-    ax.set_ylim(bottom=0)
-    plots.scale_lam(ax, table.lam.to_numpy())
-    plots.label_axes(ax, "λ", "passes over the data")
-    return figure

@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, TypeVar
 
 import jax
@@ -52,25 +51,24 @@ class Progress:
         self._total, self._shown, self._first = total, 0, jax.process_index() == 0
         self._bar = tqdm(total=total, disable=not (self._first and sys.stderr.isatty()))
 
-    def show(self, done: int, describe: Callable[[], str]) -> None:
+    def show(self, done: int, text: str) -> None:
         """Shows how much is done, with a description; the bar ends when all is done."""
+        tenths = done * PLAIN_LINES // self._total
         if not self._bar.disable:
-            self._bar.set_postfix_str(describe(), refresh=False)
+            self._bar.set_postfix_str(text, refresh=False)
             self._bar.update(done - self._bar.n)
             if done == self._total:
                 self._bar.close()
-        elif self._first and (
-            done == self._total or done * PLAIN_LINES // self._total > self._shown
-        ):
-            print(f"[{done * 100 // self._total:3d} %] {describe()}", file=sys.stderr, flush=True)
-            self._shown = done * PLAIN_LINES // self._total
+        elif self._first and (done == self._total or tenths > self._shown):
+            print(f"[{done * 100 // self._total:3d} %] {text}", file=sys.stderr, flush=True)
+            self._shown = tenths
 
 
 def progress(items: Iterable[T], total: int, describe: Callable[[T], str]) -> Iterator[T]:
     """Passes items on and shows the progress, each with its description."""
     bar = Progress(total)
     for count, item in enumerate(items, 1):
-        bar.show(count, partial(describe, item))
+        bar.show(count, describe(item))
         yield item
 
 

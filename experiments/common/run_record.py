@@ -10,9 +10,8 @@ from absl import flags
 from experiments.common import folder, training
 from experiments.common.data import data_title
 from experiments.common.progress import Stopwatch, print_table
-from linear_cifar import Dataset, History, Hyperparameters
-from linear_cifar.metrics import confusion_matrix, evaluate_examples, row_shares, summarise
-from linear_cifar.optimizers import step_decay
+from linear_cifar import Dataset, History, Params
+from linear_cifar.metrics import summarise
 from linear_cifar.training import SweepChunk
 
 if TYPE_CHECKING:
@@ -36,47 +35,32 @@ def write(
 ) -> dict[str, Any]:
     """Writes the record of one configuration, trained from one seed or several.
 
-    Args:
-      path: the folder.
-      experiment: the command.
-      runs: the table that the trained runs are rows of.
-      trained: all its rows are seeds of one configuration.
-      dataset: what the runs were trained on.
-      watch: has the times.
-      **content: further fields of `result.json`.
-
-    Returns:
-      What `result.json` says.
+    All rows of `trained` are seeds of one configuration of `runs`. `content` are further fields of
+    `result.json`, whose content is returned.
     """
     rows = runs.iloc[trained.rows]
     with watch.phase("evaluate"):
         measures = training.measure_runs(trained, runs, dataset)
-        by_class = _accuracy_by_class(trained, dataset)
     measured = [name for name in REPORTED if len(getattr(dataset, name.split("_")[0]).labels)]
     by_seed = {name: measures[name] for name in measured}
     _write_arrays(path, trained, rows.seed.tolist())
+    title = training.title(rows.iloc[0], len(rows), FLAGS.shuffle)
+    heading = f"{experiment}: {title} · {data_title(dataset)}"
     with watch.phase("plot"):
-        folder.write_figures(path, _figures(experiment, rows, trained, dataset))
-    settings = training.read_settings(rows).iloc[0].to_dict()
-    spread = {name: summarise(values)._asdict() | {"values": values} for name, values in
-              by_seed.items()} if len(rows) > 1 else None  # fmt: skip
-    return folder.write_result(
-        path,
-        experiment,
-        dataset,
-        watch,
-        title=training.title(rows.iloc[0], len(rows), FLAGS.shuffle),
-        **settings,
-        n_epochs=FLAGS.n_epochs,
-        shuffle=FLAGS.shuffle,
-        seed=int(rows.seed.iloc[0]),
-        n_seeds=len(rows),
+        figures = run_figures(rows, trained.history, trained.params, dataset, heading)
+        folder.write_figures(path, figures)
+    spread = None
+    if len(rows) > 1:
+        spread = {name: summarise(v)._asdict() | {"values": v} for name, v in by_seed.items()}
+    content |= training.shown_settings(rows).iloc[0].to_dict() | {
+        **{"title": title, "n_epochs": FLAGS.n_epochs, "shuffle": FLAGS.shuffle},
+        **{"seed": int(rows.seed.iloc[0]), "n_seeds": len(rows)},
         **{name: values.mean().round(9) for name, values in by_seed.items()},
-        over_seeds=spread,
-        test_accuracy_by_class=by_class,
-        diverged=not all(np.isfinite(values).all() for values in by_seed.values()),
-        **content,
-    )
+        "over_seeds": spread,
+        "diverged": not all(np.isfinite(values).all() for values in by_seed.values()),
+        "interrupted": trained.epoch < FLAGS.n_epochs or len(rows) < FLAGS.n_seeds,
+    }
+    return folder.write_result(path, experiment, dataset, watch, **content)
 
 
 def _write_arrays(path: Path, trained: SweepChunk, seeds: list[int]) -> None:
@@ -91,36 +75,22 @@ def _write_arrays(path: Path, trained: SweepChunk, seeds: list[int]) -> None:
     folder.write_table(path / "history.csv", history.drop(columns="seed"))
 
 
-def _accuracy_by_class(trained: SweepChunk, dataset: Dataset) -> dict[str, float] | None:
-    """Test accuracy by class, the mean over seeds; None without test examples."""
-    if not len(dataset.test.labels):
-        return None
-    measure = jax.vmap(evaluate_examples, in_axes=(0, None, None))
-    predicted = np.asarray(measure(trained.params, dataset.test, dataset.standardiser).predicted)
-    labels, n_classes = np.asarray(dataset.test.labels), dataset.n_classes
-    shares = [row_shares(confusion_matrix(labels, seed, n_classes)) for seed in predicted]
-    means = np.mean([np.diagonal(share) for share in shares], axis=0).round(9)
-    return dict(zip(dataset.class_names, means, strict=True))
-
-
-def _figures(
-    experiment: str, rows: "pd.DataFrame", trained: SweepChunk, dataset: Dataset
+def run_figures(
+    rows: "pd.DataFrame", history: History, params: Params, dataset: Dataset, title: str
 ) -> dict[str, Any]:
+    """The curves over all seeds of a configuration, and the weights of its first seed.
+
+    `rows` are its runs, one per seed; history [S, n_epochs + 1], params [S, K, d] and [S, K].
+    """
     from linear_cifar import plots  # matplotlib takes half a second
 
-    run = rows.iloc[0]
-    title = training.title(run, len(rows), FLAGS.shuffle)
-    title = f"{experiment}: {title} · {data_title(dataset)}"
-    rates = None
-    if run.decay_factor > 1:
-        hyperparameters = Hyperparameters(**{n: run[n] for n in Hyperparameters._fields})
-        rates = step_decay(hyperparameters, 1)(np.arange(trained.history.train_cost.shape[1]))
-    figures = {"curves": plots.plot_history(trained.history, title, rates)}
+    rates = training.learning_rates(rows.iloc[0], np.shape(history.train_cost)[1] - 1)
+    figures = {"curves": plots.plot_history(history, title, rates)}
     if dataset.image_shape is not None:
-        params = jax.tree.map(lambda a: a[0], trained.params)
-        title += f" (weights of seed {run.seed})" if len(rows) > 1 else ""
+        title += f" (weights of seed {rows.seed.iloc[0]})" if len(rows) > 1 else ""
+        first = jax.tree.map(lambda a: a[0], params)
         figures["weights"] = plots.plot_weights(
-            params, dataset.class_names, dataset.image_shape, title
+            first, dataset.class_names, dataset.image_shape, title
         )
     return figures
 

@@ -20,112 +20,77 @@ LABELS = {"lam": "λ", "learning_rate": "learning rate"}
 def figures(
     results: "pd.DataFrame", axes: Mapping[str, np.ndarray], n_epochs: int, data: str
 ) -> dict[str, Figure]:
-    """The figures by name.
-
-    Args:
-      results: a row per configuration, the best first.
-      axes: the axes of the table, by name.
-      n_epochs: of the runs, for titles.
-      data: the data's title.
-    """
+    """The figures by name; `results` has a row per configuration, the best first."""
     title = f"{n_epochs} epochs · {data}"
-    drawn = {"validation_and_test": plot_validation_and_test(results, title)}
     varied = [name for name in axes if results[name].nunique() > 1]
+    if len(varied) == 1 and results[varied[0]].dtype.kind in "iuf":
+        return {f"accuracy_over_{varied[0]}": plot_over(results, varied[0], None, title)}
     others = [name for name in varied if name not in LABELS]
-    if len(varied) == 1 == len(others) and _is_number(results[varied[0]]):  # not λ or η
-        drawn[f"accuracy_over_{varied[0]}"] = _plot_one_axis(results, varied[0], title)
-        return drawn
     if len(results[others].drop_duplicates()) > min(MAX_PANELS, len(results) // 2):
-        others = [name for name in others if not _is_number(results[name])]
+        others = [name for name in others if results[name].dtype.kind not in "iuf"]
+    accuracy = results.validation_accuracy[~results.diverged]
+    ends = (accuracy.min(), accuracy.max()) if len(accuracy) else (0.0, 1.0)
+    drawn: dict[str, Figure] = {}
     groups: Any = results.groupby(others) if others else [((), results)]
     for values, group in groups:
         words = [f"{name}_{value}" for name, value in zip(others, values, strict=True)]
         suffix = "".join(f"_{word}" for word in words)
         heading = ", ".join([*(word.replace("_", " ") for word in words), title])
-        drawn |= _panel(group, suffix, f"Validation accuracy, {heading}", _ends(results))
+        drawn |= _panels(group, suffix, f"Validation accuracy, {heading}", ends)
     return drawn
 
 
-def _is_number(column: "pd.Series") -> bool:
-    return column.dtype.kind in "iuf"
-
-
-def _plot_one_axis(results: "pd.DataFrame", x: str, title: str) -> Figure:
-    """Accuracy over the only axis that varies."""
-    finite = results[~results.diverged].sort_values(x)
-    figure = new_figure(title, (6.5, 4.2))
-    ax = figure.subplots()
-    sd = finite.get("validation_accuracy_sd", finite.validation_accuracy * 0)
-    ax.errorbar(finite[x], finite.validation_accuracy, yerr=sd, fmt="o-", ms=4, capsize=3)
-    label_axes(ax, x.replace("_", " "), "validation accuracy ± sd over seeds", legend=None)
-    return figure
-
-
-def _ends(results: "pd.DataFrame") -> tuple[float, float]:
-    """The ends of the colour scale that all heat maps share."""
-    accuracy = results.validation_accuracy[~results.diverged]
-    return (accuracy.min(), accuracy.max()) if len(accuracy) else (0.0, 1.0)
-
-
-def _panel(
+def _panels(
     group: "pd.DataFrame", suffix: str, title: str, ends: tuple[float, float]
 ) -> dict[str, Figure]:
     """The figures of configurations that differ in λ and learning rate alone, or were drawn."""
-    lams, rates = (np.unique(group[name]) for name in ("lam", "learning_rate"))
+    n_lams, n_rates = (group[name].nunique() for name in ("lam", "learning_rate"))
     if len(group) == 1:
         return {}
     repeated = group.duplicated(["lam", "learning_rate"]).any()  # they differ in other settings
-    if repeated or len(group) != len(lams) * len(rates):
-        return {f"drawn{suffix}": plot_drawn(group, title)}
-    cells = group.pivot(index="learning_rate", columns="lam")
-    mean = cells.validation_accuracy.where(~cells.diverged.astype(bool)).to_numpy(float)
-    sd = np.zeros_like(mean)
-    if "validation_accuracy_sd" in group:
-        sd = cells.validation_accuracy_sd.to_numpy(float)
-    x = "lam" if len(lams) > 1 else "learning_rate"
-    if x == "learning_rate":
-        mean, sd = mean.T, sd.T
-    lines = rates if x == "lam" else lams
-    values = lams if x == "lam" else rates
-    drawn = {f"accuracy_over_{x}{suffix}": plot_over(x, values, lines, mean, sd, title)}
-    if len(lams) > 1 and len(rates) > 1:
-        name = f"heat_map{suffix}"
-        drawn[name] = plot_grid(mean, rates.tolist(), lams.tolist(), ends, title)
+    if repeated or len(group) != n_lams * n_rates:
+        return {f"drawn{suffix}": plot_random(group, title)}
+    x, other = LABELS if n_lams > 1 else reversed(LABELS)
+    drawn = {f"accuracy_over_{x}{suffix}": plot_over(group, x, other, title)}
+    if n_lams > 1 and n_rates > 1:
+        finite = group.assign(accuracy=group.validation_accuracy.mask(group.diverged))
+        cells = finite.pivot(index="learning_rate", columns="lam", values="accuracy")
+        rates, lams = cells.index.tolist(), cells.columns.tolist()
+        drawn[f"heat_map{suffix}"] = plot_grid(cells.to_numpy(float), rates, lams, ends, title)
     return drawn
 
 
-def plot_over(
-    x: str, values: np.ndarray, lines: np.ndarray, accuracy: np.ndarray, sd: np.ndarray, title: str
-) -> Figure:
-    """Accuracy over λ or the learning rate, with a curve for each value of the other one.
+def plot_over(results: "pd.DataFrame", x: str, other: str | None, title: str) -> Figure:
+    """Validation accuracy over a setting, with a curve for each value of the other one.
 
-    Args:
-      x: "lam" or "learning_rate".
-      values: of x, [L], ascending.
-      lines: values of the other one, [R].
-      accuracy: [R, L], means over seeds; NaN if training diverged, which leaves a gap.
-      sd: [R, L], standard deviations over seeds, drawn as a band of one to either side; 0 for none.
-      title: goes above.
+    A configuration that diverged leaves a gap.
     """
-    other = "learning rate" if x == "lam" else "λ"
+    results = results.sort_values(x)
+    accuracy = results.validation_accuracy.mask(results.diverged)
+    deviation = results.get("validation_accuracy_sd", accuracy * 0)
+    title += "\nband: ± one standard deviation over seeds" if deviation.any() else ""
+    lines: Any = results.groupby(other).groups if other else {"": results.index}
     n_columns = -(-len(lines) // LEGEND_ROWS)
-    title = f"{title}\nband: ± one standard deviation over seeds" if sd.any() else title
     figure = new_figure(title, (7 + n_columns, 4.6))
     ax = figure.subplots()
     colours = colormaps["viridis"](np.linspace(0, 0.92, len(lines)))
-    for line, mean, spread, colour in zip(lines, accuracy, sd, colours, strict=True):
-        ax.plot(values, mean, "o-", ms=3, color=colour, label=f"{line:.2g}")
-        ax.fill_between(values, mean - spread, mean + spread, color=colour, alpha=0.25, lw=0)
-    if np.isfinite(accuracy).any():
-        row, column = np.unravel_index(np.nanargmax(accuracy), accuracy.shape)
-        ax.plot(values[column], accuracy[row, column], "*", ms=13, color="C3", label="best")
-    scale_lam(ax, values)
-    label_axes(ax, LABELS[x], "validation accuracy", legend=None)
-    ax.legend(title=other, ncols=n_columns, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+    for (value, rows), colour in zip(lines.items(), colours, strict=True):
+        at, mean, spread = results[x][rows], accuracy[rows], deviation[rows]
+        label = f"{value:.2g}" if other else "validation accuracy"
+        ax.plot(at, mean, "o-", ms=3, color=colour, label=label)
+        ax.fill_between(at, mean - spread, mean + spread, color=colour, alpha=0.25, lw=0)
+    if accuracy.notna().any():
+        best = accuracy.idxmax()
+        ax.plot(results[x][best], accuracy[best], "*", ms=13, color="C3", label="best")
+    if x in LABELS:
+        scale_lam(ax, results[x].to_numpy(float))
+    label_axes(ax, LABELS.get(x, x.replace("_", " ")), "validation accuracy", legend=None)
+    place: Any = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
+    ax.legend(title=LABELS.get(other or ""), ncols=n_columns, fontsize=9, **place)
     return figure
 
 
-def plot_drawn(results: "pd.DataFrame", title: str) -> Figure:
+def plot_random(results: "pd.DataFrame", title: str) -> Figure:
     """Accuracy of configurations that make no grid: points over λ and learning rate.
 
     A configuration that diverged is a cross.
@@ -147,23 +112,4 @@ def plot_drawn(results: "pd.DataFrame", title: str) -> Figure:
     figure.colorbar(points, ax=heights, label="log₁₀ of the learning rate")
     for ax in (plane, heights):
         scale_lam(ax, lam)
-    return figure
-
-
-def plot_validation_and_test(results: "pd.DataFrame", title: str) -> Figure:
-    """Test over validation accuracy of each configuration; the first, the best, is marked."""
-    figure = new_figure(title, (5.6, 5))
-    ax = figure.subplots()
-    finite: Any = results[~results.diverged]
-    ax.scatter(finite.validation_accuracy, finite.test_accuracy, s=14, alpha=0.6)
-    label_axes(ax, "validation accuracy", "test accuracy", legend=None)
-    if len(finite):
-        best = finite.iloc[0]
-        marker: dict[str, Any] = {"s": 60, "facecolors": "none", "edgecolors": "C3"}
-        label = "best on validation data"
-        ax.scatter(best.validation_accuracy, best.test_accuracy, label=label, **marker)
-        both = finite[["validation_accuracy", "test_accuracy"]].to_numpy()
-        ends = [both.min(), both.max()]
-        ax.plot(ends, ends, color="0.5", lw=1, zorder=0, label="test = validation")
-        ax.legend()
     return figure

@@ -1,10 +1,10 @@
 """Tables of runs of gradient descent: from the flags into `sweep`, and their results.
 
 A table is a DataFrame. A configuration has the columns `SETTINGS`; a run is a configuration with a
-seed, and has the columns "configuration" and "seed" as well.
+seed, and has the columns "configuration" and "seed" as well, and `MEASURES` once it is trained.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments.common.flags import check_optimizer_flags, unread_fields
+from experiments.common.flags import SHARED, check_optimizer_flags, check_runs, unread_fields
 from experiments.common.progress import Progress
 from linear_cifar import (
     LOSSES,
@@ -21,12 +21,13 @@ from linear_cifar import (
     History,
     Hyperparameters,
     Params,
+    Split,
     TrainConfig,
     evaluate,
 )
 from linear_cifar.data import SPLITS
-from linear_cifar.metrics import Metrics
-from linear_cifar.optimizers import OPTIMIZER_FIELDS
+from linear_cifar.metrics import Metrics, evaluate_examples
+from linear_cifar.optimizers import OPTIMIZER_FIELDS, step_decay
 from linear_cifar.selection import ranking
 from linear_cifar.training import SweepChunk, device_mesh, fetch, shard_runs
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 FLAGS = flags.FLAGS
 SETTINGS = (*Hyperparameters._fields, "batch_size", "loss", "optimizer")
+DEFAULTS = {name: SHARED[name].default for name in SETTINGS}
 MEASURES = tuple(f"{split}_{name}" for split in SPLITS for name in Metrics._fields)
 
 
@@ -49,28 +51,22 @@ def configurations(**columns: Sequence[Any] | np.ndarray) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    defaults = {**Hyperparameters()._asdict(), "batch_size": 100, "loss": "softmax"}
-    defaults["optimizer"] = "sgd"
-    base = {name: FLAGS[name].value if name in FLAGS else defaults[name] for name in SETTINGS}
+    base = {name: FLAGS[name].value if name in FLAGS else DEFAULTS[name] for name in SETTINGS}
     n = max([len(column) for column in columns.values()], default=1)
     table = pd.DataFrame({**base, **columns}, index=range(n))[list(SETTINGS)]
     for optimizer in OPTIMIZER_FIELDS:
         for name in unread_fields(optimizer):
-            table.loc[table.optimizer == optimizer, name] = defaults[name]
+            table.loc[table.optimizer == optimizer, name] = DEFAULTS[name]
     check_optimizer_flags(list(dict.fromkeys(table.optimizer)))
     return table.drop_duplicates(ignore_index=True)
 
 
 def runs_of(table: "pd.DataFrame", first_seed: int, n_seeds: int) -> "pd.DataFrame":
     """Every configuration with every seed: a row each, the seeds of a configuration together."""
+    check_runs(len(table) * n_seeds)
     runs = table.loc[table.index.repeat(n_seeds)].rename_axis("configuration").reset_index()
     runs["seed"] = np.tile(first_seed + np.arange(n_seeds), len(table))
     return runs
-
-
-def runs_from_flags() -> "pd.DataFrame":
-    """The one configuration that the flags describe, with all its seeds."""
-    return runs_of(configurations(), FLAGS.seed, FLAGS.n_seeds)
 
 
 def config_from_flags(measure: bool) -> TrainConfig:
@@ -85,7 +81,7 @@ def sweep_arguments(runs: "pd.DataFrame") -> tuple[jax.Array, dict[str, list]]:
     return keys, {name: runs[name].tolist() for name in SETTINGS}
 
 
-def read_settings(table: "pd.DataFrame") -> "pd.DataFrame":
+def shown_settings(table: "pd.DataFrame") -> "pd.DataFrame":
     """The settings with an empty cell where the optimiser doesn't read one."""
     cells = table[list(SETTINGS)].astype(object)
     for optimizer in OPTIMIZER_FIELDS:
@@ -106,83 +102,58 @@ def title(run: Any, n_seeds: int = 1, shuffle: bool = False) -> str:
     )
 
 
+def learning_rates(run: Any, n_epochs: int) -> np.ndarray | None:
+    """The learning rate after each epoch of a run, [n_epochs + 1]; None if it is constant."""
+    if run.decay_factor == 1:
+        return None
+    hyperparameters = Hyperparameters(*(getattr(run, name) for name in Hyperparameters._fields))
+    return np.asarray(step_decay(hyperparameters, 1)(np.arange(n_epochs + 1)))
+
+
 # Training and its results.
 
 
-class SweepProgress:
-    """Shows the progress of a `sweep`, with its hooks `epoch` and `chunk`, and collects the chunks.
+def progress_hook(
+    runs: "pd.DataFrame", config: TrainConfig, finished: Collection[int] = ()
+) -> Callable[[SweepChunk], None]:
+    """The hook `on_epoch` of a `sweep` that shows its progress; `finished` rows are left out."""
+    n_before, n_left = 0, len(runs) - len(finished)
+    bar = Progress(max(1, n_left * config.n_epochs))
 
-    Args:
-      runs: the table.
-      config: its static settings.
-      finished: rows that are left out.
-      keep: collect the chunks for `collected`; else they are only counted.
-    """
-
-    def __init__(
-        self,
-        runs: "pd.DataFrame",
-        config: TrainConfig,
-        finished: Collection[int] = (),
-        keep: bool = True,
-    ) -> None:
-        self._runs, self._config, self._finished, self._keep = runs, config, set(finished), keep
-        self._n_done = 0
-        self._current: SweepChunk | None = None
-        self._chunks: list[SweepChunk] = []
-        self._bar = Progress(max(1, (len(runs) - len(self._finished)) * config.n_epochs))
-
-    def epoch(self, chunk: SweepChunk) -> None:
-        """Shows an epoch of a chunk."""
-        self._current = chunk if chunk.epoch else None  # epoch 0 is before training
-        n = len(set(chunk.rows.tolist()) - self._finished)
-        epochs_done = self._n_done * self._config.n_epochs + n * chunk.epoch
-        self._bar.show(epochs_done, lambda: self._describe(chunk))
-
-    def chunk(self, chunk: SweepChunk) -> None:
-        """Counts a finished chunk."""
-        self._n_done += len(chunk.rows)
-        self._current = None
-        if self._keep:
-            self._chunks.append(chunk)
-
-    def collected(self) -> SweepChunk:
-        """The finished chunks in the order of the table; if there is none, the finished epochs.
-
-        Raises:
-          KeyboardInterrupt: not even an epoch is finished.
-        """
-        chunks = self._chunks
-        if not chunks:
-            if self._current is None:
-                raise KeyboardInterrupt
-            rows = self._current.rows
-            params = jax.tree.map(lambda a: a[: len(rows)], fetch(self._current.params))
-            chunks = [self._current._replace(params=params)]
-        order = np.argsort(np.concatenate([chunk.rows for chunk in chunks]))
-        rows, params, history = jax.tree.map(
-            lambda *parts: np.concatenate(parts)[order], *[chunk[:3] for chunk in chunks]
-        )
-        return SweepChunk(rows, params, history, chunks[-1].epoch)
-
-    def _describe(self, chunk: SweepChunk) -> str:
-        words = [f"epoch {chunk.epoch} of {self._config.n_epochs}"]
-        if len(self._runs) > 1:
-            size = self._runs.batch_size[chunk.rows[0]]
-            words.append(f"{len(chunk.rows)} runs with batches of {size}")
-        history = chunk.history
-        if history.train_cost.size:
-            words.append(f"cost {np.mean(history.train_cost[:, -1]):.4f}")
-            accuracy = np.mean(history.validation_accuracy[:, -1])
+    def describe(chunk: SweepChunk) -> str:
+        words = [f"epoch {chunk.epoch} of {config.n_epochs}"]
+        if len(runs) > 1:
+            words.append(f"{len(chunk.rows)} runs with batches of {runs.batch_size[chunk.rows[0]]}")
+        if chunk.history.train_cost.size:
+            words.append(f"cost {np.mean(chunk.history.train_cost[:, -1]):.4f}")
+            accuracy = np.mean(chunk.history.validation_accuracy[:, -1])
             words += [f"validation accuracy {accuracy:.4f}"] if np.isfinite(accuracy) else []
-        if len(self._runs) > len(chunk.rows):
-            n_done = len(self._finished) + self._n_done
-            words.append(f"{n_done} of {len(self._runs)} runs finished")
+        if len(runs) > len(chunk.rows):
+            words.append(f"{len(finished) + n_before} of {len(runs)} runs finished")
         return ", ".join(words)
+
+    def show(chunk: SweepChunk) -> None:
+        nonlocal n_before
+        n = len(set(chunk.rows.tolist()).difference(finished))
+        bar.show(n_before * config.n_epochs + n * chunk.epoch, describe(chunk))
+        n_before += n if chunk.epoch == config.n_epochs else 0
+
+    return show
+
+
+def join_chunks(chunks: Sequence[SweepChunk]) -> SweepChunk:
+    """The runs of several chunks in the order of the table, in NumPy arrays."""
+    parts = []
+    for chunk in chunks:  # its parameters may be on the devices, followed by copies
+        params = Params(*(array[: len(chunk.rows)] for array in fetch(chunk.params)))
+        parts.append((chunk.rows, params, chunk.history))
+    order = np.argsort(np.concatenate([chunk.rows for chunk in chunks]))
+    rows, params, history = jax.tree.map(lambda *a: np.concatenate(a)[order], *parts)
+    return SweepChunk(rows, params, history, chunks[-1].epoch)
 
 
 def measure_runs(chunk: SweepChunk, runs: "pd.DataFrame", dataset: Dataset) -> dict[str, Any]:
-    """`MEASURES` of a chunk's runs, each [c], which all have one loss.
+    """`MEASURES` of a chunk's runs, each [c]; they all have one loss.
 
     Training and validation metrics come from the history if there is one.
     """
@@ -211,15 +182,7 @@ def _as_float(name: str, values: Any) -> np.ndarray:
 def evaluate_runs(
     params: Params, lam: np.ndarray, split: str, dataset: Dataset, loss: Any
 ) -> Metrics:
-    """`evaluate` of C runs in one pass over a split, on all devices; NumPy, [C].
-
-    Args:
-      params: [C, K, d] and [C, K].
-      lam: λ, [C].
-      split: "train", "validation" or "test"; its inputs may be in a file.
-      dataset: has the split.
-      loss: the loss per example.
-    """
+    """`evaluate` of C runs, [C, K, d], [C, K] and λ [C], in one pass on all devices; NumPy, [C]."""
     mesh, n_runs = device_mesh(), len(lam)
     # Copies of the last run make their number a multiple of the devices'.
     padded = np.minimum(np.arange(-(-n_runs // mesh.size) * mesh.size), n_runs - 1)
@@ -229,29 +192,26 @@ def evaluate_runs(
     return jax.tree.map(lambda a: a[:n_runs], fetch(metrics))
 
 
-def by_configuration(
-    runs: "pd.DataFrame", measures: Mapping[str, np.ndarray], select: str = "accuracy"
-) -> "pd.DataFrame":
+def evaluate_models(params: Params, split: Split, dataset: Dataset, loss: Any) -> Any:
+    """`evaluate_examples` of C models, [C, K, d] and [C, K], in one pass over a split; [C, n]."""
+    measure = jax.vmap(partial(evaluate_examples, loss=loss), in_axes=(0, None, None))
+    return jax.tree.map(np.asarray, measure(params, split, dataset.standardiser))
+
+
+def by_configuration(runs: "pd.DataFrame", select: str = "accuracy") -> "pd.DataFrame":
     """A row per configuration, the best on validation data first, diverged ones last.
 
-    Args:
-      runs: the table.
-      measures: by name, [R] as the runs.
-      select: "accuracy" or "loss" of validation data.
-
-    Returns:
-      The settings, each measure's mean over seeds, with several seeds its standard deviation as
-      `NAME_sd`, and "diverged"; the index is the configuration.
+    It has the settings, each measure's mean over seeds, with several seeds its standard deviation
+    as `NAME_sd`, and "diverged"; the index is the configuration.
     """
-    import pandas as pd
-
+    measures = list(MEASURES)
     # `skipna` off: a configuration is only as good as its worst seed, and NaN means divergence.
-    groups = pd.DataFrame(dict(measures)).groupby(runs.configuration.to_numpy())
+    groups = runs.groupby("configuration")[measures]
     table = groups.agg(lambda column: column.mean(skipna=False)).round(9)
     if runs.seed.nunique() > 1:
         deviations = groups.agg(lambda column: column.std(skipna=False))
         table = table.join(deviations.add_suffix("_sd"))
-    table["diverged"] = ~np.isfinite(table[list(measures)]).all(axis="columns")
+    table["diverged"] = ~np.isfinite(table[measures]).all(axis="columns")
     settings = runs.groupby("configuration").first()[list(SETTINGS)]
     table = settings.loc[table.index].join(table)
     scores = table[["validation_accuracy", "validation_loss"]].mask(table.diverged)

@@ -18,16 +18,20 @@ continues after any interruption.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import jax
 from absl import flags as absl_flags
 
 from experiments.common import cli, distributed, folder, path
-from experiments.common.data import data_title, load_data
+from experiments.common.data import load_data
 from experiments.common.progress import Stopwatch, print_table
 from experiments.probe import learning, measures, prediction
-from linear_cifar import LOSSES, Dataset, InputError
+from linear_cifar import Dataset, InputError
 from linear_cifar.data import SPLITS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FLAGS = absl_flags.FLAGS
 
@@ -50,47 +54,49 @@ def main(argv: list[str]) -> int:
         )
     distributed.start()
     watch = Stopwatch()
-    with distributed.first_only(folder.resumable_run("probe")) as opened:
+    with folder.resumable_run("probe") as target:
         with watch.phase("load"):
             dataset = load_data(required=path.required_splits())
         further = prediction.load_further(dataset.n_features, dataset.feature_names)
         sizes = learning.sizes_from_flags(dataset)
-        fit = path.fit_path(opened, dataset, watch, settle=True)
+        fit = path.fit_path(target, "probe", dataset, watch, settle=True)
         lam, config = fit.table.lam.to_numpy(), path.config_from_flags()
         curve = learning.learning_curve(sizes, lam, dataset, config, watch)
-        if opened:
-            with watch.phase("evaluate"):
-                test = measures.test_refit(fit, dataset, config.loss)
-            advice = "; all optima are kept, for --resume"
-            with folder.write_errors(f"cannot write {opened.path}", advice):
-                _write(fit, test, curve, dataset, opened.path, watch)
-                if further is not None:
-                    prediction.write_predictions(opened.path, test.model, further)
-                _write_result(fit, test, curve, dataset, opened.path, watch)
-            _print(fit, test, curve, dataset, opened.path, watch)
+        if jax.process_index():
+            return 0
+        with watch.phase("evaluate"):
+            test = measures.test_refit(fit, dataset, config.loss)
+        record = Record(fit, test, curve, dataset)
+        _write(record, target, watch)
+        if further is not None:
+            prediction.write_predictions(target, test.model, further)
+        folder.write_result(target, "probe", dataset, watch, **_answer(record))
+    _print(record, target, watch)
     return 0
 
 
-def _title(dataset: Dataset) -> str:
-    return f"{LOSSES[FLAGS.loss].title} · {data_title(dataset)}"
+class Record(NamedTuple):
+    """A finished probe."""
+
+    fit: path.Fit
+    test: measures.TestReport
+    curve: "pd.DataFrame"  # a row per draw of the learning curve
+    dataset: Dataset
 
 
-def _write(
-    fit: path.Fit, test: measures.Test, curve: Any, dataset: Dataset, target: Path, watch: Stopwatch
-) -> None:
+def _write(record: Record, target: Path, watch: Stopwatch) -> None:
     """Writes the tables, the figures and the model."""
     from linear_cifar import plots  # matplotlib takes half a second
 
-    title, names = _title(dataset), dataset.class_names
+    fit, test, curve, dataset = record
+    title, names = path.title(dataset), dataset.class_names
     with watch.phase("plot"):
+        heading = f"Test examples, {title}"
         figures = {
             "path": path.plot_choice(fit.table, fit.choice, title),
-            "passes": path.plot_passes(fit.table, f"Passes over λ, {title}"),
-            "confusions": plots.plot_confusion(test.counts, names, f"Test examples, {title}"),
+            "confusions": plots.plot_confusion(test.counts, names, heading),
             "per_class": plots.plot_per_class(test.by_class, names, f"Test accuracy, {title}"),
-            "reliability": plots.plot_reliability(
-                test.before, test.after, f"Test examples, {title}"
-            ),
+            "reliability": plots.plot_reliability(test.before, test.after, heading),
             **learning.figures(curve, f"Test accuracy over training examples, {title}"),
         }
         folder.write_figures(target, figures)
@@ -98,26 +104,16 @@ def _write(
     folder.write_table(target / "per_class.csv", measures.class_table(test, names))
     if len(curve):
         folder.write_table(target / "learning_curve.csv", curve)
-    for ending in (".npz", ".safetensors"):
-        with folder.replacing(target / f"model{ending}") as partial:
+    for suffix in (".npz", ".safetensors"):
+        with folder.replacing(target / f"model{suffix}") as partial:
             test.model.save(partial)
 
 
-def _write_result(
-    fit: path.Fit, test: measures.Test, curve: Any, dataset: Dataset, target: Path, watch: Stopwatch
-) -> None:
-    """Writes `result.json`, with the answer at its top level."""
-    table, choice, refit = fit.table, fit.choice, fit.refit
-    names = ("loss", "tolerance", "max_passes", "n_folds", "select", "seed")
-    chosen = table.iloc[choice.chosen]
-    content = {
-        "lam": refit.lam,
-        "C": refit.C,
-        "gap": refit.optimum.gap[0] / refit.optimum.cost[0],
-        "converged": refit.optimum.converged[0],
-        "validation_accuracy": chosen[f"{choice.source}_accuracy"],
-        **refit.test,
-        "test_accuracy_at_optimum": refit.test_accuracy_at_optimum,
+def _answer(record: Record) -> dict[str, Any]:
+    """What `result.json` says, with the answer at its top level."""
+    fit, test, curve, dataset = record
+    return {
+        **path.answer(fit),
         "balanced_accuracy": test.balanced_accuracy,
         f"top_{measures.TOP_K}_accuracy": test.top_k and test.top_k.estimate,
         "temperature": test.model.temperature,
@@ -127,43 +123,24 @@ def _write_result(
         "n": sum(len(getattr(dataset, name).labels) for name in ("train", "validation")),
         "d": dataset.n_features,
         "n_classes": dataset.n_classes,
-        "chosen_by": choice.criterion,
-        **{name: FLAGS[name].value for name in names},
-        "standardise": dataset.standardise,
         "normalise_rows": dataset.normalise_rows,
-        "n_lam": len(table),
-        "optima": fit.summary,
-        "best": table.iloc[choice.best].to_dict(),
-        "one_standard_error": table.iloc[choice.one_standard_error].to_dict(),
         "confusions": test.counts,
         "reliability": {"before": test.before._asdict(), "after": test.after._asdict()},
         "learning_curve": curve.to_dict("records"),
     }
-    folder.write_result(target, "probe", dataset, watch, **content)
 
 
-def _print(
-    fit: path.Fit, test: measures.Test, curve: Any, dataset: Dataset, target: Path, watch: Stopwatch
-) -> None:
+def _print(record: Record, target: Path, watch: Stopwatch) -> None:
     """Prints the answer."""
-    table, choice, refit = fit.table, fit.choice, fit.refit
+    fit, test, curve, dataset = record
     sizes = (len(getattr(dataset, name).labels) for name in SPLITS)
     counts = "{} training, {} validation and {} test examples".format(*sizes)
     calibration = test.not_calibrated or (
         f"{test.after.error:.4f} after scaling by the temperature {test.model.temperature:.3g}"
     )
     lines: list[tuple[str, Any]] = [
-        (
-            "probe",
-            f"{_title(dataset)}, {len(table)} λ from {table.lam.min():g} to {table.lam.max():g}",
-        ),
         ("data", f"{counts} of {dataset.n_features} features, {dataset.n_classes} classes"),
-        ("optima", path.describe_optima(fit.summary)),
-        (
-            "chosen",
-            f"{path.describe_choice(fit)} by {choice.source} {choice.select}",
-        ),
-        ("test accuracy", path.test_accuracy(refit)),
+        *path.answer_lines(fit, dataset),
         ("balanced accuracy", test.balanced_accuracy),
     ]
     if test.top_k is not None:
@@ -174,7 +151,7 @@ def _print(
         report = measures.class_table(test, dataset.class_names)
         print(report.to_string(index=False, float_format="{:.3f}".format), end="\n\n")
     print_table([*lines, ("seconds", watch), ("written to", target)])
-    path.note_edge(table, choice)
+    path.note_edge(fit)
 
 
 if __name__ == "__main__":

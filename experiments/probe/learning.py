@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FLAGS = flags.FLAGS
-COLUMNS = ("n", "n_per_class", "draw", "lam", "test_accuracy")
+COLUMNS = ["n", "n_per_class", "draw", "lam", "test_accuracy"]
 
 
 class Size(NamedTuple):
@@ -46,50 +46,36 @@ def define_flags() -> None:
 
 
 def sizes_from_flags(dataset: Dataset) -> list[Size]:
-    """The sizes that the flags name, each once.
-
-    Raises:
-      InputError: one of them can't be drawn, or there are no validation examples.
-    """
-    labels = np.asarray(dataset.train.labels)
-    counts = np.bincount(labels, minlength=dataset.n_classes)
-    share = Setting("", low=dataset.n_classes, high=len(labels))
-    each = Setting("", low=1, high=int(counts.min()))
-    sizes = [Size(n, None) for n in _numbers("n_train", share)]
-    sizes += [Size(n * dataset.n_classes, n) for n in _numbers("n_per_class", each)]
+    """The sizes that the flags name, each once."""
+    n_classes, labels = dataset.n_classes, np.asarray(dataset.train.labels)
+    fewest = int(np.bincount(labels, minlength=n_classes).min())
+    sizes = [Size(n, None) for n in _numbers("n_train", n_classes, len(labels))]
+    sizes += [Size(n * n_classes, n) for n in _numbers("n_per_class", 1, fewest)]
     if sizes and not len(dataset.validation.labels):
         raise InputError("--n_train and --n_per_class need validation examples, and no folds")
     return list(dict.fromkeys(sizes))
 
 
-def _numbers(name: str, setting: Setting) -> Iterator[int]:
+def _numbers(name: str, low: int, high: int) -> Iterator[int]:
     words: list[str] = FLAGS[name].value or []
     for word in words:
         if not word.strip().isdecimal():
             raise InputError(f"--{name}={word}: it has to be integers, separated by commas")
-        setting.check(f"--{name}", int(word))
+        Setting("", low=low, high=high).check(f"--{name}", int(word))
         yield int(word)
 
 
 def learning_curve(
     sizes: Sequence[Size], lam: np.ndarray, dataset: Dataset, config: SolveConfig, watch: Stopwatch
 ) -> "pd.DataFrame":
-    """Fits a path to each draw, and tests its λ that is best on the validation examples.
-
-    Returns:
-      A row per draw, with `COLUMNS`.
-    """
+    """Fits a path to each draw and tests its best λ on validation examples; a row per draw."""
     import pandas as pd
 
     draws = [(size, draw) for size in sizes for draw in range(FLAGS.n_draws)]
-
-    def rows() -> Iterator[tuple]:
-        for size, draw in draws:
-            with watch.phase("train"):
-                yield (*size, draw, *_fit_draw(size, draw, lam, dataset, config))
-
-    shown = progress(rows(), len(draws), lambda r: f"{r[0]} examples, test accuracy {r[-1]:.4f}")
-    return pd.DataFrame(list(shown), columns=list(COLUMNS))
+    with watch.phase("train"):
+        rows = ((*size, draw, *_fit_draw(size, draw, lam, dataset, config)) for size, draw in draws)
+        shown = progress(rows, len(draws), lambda r: f"{r[0]} examples, accuracy {r[-1]:.4f}")
+        return pd.DataFrame(list(shown), columns=COLUMNS)
 
 
 def _fit_draw(
@@ -130,9 +116,8 @@ def describe(curve: "pd.DataFrame") -> list[tuple[str, str]]:
 
 def figures(curve: "pd.DataFrame", title: str) -> dict[str, Any]:
     """The learning curves by shares of the classes, and by examples per class."""
-    few_shot_rows = curve.n_per_class.notna()
-    parts = {"learning_curve": curve[~few_shot_rows], "few_shot": curve[few_shot_rows]}
-    return {name: plot_curve(part, title) for name, part in parts.items() if len(part)}
+    parts = {"learning_curve": curve.n_per_class.isna(), "few_shot": curve.n_per_class.notna()}
+    return {name: plot_curve(curve[part], title) for name, part in parts.items() if part.any()}
 
 
 def plot_curve(curve: "pd.DataFrame", title: str) -> Any:
@@ -141,12 +126,10 @@ def plot_curve(curve: "pd.DataFrame", title: str) -> Any:
 
     sizes = np.unique(curve.n)
     over_draws = [summarise(curve.test_accuracy[curve.n == n].to_numpy()) for n in sizes]
-    mean, low, high = (
-        np.array([getattr(s, name) for s in over_draws]) for name in ("mean", "low", "high")
-    )
+    mean, low, high = np.transpose([(s.mean, s.low, s.high) for s in over_draws])
+    low, high = np.clip((low, high), 0, 1)  # with few draws it may reach beyond
     figure = new_figure(title, (6.5, 4.4))
     ax = figure.subplots()
-    low, high = np.clip((low, high), 0, 1)  # with few draws it may reach beyond
     label = "95 % interval of the mean"
     ax.fill_between(sizes, low, high, color="C0", alpha=0.2, lw=0, label=label)
     ax.plot(sizes, mean, color="C0", label="mean over draws")

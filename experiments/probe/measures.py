@@ -29,7 +29,7 @@ TOP_K, TOP_K_CLASSES = 5, 20  # the top five are reported from so many classes o
 MAX_PRINTED_CLASSES = 30
 
 
-class Test(NamedTuple):
+class TestReport(NamedTuple):
     """The model and its measures on the test examples."""
 
     model: Classifier
@@ -42,21 +42,16 @@ class Test(NamedTuple):
     after: Reliability
 
 
-def test_refit(fit: path.Fit, dataset: Dataset, loss: Loss) -> Test:
+def test_refit(fit: path.Fit, dataset: Dataset, loss: Loss) -> TestReport:
     """Tests the refitted probe, with a temperature from examples that it wasn't fitted to."""
     temperature, not_calibrated = _temperature(fit, dataset, loss)
-    refit = fit.refit
-    model = _model(
-        Params(*(array[0] for array in refit.optimum.params)),
-        replace(dataset, standardiser=refit.standardiser),
-        loss,
-        refit.lam,
-        temperature,
-    )
+    params = Params(*(array[0] for array in fit.refit.optimum.params))
+    refitted = replace(dataset, standardiser=fit.refit.standardiser)
+    model = _model(params, refitted, loss, fit.refit.lam, temperature)
     scores, labels = model.logits(dataset.test.inputs), np.asarray(dataset.test.labels)
     counts = confusion_matrix(labels, scores.argmax(axis=1), dataset.n_classes)
     many = dataset.n_classes >= TOP_K_CLASSES
-    return Test(
+    return TestReport(
         model,
         not_calibrated,
         top_k_accuracy(scores, labels, TOP_K) if many else None,
@@ -72,16 +67,8 @@ def _model(
     params: Params, dataset: Dataset, loss: Loss, lam: float, temperature: float
 ) -> Classifier:
     """The model for features as they are stored."""
-    return Classifier(
-        params,
-        dataset.standardiser,
-        dataset.class_names,
-        loss,
-        lam,
-        dataset.normalise_rows,
-        temperature,
-        dataset.feature_names,
-    )
+    stored = (dataset.normalise_rows, temperature, dataset.feature_names)
+    return Classifier(params, dataset.standardiser, dataset.class_names, loss, lam, *stored)
 
 
 def _temperature(fit: path.Fit, dataset: Dataset, loss: Loss) -> tuple[float, str]:
@@ -96,8 +83,7 @@ def _temperature(fit: path.Fit, dataset: Dataset, loss: Loss) -> tuple[float, st
         split = dataset.validation
         if by_folds:
             split = _take(dataset.train, np.flatnonzero(problems.fold_of == problems.fold[row]))
-        arrays = folder.read_row(fit.chunks, int(row))
-        params = Params(arrays["weights"], arrays["bias"])
+        params = folder.row_params(fit.chunks, int(row))
         scores.append(_model(params, dataset, loss, fit.refit.lam, 1.0).logits(split.inputs))
         labels.append(np.asarray(split.labels))
     try:
@@ -112,7 +98,7 @@ def _take(split: Split, rows: np.ndarray) -> Split:
     return Split(taken, split.labels[rows])
 
 
-def class_table(test: Test, class_names: Sequence[str]) -> "pd.DataFrame":
+def class_table(test: TestReport, class_names: Sequence[str]) -> "pd.DataFrame":
     """A row per class: its test examples, accuracy with 95 % interval, precision and F1."""
     import pandas as pd
 

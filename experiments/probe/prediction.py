@@ -1,5 +1,7 @@
 """A model applied to further features."""
 
+import csv
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -7,7 +9,6 @@ import numpy as np
 from absl import flags
 
 from experiments.common import folder
-from experiments.common.flags import given_flags
 from experiments.common.progress import Stopwatch, print_table
 from linear_cifar import Classifier, InputError
 from linear_cifar.data import LazyRows, blocks, load_inputs
@@ -39,12 +40,7 @@ def define_flags() -> None:
 def load_further(n_features: int, names: Sequence[str]) -> LazyRows | None:
     """The features that --predict names, [n, d]; None without the flag.
 
-    Args:
-      n_features: d of the model.
-      names: of its features, if they are known.
-
-    Raises:
-      InputError: the file has another number of features; `DataError` if it can't be read.
+    The model has `n_features`, whose names are `names` if they are known.
     """
     if FLAGS.predict is None:
         return None
@@ -60,9 +56,9 @@ def predict_with_model() -> int:
     """Predicts with the model of an earlier run; returns the exit code."""
     if FLAGS.predict is None:
         raise InputError("--model needs --predict, the file of features to predict")
-    for name in given_flags():
-        if name not in WITH_MODEL:
-            raise InputError(f"--{name} can't be used with --model, which fits nothing")
+    for flag in FLAGS.get_key_flags_for_module(sys.argv[0]):
+        if flag.present and flag.name not in WITH_MODEL:
+            raise InputError(f"--{flag.name} can't be used with --model, which fits nothing")
     if FLAGS.output_dir and Path(FLAGS.output_dir).resolve() in Path(FLAGS.model).resolve().parents:
         raise InputError("--output_dir holds --model: choose another folder")
     model = Classifier.load(FLAGS.model)
@@ -78,8 +74,10 @@ def predict_with_model() -> int:
 
 def write_predictions(path: Path, model: Classifier, inputs: LazyRows) -> None:
     """Writes a row per example: its number, its class, and the probability of each class."""
-    header = ["row", "class", *(f"p_{name}" for name in model.class_names)]
-    folder.write_rows(path / TABLE, header, _rows(model, inputs))
+    with folder.replacing(path / TABLE) as partial, partial.open("w", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["row", "class", *(f"p_{name}" for name in model.class_names)])
+        writer.writerows(_rows(model, inputs))
 
 
 def _rows(model: Classifier, inputs: LazyRows) -> Iterator[tuple]:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 from absl import flags as absl_flags
 
@@ -23,7 +24,7 @@ from experiments.common import cli, flags, folder, training
 from experiments.common.data import load_data
 from experiments.common.progress import Stopwatch
 from experiments.report import claims, optima, page, plan
-from linear_cifar import Dataset, History, Params, Split, TrainConfig, load_dataset
+from linear_cifar import Dataset, History, Params, TrainConfig, load_dataset
 from linear_cifar.data import SPLITS
 
 if TYPE_CHECKING:
@@ -46,22 +47,20 @@ def main(argv: list[str]) -> int:
     watch = Stopwatch()
     formats: Any = FLAGS["figure_format"]
     formats.value = list(dict.fromkeys(["png", *formats.value]))  # the page holds PNGs
-    with folder.resumable_run("report") as opened:
-        path = opened.path
+    with folder.resumable_run("report") as path:
         with watch.phase("load"):
             data = load_splits()
         settings = {
             **{name: FLAGS[name].value for name in ("seed", "n_seeds", "quick")},
             "data": {split: dataset.sha256 for split, dataset in data.items()},
         }
-        opened.start(settings)
+        folder.start(path, "report", settings)
         runs, arrays = train(path, settings, data, watch)
         solved = optima.solve(path, settings, data, watch)
         with watch.phase("evaluate"):
             runs, correct = claims.measure(runs, arrays, data)
-        with folder.write_errors(f"cannot write {path}", "; --resume needs no training"):
-            finished = page.Finished(runs, arrays, correct, solved, data, settings)
-            report = page.write(path, finished, watch)
+        finished = page.Finished(runs, arrays, correct, solved, data, settings)
+        report = page.write(path, finished, watch)
     page.print_summary(report, path, watch)
     return 0
 
@@ -72,16 +71,12 @@ def load_splits() -> dict[str, Dataset]:
     with warnings.catch_warnings(action="ignore"):  # the notice is printed already
         # By its name, so that --dataset=auto doesn't try the download again.
         data["full"] = load_dataset(data["assignment"].name, FLAGS.data_dir, "full")
-    return {split: _reduced(dataset) for split, dataset in data.items()} if FLAGS.quick else data
-
-
-def _reduced(dataset: Dataset) -> Dataset:
-    parts = {name: getattr(dataset, name) for name in SPLITS}
-    first: dict[str, Any] = {
-        name: Split(part.inputs[:QUICK_IMAGES], part.labels[:QUICK_IMAGES])
-        for name, part in parts.items()
-    }
-    return replace(dataset, **first)
+    if FLAGS.quick:
+        for split, dataset in data.items():
+            parts = {name: getattr(dataset, name) for name in SPLITS}
+            first: Any = jax.tree.map(lambda a: a[:QUICK_IMAGES], parts)
+            data[split] = replace(dataset, **first)
+    return data
 
 
 def train(
@@ -89,17 +84,13 @@ def train(
 ) -> tuple["pd.DataFrame", dict[str, dict[str, np.ndarray]]]:
     """Trains the plan, the rows of a split and a number of epochs together.
 
-    Returns:
-      A row per run and seed with `training.MEASURES`; and by name, parameters and history with a
-      leading axis of seeds, of runs whose curves and weights the page shows.
-
-    Raises:
-      folder.Interrupted: an interrupt came; the chunks have all finished runs.
+    Returns a row per run and seed with `training.MEASURES`; and by name, parameters and history
+    with a leading axis of seeds, of runs whose curves and weights the page shows.
     """
     import pandas as pd
 
     runs = training.runs_of(plan.table(), FLAGS.seed, FLAGS.n_seeds)
-    finished: list[pd.DataFrame] = []
+    trained: list[pd.DataFrame] = []
     arrays: dict[str, dict[str, np.ndarray]] = {}
     for (split, n_epochs), group in runs.groupby(["split", "n_epochs"], sort=False):
         rows = group.reset_index(drop=True)
@@ -110,15 +101,10 @@ def train(
         table = rows[[*training.SETTINGS, "seed"]].to_dict("list")
         part = f"{split}_{n_epochs}"
         chunks = folder.chunks_of(path, settings, table, epochs, part=part)
-        measures, interrupted = sweep.train(rows, config, data[split], watch, chunks)
-        if interrupted:
-            n_done = sum(map(len, finished)) + np.isfinite(measures["train_accuracy"]).sum()
-            done = f"{n_done} of {len(runs)} runs are finished"
-            raise folder.Interrupted(f"{done}; {folder.resume_hint(path)}")
-        finished.append(rows.assign(**measures))
+        trained.append(sweep.train(rows, config, data[split], watch, chunks))
         for name in rows.name[measured].unique():
             arrays[name] = read_rows(chunks, rows.index[rows.name == name])
-    return pd.concat(finished).sort_values(["configuration", "seed"], ignore_index=True), arrays
+    return pd.concat(trained).sort_values(["configuration", "seed"], ignore_index=True), arrays
 
 
 def read_rows(chunks: folder.Chunks, rows: Iterable[int]) -> dict[str, np.ndarray]:

@@ -1,15 +1,15 @@
 """What the report says in words: each statement as a measured quantity, and a verdict."""
 
 import math
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
-import jax
 import numpy as np
 
+from experiments.common.training import evaluate_models
+from experiments.report import plan
 from linear_cifar import LOSSES, Dataset, Params, best
-from linear_cifar.metrics import Interval, evaluate_examples, paired_difference
+from linear_cifar.metrics import Interval, paired_difference
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SUPPORTED, CONTRADICTED, NOISE = "supported", "contradicted", "within noise"
 NOT_TESTED = "one seed: not tested"
 BY_SEED, BY_IMAGE = "seed", "test image"  # the pairs of an interval
-ANY_KEY = "grid:another η or λ"  # the best cell with another η or λ than 0.001 and 0.1
+BEST_OTHER_CELL = "best other cell"  # with another η or λ than 0.001 and 0.1
 
 
 class Claim(NamedTuple):
@@ -27,90 +27,12 @@ class Claim(NamedTuple):
     quantity: str
     measure: str  # a column of `measure`
     a: str
-    b: str | None  # None for 0
+    b: str | None = None  # None for 0
     low: float = -math.inf
     high: float = math.inf
 
 
-SMOOTHER = (
-    "We notice that when regularization increases the learned weights are “smoother”, as if "
-    "anti-aliasing was applied to the pictures."
-)
-GENERAL = "As expected, generalization is better overall …"
-UNDERFIT = (
-    "… but when λ is too high (1.0 for example), there is a slight underfitting, thus reducing the "
-    "accuracy on test data."
-)
-DIVERGES = (
-    "We also notice that when the learning rate is too high (η = 0.1), the gradient descent "
-    "doesn't converge and the accuracy is much worse than usual."
-)
-STOP = (
-    "However, we notice that we could have stop around the twentieth epoch and we would have got "
-    "approximately the same losses, so we could save some time here."
-)
-MORE_DATA = "The accuracy has increased by approximately 1% …"
-BATCHES = (
-    "We notice that increasing n_batches or decreasing it too much doesn't really improve "
-    "performance …"
-)
-BEST = (
-    "… and that the best values for η and λ are the ones we had already found, namely 0.001 and "
-    "0.1."
-)
-DECAY = "It's slightly better than the original performance."
-STACK = (
-    "It seems like the individual improvements do not stack up to give a significant improvement."
-)
-LOWER = "The accuracy is a bit lower than for the cross-entropy + softmax case …"
-OVERFIT = "… but there seems to be less overfitting even without regularization."
-SKEWED = (
-    "We notice that the histograms for the softmax + cross-entropy training are slightly more "
-    "skewed towards lower probabilities …"
-)
-TAILS = "… with noticeably thinner tails …"
-
-_ROUGH = "total variation of the weight images over their size"
-_LAM_1, _LAM_01 = "(λ = 1) − (λ = 0.1)", "(λ = 0.1) − (λ = 0)"
-_ETA = "(η = 0.1) − (η = 0.001)"
-_LOSSES = ("multi_bce", "lam_0")
-CELL = "grid:{}_0.001_0.1"
-CLAIMS = [
-    Claim(SMOOTHER, f"{_ROUGH}, {_LAM_01}", "roughness", "lam_0.1", "lam_0", high=0),
-    Claim(SMOOTHER, f"{_ROUGH}, {_LAM_1}", "roughness", "lam_1", "lam_0.1", high=0),
-    Claim(GENERAL, f"training − validation accuracy, {_LAM_01}",
-          "overfitting", "lam_0.1", "lam_0", high=0),
-    Claim(GENERAL, f"test accuracy, {_LAM_01}", "test_accuracy", "lam_0.1", "lam_0", low=0),
-    Claim(UNDERFIT, f"training accuracy, {_LAM_1}", "train_accuracy", "lam_1", "lam_0.1", high=0),
-    Claim(UNDERFIT, f"test accuracy, {_LAM_1}", "test_accuracy", "lam_1", "lam_0.1", high=0),
-    Claim(DIVERGES, f"log₁₀ of the training loss's standard deviation over the last ten epochs, "
-          f"{_ETA}", "log_noise", "eta_0.1", "lam_0", low=0),
-    Claim(DIVERGES, f"test accuracy, {_ETA}; “much worse” is 0.05",
-          "test_accuracy", "eta_0.1", "lam_0", high=-0.05),
-    Claim(STOP, "validation loss in nats with all the data, last epoch − the middle one; “the "
-          "same” is within 0.01", "late_loss", "full_data", None, -0.01, 0.01),
-    Claim(STOP, "validation accuracy with all the data, last epoch − the middle one; “the same” "
-          "is within 0.005", "late_accuracy", "full_data", None, -0.005, 0.005),
-    Claim(MORE_DATA, "test accuracy, (49,000 images) − (10,000 images); “1%” is 0.005 to 0.015",
-          "test_accuracy", "full_data", "lam_0.1", 0.005, 0.015),
-    *(Claim(BATCHES, f"validation accuracy after 20 epochs, (batches of {n}) − (batches of 50)",
-            "validation_accuracy", CELL.format(n), CELL.format(50), high=0) for n in (10, 500)),
-    Claim(BEST, "validation accuracy after 20 epochs, 50_0.001_0.1 − the best cell with another η "
-          "or λ", "validation_accuracy", CELL.format(50), ANY_KEY, low=0),
-    Claim(DECAY, "test accuracy, (step decay) − (constant η = 0.001)",
-          "test_accuracy", "step_decay", "lam_0.1", low=0),
-    Claim(STACK, "test accuracy, (step decay on all the data) − (all the data alone); no gain is "
-          "less than 0.005", "test_accuracy", "step_decay_full", "full_data", high=0.005),
-    Claim(LOWER, "test accuracy, binary − softmax, λ = 0", "test_accuracy", *_LOSSES, high=0),
-    Claim(OVERFIT, "training − validation accuracy, binary − softmax, λ = 0",
-          "overfitting", *_LOSSES, high=0),
-    Claim(SKEWED, "median probability of the true class, softmax − binary",
-          "median_probability", *_LOSSES[::-1], high=0),
-    Claim(TAILS, "share of test images whose true class has more than 0.8, softmax − binary",
-          "above_0.8", *_LOSSES[::-1], high=0),
-    Claim(TAILS, "standard deviation of the probability of the true class, softmax − binary",
-          "sd_probability", *_LOSSES[::-1], high=0),
-]  # fmt: skip
+CLAIMS = [Claim(**claim) for claim in plan.CLAIMS]
 
 
 def verdict(interval: Interval, low: float, high: float) -> str:
@@ -125,20 +47,18 @@ def verdict(interval: Interval, low: float, high: float) -> str:
 def judge(
     runs: "pd.DataFrame", correct: Mapping[str, np.ndarray], claims: list[Claim] | None = None
 ) -> "pd.DataFrame":
-    """Measures the claims: a row each.
+    """Measures the claims, by default the report's: a row each.
 
-    Args:
-      runs: a row per run and seed, with "name" and the measures that the claims compare.
-      correct: by run, whether each test image is classified correctly [S, n]. With one seed, test
-        accuracies are paired by image; all else is paired by seed.
-      claims: by default the report's.
+    `runs` has a row per run and seed, and `correct` says by run whether each test image is
+    classified correctly, [S, n]. With one seed, test accuracies are paired by image; all else is
+    paired by seed.
     """
     import pandas as pd
 
     rows = []
     for claim in CLAIMS if claims is None else claims:
         quantity, b = claim.quantity, claim.b
-        if b == ANY_KEY:
+        if b == BEST_OTHER_CELL:
             b = _rival(runs)
             quantity = f"{quantity} ({b.removeprefix('grid:')})"
         pair = [runs.loc[runs.name == name, claim.measure].to_numpy(float) for name in (claim.a, b)]
@@ -168,53 +88,33 @@ def measure(
 ) -> tuple["pd.DataFrame", dict[str, np.ndarray]]:
     """Adds to the report's runs the measures that only the claims need.
 
-    Args:
-      runs: a row per run and seed, with the accuracies.
-      arrays: by run its parameters and history, each with a leading axis of seeds.
-      data: by split.
-
-    Returns:
-      The table with further columns, NaN for runs without `arrays`; and by run, whether each test
-      image is classified correctly, [S, n].
+    `arrays` are by run its parameters and history, each with a leading axis of seeds. Returns the
+    table with further columns, NaN for runs without `arrays`; and by run, whether each test image
+    is classified correctly, [S, n].
     """
     runs = runs.assign(overfitting=runs.train_accuracy - runs.validation_accuracy)
     correct = {}
     for name, run in arrays.items():
         rows = runs.name == name
         split, loss = runs.loc[rows, ["split", "loss"]].iloc[0]
-        examples = test_examples(Params(run["weights"], run["bias"]), data[split], loss)
-        correct[name] = np.asarray(examples.correct == 1)
-        measures = _of_probabilities(np.asarray(examples.probability)) | _of_history(run)
-        image_shape = data[split].image_shape
-        assert image_shape is not None
-        measures["roughness"] = roughness(run["weights"], image_shape)
+        dataset, params = data[split], Params(run["weights"], run["bias"])
+        examples = evaluate_models(params, dataset.test, dataset, LOSSES[loss])
+        correct[name], probability = examples.correct == 1, examples.probability
+        accuracies, losses = run["validation_accuracy"], run["validation_loss"]
+        middle = losses.shape[1] // 2
+        assert dataset.image_shape is not None
+        measures = {
+            "median_probability": np.median(probability, axis=1),
+            "above_0.8": np.mean(probability > 0.8, axis=1),
+            "sd_probability": probability.std(axis=1),
+            "log_noise": np.log10(run["train_loss"][:, -10:].std(axis=1)),
+            "late_loss": losses[:, -1] - losses[:, middle],
+            "late_accuracy": accuracies[:, -1] - accuracies[:, middle],
+            "roughness": roughness(run["weights"], dataset.image_shape),
+        }
         for column, values in measures.items():
             runs.loc[rows, column] = np.asarray(values, float)
     return runs, correct
-
-
-def test_examples(params: Params, dataset: Dataset, loss: str) -> Any:
-    """`evaluate_examples` of each test image, by models [S, K, d] and [S, K]."""
-    evaluate: Callable = partial(evaluate_examples, loss=LOSSES[loss])
-    return jax.vmap(evaluate, in_axes=(0, None, None))(params, dataset.test, dataset.standardiser)
-
-
-def _of_probabilities(probability: np.ndarray) -> dict[str, np.ndarray]:
-    return {
-        "median_probability": np.median(probability, axis=1),
-        "above_0.8": np.mean(probability > 0.8, axis=1),
-        "sd_probability": probability.std(axis=1),
-    }
-
-
-def _of_history(run: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    loss, accuracy = run["validation_loss"], run["validation_accuracy"]
-    middle = loss.shape[1] // 2
-    return {
-        "log_noise": np.log10(run["train_loss"][:, -10:].std(axis=1)),
-        "late_loss": loss[:, -1] - loss[:, middle],
-        "late_accuracy": accuracy[:, -1] - accuracy[:, middle],
-    }
 
 
 def roughness(weights: np.ndarray, image_shape: tuple[int, int, int]) -> np.ndarray:
@@ -223,13 +123,7 @@ def roughness(weights: np.ndarray, image_shape: tuple[int, int, int]) -> np.ndar
     Σ (|∂W/∂row| + |∂W/∂column|) / (2 Σ |W − mean|), with differences of neighbouring pixels and the
     mean of each class and channel. Independent noise gives about √2, a smooth image little. A
     factor on W changes nothing, so small weights don't count as smooth.
-
-    Args:
-      weights: [S, K, d].
-      image_shape: (channels, rows, columns), whose product is d.
-
-    Returns:
-      [S], in the dtype of the weights.
+    Weights are [S, K, d], the shape is (channels, rows, columns), and the result [S].
     """
     images = weights.reshape(*weights.shape[:2], *image_shape)
     axes = (1, 2, 3, 4)

@@ -7,11 +7,10 @@ import numpy as np
 
 from experiments.common import path as optimum_path, training
 from experiments.common.data import data_title
-from experiments.common.histograms import probability_histograms
+from experiments.common.run_record import run_figures
 from experiments.report import plan
 from experiments.report.optima import Solved
-from linear_cifar import Dataset, History, Hyperparameters, Params, plots
-from linear_cifar.optimizers import step_decay
+from linear_cifar import Dataset, History, Params, plots
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,31 +24,12 @@ def figures_of_runs(
     """Curves and weights of each of the report's runs, by name."""
     for name, run in arrays.items():
         seeds = runs[runs.name == name]
-        first, dataset = seeds.iloc[0], data[seeds.split.iloc[0]]
-        title = f"{training.title(first, len(seeds))} · {data_title(dataset)}"
-        history = History(**{field: run[field] for field in History._fields})
-        rates = None
-        if first.decay_factor > 1:
-            fields = Hyperparameters(**{field: first[field] for field in Hyperparameters._fields})
-            rates = step_decay(fields, 1)(np.arange(history.train_cost.shape[1]))
-        curves = plots.plot_history(history, title, rates)
-        yield f"curves_{name}", curves
-        assert dataset.image_shape is not None
-        title += f" (weights of seed {first.seed})" if len(seeds) > 1 else ""
-        params = Params(run["weights"][0], run["bias"][0])
-        weights = plots.plot_weights(params, dataset.class_names, dataset.image_shape, title)
-        yield f"weights_{name}", weights
-
-
-def histograms(
-    arrays: Mapping[str, Mapping[str, np.ndarray]], dataset: Dataset, seed: int
-) -> tuple[Any, dict[str, dict[str, Any]]]:
-    """The probabilities of the true class by both losses, with λ = 0; and their numbers."""
-    params = {
-        loss: Params(arrays[name]["weights"][0], arrays[name]["bias"][0])
-        for loss, name in (("softmax", "lam_0"), ("multi_bce", "multi_bce"))
-    }
-    return probability_histograms(params, dataset, f"seed {seed}")
+        dataset = data[seeds.split.iloc[0]]
+        title = f"{training.title(seeds.iloc[0], len(seeds))} · {data_title(dataset)}"
+        history = History(*(run[field] for field in History._fields))
+        params = Params(run["weights"], run["bias"])
+        for kind, figure in run_figures(seeds, history, params, dataset, title).items():
+            yield f"{kind}_{name}", figure
 
 
 def heat_maps(cells: "pd.DataFrame", data: str) -> Any:
@@ -81,4 +61,4 @@ def over_batch_size(cells: "pd.DataFrame", data: str) -> Any:
 def path_figure(solved: Solved, data: str) -> Any:
     """Accuracy and loss at the optimum over λ."""
     choice = solved.choice._replace(one_standard_error=solved.choice.best)
-    return optimum_path.plot_choice(solved.table, choice, f"{solved.planned.title} · {data}")
+    return optimum_path.plot_choice(solved.table, choice, f"{solved.planned['title']} · {data}")

@@ -5,13 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import jax
 import numpy as np
 
 from experiments.common import folder, path as optimum_path
+from experiments.common.flags import parse_axis
 from experiments.common.progress import Stopwatch
+from experiments.common.training import evaluate_models
 from experiments.report import plan
-from experiments.report.claims import test_examples
-from linear_cifar import LOSSES, Dataset, Params
+from linear_cifar import LOSSES, Dataset
 from linear_cifar.metrics import paired_difference
 from linear_cifar.optimum import DEFAULTS
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 class Solved(NamedTuple):
     """A solved path of the plan."""
 
-    planned: plan.Path
+    planned: Mapping[str, Any]  # of the plan
     table: "pd.DataFrame"  # a row per λ
     choice: optimum_path.Choice  # by validation accuracy
     correct: np.ndarray  # [n], whether the best λ classifies each test image correctly
@@ -36,35 +38,24 @@ class Solved(NamedTuple):
 def solve(
     path: Path, settings: dict[str, Any], data: Mapping[str, Dataset], watch: Stopwatch
 ) -> dict[str, Solved]:
-    """Solves the paths of the plan, by name.
-
-    Raises:
-      folder.Interrupted: an interrupt came; the chunks have all finished optima.
-    """
-    n_total = sum(len(planned.values) for planned in plan.PATHS)
+    """Solves the paths of the plan, by name."""
     solved: dict[str, Solved] = {}
     for planned in plan.PATHS:
-        lam, dataset = np.array(planned.values), data[planned.split]
-        print(f"{len(lam)} optima: {planned.title}", file=sys.stderr)
-        config = DEFAULTS._replace(loss=LOSSES[planned.loss])
+        lam, dataset = np.array(parse_axis(planned["lam"]).values), data[planned["split"]]
+        print(f"{len(lam)} optima: {planned['title']}", file=sys.stderr)
+        config = DEFAULTS._replace(loss=LOSSES[planned["loss"]])
         nothing = np.full(len(lam), -1), np.zeros(len(dataset.train.labels), int)
         problems = optimum_path.Problems(lam, *nothing)
         columns = optimum_path.COLUMNS
-        chunks = folder.chunks_of(path, columns, settings, lam, config.tolerance, part=planned.name)
-        measures, interrupted = optimum_path.solve_problems(
-            problems, dataset, config, chunks, watch
+        chunks = folder.chunks_of(
+            path, columns, settings, lam, config.tolerance, part=planned["name"]
         )
-        if interrupted:
-            n_done = int(np.isfinite(measures["cost"]).sum())
-            n_done += sum(len(one.table) for one in solved.values())
-            done = f"all runs and {n_done} of {n_total} optima are finished"
-            raise folder.Interrupted(f"{done}; {folder.resume_hint(path)}")
+        measures = optimum_path.solve_problems(problems, dataset, config, chunks, watch)
         table = optimum_path.path_table(problems, measures)
         choice = optimum_path.choose(table, "accuracy", within_error=False)
-        arrays = folder.read_row(chunks, choice.best)
-        params = Params(arrays["weights"][None], arrays["bias"][None])
-        correct = np.asarray(test_examples(params, dataset, planned.loss).correct == 1)[0]
-        solved[planned.name] = Solved(planned, table, choice, correct)
+        params = jax.tree.map(lambda a: a[None], folder.row_params(chunks, choice.best))
+        correct = evaluate_models(params, dataset.test, dataset, config.loss).correct[0] == 1
+        solved[planned["name"]] = Solved(planned, table, choice, correct)
     return solved
 
 
@@ -72,12 +63,13 @@ def table(solved: Mapping[str, Solved]) -> "pd.DataFrame":
     """All paths in one table: a row per path and λ."""
     import pandas as pd
 
-    columns = [f"held_out_{name}" for name in optimum_path.NAMES]
-    paths = [one.table.assign(path=name, best=False) for name, one in solved.items()]
-    for one, rows in zip(solved.values(), paths, strict=True):
-        rows.loc[one.choice.best, "best"] = True
-    rows = pd.concat(paths, ignore_index=True).drop(columns=[*columns, "settled"], errors="ignore")
-    return rows[["path", "best", *(name for name in rows if name not in ("path", "best"))]]
+    paths = []
+    for name, one in solved.items():
+        rows = one.table.drop(columns="settled")
+        rows.insert(0, "path", name)
+        rows.insert(1, "best", rows.index == one.choice.best)
+        paths.append(rows)
+    return pd.concat(paths, ignore_index=True)
 
 
 def compare(
@@ -85,12 +77,9 @@ def compare(
 ) -> dict[str, list[dict[str, Any]]]:
     """What the optimum says about the report's runs, about its losses, and about what stacks.
 
-    Args:
-      solved: the plan's paths by name.
-      runs: a row per run and seed.
-      correct: by run, whether each test image is classified correctly, [S, n].
+    `correct` says by run whether each test image is classified correctly, [S, n].
     """
-    few, binary, full = (solved[planned.name] for planned in plan.PATHS)
+    few, binary, full = (solved[planned["name"]] for planned in plan.PATHS)
     decay, decay_full = (correct[name][0] for name in ("step_decay", "step_decay_full"))
     pairs = [
         ("binary − softmax, each at its best λ", binary.correct, few.correct),
@@ -107,11 +96,7 @@ def compare(
     ]
     return {
         "runs": distances(solved, runs),
-        "paths": [
-            {"name": name, "title": one.planned.title, "command": one.planned.command}
-            | one.best.to_dict()
-            for name, one in solved.items()
-        ],
+        "paths": [one.planned | one.best.to_dict() for one in solved.values()],
         "tests": [
             {"quantity": quantity, **paired_difference(a, b)._asdict()} for quantity, a, b in pairs
         ],
@@ -125,7 +110,7 @@ def compare(
 def distances(solved: Mapping[str, Solved], runs: "pd.DataFrame") -> list[dict[str, Any]]:
     """Each of the report's runs with λ > 0 beside the optimum of its λ."""
     runs = runs[(runs.section == "run") & (runs.lam > 0)]
-    of_data = {(one.planned.split, one.planned.loss): one for one in solved.values()}
+    of_data = {(one.planned["split"], one.planned["loss"]): one for one in solved.values()}
     rows = []
     for name, seeds in runs.groupby("name", sort=False):
         run = seeds.iloc[0]

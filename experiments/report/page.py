@@ -12,8 +12,9 @@ import numpy as np
 from experiments.common import folder, training
 from experiments.common.data import data_title
 from experiments.common.progress import Stopwatch, print_table
+from experiments.loss_comparison import probability_histograms
 from experiments.report import claims, optima, plan
-from linear_cifar import LOSSES, Dataset, best
+from linear_cifar import LOSSES, Dataset, Params, best
 from linear_cifar.metrics import summarise
 
 if TYPE_CHECKING:
@@ -81,8 +82,13 @@ def write_figures(path: Path, finished: Finished, rows: "pd.DataFrame") -> dict[
     title = data_title(dataset)
     for name, figure in figures.figures_of_runs(runs, arrays, data):
         folder.write_figures(path, {name: figure})
-    drawn, numbers = figures.histograms(arrays, dataset, finished.settings["seed"])
-    grid, narrowed = (rows[rows.section == one.section] for one in plan.GRIDS)
+    params = {
+        loss: Params(arrays[name]["weights"][0], arrays[name]["bias"][0])
+        for loss, name in (("softmax", "lam_0"), ("multi_bce", "multi_bce"))
+    }
+    seed = f"seed {finished.settings['seed']}"
+    drawn, numbers = probability_histograms(params, dataset, seed)
+    grid, narrowed = (rows[rows.section == one["section"]] for one in plan.GRIDS)
     more = {
         "probabilities": drawn,
         "grid": figures.heat_maps(grid, title),
@@ -114,7 +120,7 @@ def describe(finished: Finished, rows: "pd.DataFrame") -> dict[str, Any]:
         "summary": summary_of(runs, judged),
         "runs": runs[names].to_dict("records"),
         "variants": {name: group.to_dict("records") for name, group in variants.items()},
-        "grids": {one.section: describe_grid(one, rows) for one in plan.GRIDS},
+        "grids": {one["section"]: describe_grid(one, rows) for one in plan.GRIDS},
         "claims": judged.to_dict("records"),
         "optima": compared,
         **folder.describe_machine(),
@@ -125,37 +131,38 @@ def summary_of(runs: "pd.DataFrame", judged: "pd.DataFrame") -> dict[str, Any]:
     """The first lines of the page."""
     stable = runs[runs.stable.astype(bool)]
     size = stable.difference.abs()
+    largest = stable.loc[size.fillna(np.inf).idxmax()]
     counts = judged.verdict.value_counts()
     return {
         "claims": {verdict: int(counts.get(verdict, 0)) for verdict in VERDICTS},
         "n_numbers": len(stable),
         "n_near": int((size <= TOLERANCE).sum()),
-        "largest": stable.loc[size.fillna(np.inf).idxmax(), ["name", "title", "published", "mean",
-                                                             "difference"]].to_dict(),
-    }  # fmt: skip
+        "largest": largest[["name", "title", "published", "mean", "difference"]].to_dict(),
+    }
 
 
-def describe_grid(one: plan.Grid, rows: "pd.DataFrame") -> dict[str, Any]:
+def describe_grid(one: Mapping[str, Any], rows: "pd.DataFrame") -> dict[str, Any]:
     """A grid's cells, its best one, and how far the published numbers are from ours."""
-    cells = rows[rows.section == one.section].rename(columns={"title": "key"})
-    cells = cells.assign(test=cells.test_accuracy)
+    cells = rows[rows.section == one["section"]]
+    cells = cells.assign(key=cells.title, test=cells.test_accuracy)
     names = ["key", "published", "mean", "sd", "low", "high", "n", "difference", "test"]
     records = cells[names].to_dict("records")
+    to_test = (cells.test - cells.published).abs().mean()
     return {
-        "title": one.title,
-        "command": one.command,
+        **{name: one[name] for name in ("title", "command")},
         "rows": records,
         "best": records[best(cells["mean"])],
-        "mean_distance": {
-            "validation": cells.difference.abs().mean(),
-            "test": (cells.test - cells.published).abs().mean(),
-        },
+        "mean_distance": {"validation": cells.difference.abs().mean(), "test": to_test},
     }
 
 
 def render(report: dict[str, Any], path: Path) -> str:
     """The page, with the figures of the folder inside."""
     import jinja2
+
+    def image(name: str) -> str:
+        content = (path / folder.FIGURES / f"{name}.png").read_bytes()
+        return "data:image/png;base64," + base64.b64encode(content).decode()
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -166,11 +173,7 @@ def render(report: dict[str, Any], path: Path) -> str:
     )
     environment.filters |= {name: partial(number, form=name) for name in FORMS}
     environment.filters["number"] = number
-    environment.globals |= {
-        "image": partial(_data_uri, path),
-        "tolerance": TOLERANCE,
-        "losses": LOSSES,
-    }
+    environment.globals |= {"image": image, "tolerance": TOLERANCE, "losses": LOSSES}
     return environment.get_template("report.html.jinja").render(report)
 
 
@@ -182,26 +185,14 @@ def number(value: float | None, form: str) -> str:
     return text.replace("-", "−") if form == "signed" else text
 
 
-def _data_uri(path: Path, name: str) -> str:
-    content = (path / folder.FIGURES / f"{name}.png").read_bytes()
-    return "data:image/png;base64," + base64.b64encode(content).decode()
-
-
 def print_summary(report: dict[str, Any], path: Path, watch: Stopwatch) -> None:
     """Prints the report's numbers beside ours, and how many claims have which verdict."""
-    several = report["n_seeds"] > 1
-    print(f"{'run':<18} {'report':>7} {'ours':>7}" + f" {'sd':>7}" * several)
-    for row in report["runs"]:
-        sd = f" {number(row['sd'], 'accuracy'):>7}" * several
-        print(
-            f"{row['name']:<18} {row['published']:>7.4f} {number(row['mean'], 'accuracy'):>7}{sd}"
-        )
+    import pandas as pd
+
+    names = ["name", "published", "mean", *(["sd"] if report["n_seeds"] > 1 else [])]
+    runs = pd.DataFrame(report["runs"])[names]
+    runs = runs.rename(columns={"name": "run", "published": "report", "mean": "ours"})
+    print(runs.to_string(index=False, float_format="{:.4f}".format, na_rep="–"), end="\n\n")
     counts = (f"{n} {verdict}" for verdict, n in report["summary"]["claims"].items() if n)
-    print_table(
-        [
-            ("data", report["data_title"]),
-            ("claims", ", ".join(counts)),
-            ("seconds", watch),
-            ("page", path / "index.html"),
-        ]
-    )
+    lines = [("data", report["data_title"]), ("claims", ", ".join(counts))]
+    print_table([*lines, ("seconds", watch), ("page", path / "index.html")])

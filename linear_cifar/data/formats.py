@@ -246,11 +246,7 @@ def _checked(path: Path) -> Path:
 
 
 def _entries(
-    file: Path,
-    split: str | None,
-    names: Names,
-    max_bytes: float,
-    feature_names: Sequence[str] = (),
+    file: Path, split: str | None, names: Names, max_bytes: float, feature_names: Sequence[str] = ()
 ) -> list[_Entry]:
     """The arrays of a file, or the columns of a table and its features."""
     entries: list[_Entry] = []

@@ -34,14 +34,14 @@ def summarise(values: ArrayLike) -> Summary:
     The values are independent repetitions, [n] or [..., n]. A NaN among them makes the `Summary`
     NaN, and so does n = 0.
     """
-    from scipy import stats
+    from scipy.special import stdtrit
 
     values = real_numbers("values", values, "biuf").astype(np.float64)
     n = values.shape[-1]
     nothing = np.full(values.shape[:-1], np.nan)
     mean = values.mean(axis=-1) if n else nothing
     sd = values.std(axis=-1, ddof=1) if n > 1 else nothing
-    half = stats.t.ppf(0.975, n - 1) * sd / np.sqrt(n)
+    half = stdtrit(n - 1, 0.975) * sd / np.sqrt(n)
     fields = (mean, sd, mean - half, mean + half)
     mean, sd, low, high = (a if np.ndim(a) else float(a) for a in fields)
     return Summary(mean, sd, low, high, n)

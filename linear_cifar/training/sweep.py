@@ -239,7 +239,7 @@ def _train_chunk(
     """Trains the runs of some rows at once, an epoch at a time."""
     runs = jax.tree.map(lambda column: column[rows], runs)
     keys, hyperparameters = place(runs)
-    state = place(start_runs(keys, hyperparameters, dataset, config._replace(n_epochs=1), key_impl))
+    state = place(start_runs(keys, hyperparameters, dataset, config, key_impl))
     order_key = jax.random.wrap_key_data(jnp.asarray(runs.keys[0]), impl=key_impl)
     distinct = rows[: len(set(rows.tolist()))]  # copies of the last row fill up the chunk
     measured: list[History] = []

@@ -134,8 +134,7 @@ def _train(key, hyperparameters, dataset: Dataset, config: TrainConfig) -> tuple
     state, after = jax.lax.scan(epoch, state, jnp.arange(1, config.n_epochs + 1))
     if not config.measure:
         return state.params, History(*[jnp.zeros(0, config.dtype)] * len(History._fields))
-    history = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), before, after)
-    return state.params, history
+    return state.params, jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), before, after)
 
 
 def epochs(
@@ -155,8 +154,8 @@ def epochs(
     hyperparameters, dataset, config = checked_run(hyperparameters, dataset, config)
     keys, runs = jax.tree.map(lambda a: jnp.asarray(a)[None], (as_key(key), hyperparameters))
     dataset = jax.tree.map(jnp.asarray, dataset)  # to the device once, not in each epoch
-    key_impl, program = str(jax.random.key_impl(keys)), config._replace(n_epochs=1)
-    state = start_runs(jax.random.key_data(keys), runs, dataset, program, key_impl)
+    key_impl = str(jax.random.key_impl(keys))
+    state = start_runs(jax.random.key_data(keys), runs, dataset, config, key_impl)
     steps = run_epochs(state, runs, as_key(key), dataset, config)
     return (jax.tree.map(lambda a: a[0], step) for step in steps)
 
@@ -183,9 +182,11 @@ def init_state(
     key: jax.Array, hyperparameters: Hyperparameters, dataset: Dataset, config: TrainConfig
 ) -> TrainState:
     """The state of a run before training."""
-    params = init_params(
-        jax.random.fold_in(key, 0), dataset.n_features, dataset.n_classes, dtype=config.dtype
-    )
+    return _init_state(key, hyperparameters, dataset.n_features, dataset.n_classes, config)
+
+
+def _init_state(key, hyperparameters, n_features: int, n_classes: int, config: TrainConfig):
+    params = init_params(jax.random.fold_in(key, 0), n_features, n_classes, dtype=config.dtype)
     return TrainState(params, config.optimizer(hyperparameters, 1).init(params))
 
 
@@ -282,12 +283,17 @@ def measure_epoch(
     return History(*metrics[0], *metrics[1])
 
 
-@partial(jax.jit, static_argnames=("config", "key_impl"))
-def start_runs(
-    keys, hyperparameters, dataset: Dataset, config: TrainConfig, key_impl: str
-) -> TrainState:
+def start_runs(keys, hyperparameters, dataset: Dataset, config: TrainConfig, key_impl: str):
     """`init_state` of C runs, from the data of their keys, [C, …]."""
-    start = partial(init_state, dataset=dataset, config=config)
+    # Compiled once for all batch sizes and losses, on which it doesn't depend.
+    program = TrainConfig(dtype=config.dtype, optimizer=config.optimizer)
+    sizes = (dataset.n_features, dataset.n_classes)
+    return _start_runs(keys, hyperparameters, *sizes, program, key_impl)
+
+
+@partial(jax.jit, static_argnums=(2, 3, 4, 5))
+def _start_runs(keys, hyperparameters, n_features, n_classes, config, key_impl):
+    start = partial(_init_state, n_features=n_features, n_classes=n_classes, config=config)
     return jax.vmap(start)(jax.random.wrap_key_data(keys, impl=key_impl), hyperparameters)
 
 

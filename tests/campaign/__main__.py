@@ -37,7 +37,6 @@ PARTS = {
     "killed": Part(kills.killed, small.uninterrupted_runs),
     "signalled": Part(kills.signalled, kills.counted_runs),
     "process_killed": Part(kills.process_killed, kills.process_runs),
-    "one_of_two_killed": Part(kills.one_of_two_killed, kills.runs_of_two),
     "surrounded": Part(surroundings.surrounded),
     "flags": Part(command_lines.parsed),
     "axes": Part(command_lines.axes),

@@ -1,9 +1,7 @@
 """Commands that end by signals at any moment, and --resume afterwards."""
 
 import contextlib
-import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -26,9 +24,6 @@ PROGRAM = (
     *("env", "--default-signal=INT,TERM,HUP"),
     *(sys.executable, "-m", "tests.campaign.program"),
 )
-LOST_SECONDS = 2  # --heartbeat_seconds
-LOST_WITHIN = 60  # seconds in which a process has to notice that another one is lost
-LOST = re.compile("^error: (another process was|cannot join the other)", re.MULTILINE)
 _OURS = tuple(str(commands.ROOT / name) for name in ("linear_cifar", "experiments"))
 
 
@@ -129,7 +124,6 @@ class Ended(NamedTuple):
 
     code: int
     errors: str
-    seconds: float  # since the last signal that was sent, or the start
 
 
 class ProcessRun(NamedTuple):
@@ -140,58 +134,39 @@ class ProcessRun(NamedTuple):
     whole: Folder
     seconds: float
 
-    def resume(self, n_processes: int = 1) -> str | None:
+    def resume(self) -> str | None:
         """Resumes the folder as it is now; how the result differs from the whole run."""
-        for ended in _await(_start([*self.line, "--resume"], n_processes)):
-            if ended.code:
-                return f"exit code {ended.code} in the end: {ended.errors}"
+        ended = _run([*self.line, "--resume"])
+        if ended.code:
+            return f"exit code {ended.code} in the end: {ended.errors}"
         return folders.difference(folders.read(self.out), self.whole)
 
 
-def _start(line: Sequence[str], n_processes: int = 1) -> list[subprocess.Popen[str]]:
-    lines = [list(line)]
-    if n_processes > 1:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            address = f"--coordinator=127.0.0.1:{free.getsockname()[1]}"
-        joined = [*line, "--distributed", address, f"--heartbeat_seconds={LOST_SECONDS}"]
-        joined.append(f"--n_processes={n_processes}")
-        lines = [[*joined, f"--process_id={i}"] for i in range(n_processes)]
+def _run(line: Sequence[str], after: float = 0, number: int = 0) -> Ended:
+    """Runs a command, and sends it a signal after some seconds; none if that is 0."""
     streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     settings = {"cwd": commands.ROOT, "env": commands.environment(), **streams}
-    return [subprocess.Popen([*PROGRAM, *words], **settings) for words in lines]
-
-
-def _await(
-    processes: Sequence[subprocess.Popen[str]], signals: Sequence[tuple[float, int, int]] = ()
-) -> list[Ended]:
-    """Sends signals (seconds, process, number), and waits for all processes."""
-    started = last = time.monotonic()
-    with contextlib.ExitStack() as ending:
-        for process in processes:
-            ending.callback(process.kill)
-        for after, place, number in sorted(signals):
+    with subprocess.Popen([*PROGRAM, *line], **settings) as process:
+        if number:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                processes[place].wait(max(started + after - time.monotonic(), 0))
-            if processes[place].poll() is None:
-                processes[place].send_signal(number)
-                last = time.monotonic()
-        ended = []
-        for process in processes:
+                process.wait(after)
+            process.send_signal(number)
+        try:
             _, errors = process.communicate(timeout=120)
-            ended.append(Ended(process.returncode, errors, time.monotonic() - last))
-        return ended
+        finally:
+            process.kill()
+    return Ended(process.returncode, errors)
 
 
-def run_uninterrupted(name: str, place: Path, n_processes: int = 1) -> ProcessRun:
+def run_uninterrupted(name: str, place: Path) -> ProcessRun:
     """Runs a command twice, because the first time compiles."""
     place.mkdir()
     out = place / "out"
     line = small.words(name, small.write_data(place), out)
     for words in (line, [*line, "--overwrite"]):
         started = time.monotonic()
-        for ended in _await(_start(words, n_processes)):
-            assert ended.code == 0, ended.errors
+        ended = _run(words)
+        assert ended.code == 0, ended.errors
     return ProcessRun(line, out, folders.read(out), time.monotonic() - started)
 
 
@@ -199,13 +174,6 @@ def run_uninterrupted(name: str, place: Path, n_processes: int = 1) -> ProcessRu
 def process_runs(place: Path) -> Iterator[dict[str, ProcessRun]]:
     """Runs by command, each in a process of its own."""
     yield {name: run_uninterrupted(name, place / name) for name in small.RESUMABLE}
-
-
-@contextlib.contextmanager
-def runs_of_two(place: Path) -> Iterator[dict[str, ProcessRun]]:
-    """Runs by command, each of two processes."""
-    names = ("experiments.lambda_path", "experiments.probe")
-    yield {name: run_uninterrupted(name, place / name, 2) for name in names}
 
 
 def _badly_ended(ended: Ended, number: int) -> str | None:
@@ -229,29 +197,8 @@ def process_killed(rng: Random, runs: dict[str, ProcessRun]) -> str | None:
         number = int(rng.choice([*CODES, *[signal.SIGKILL] * 3]))
         after = float(rng.uniform(0, run.seconds))
         text += f", {signal.Signals(number).name} after {after:.2f} s"
-        (ended,) = _await(_start([*run.line, "--resume"]), [(after, 0, number)])
+        ended = _run([*run.line, "--resume"], after, number)
         if wrong := _badly_ended(ended, number):
             return f"{text}: {wrong}"
     wrong = run.resume()
-    return f"{text}: {wrong}" if wrong else None
-
-
-def one_of_two_killed(rng: Random, runs: dict[str, ProcessRun]) -> str | None:
-    """A signal to one of two processes, or to both; the other one ends too, and both resume."""
-    name = rng.choice(list(runs))
-    run = runs[name]
-    folders.write({}, run.out)
-    number, after = int(rng.choice([signal.SIGKILL, *CODES])), float(rng.uniform(0, run.seconds))
-    places = [[0], [1], [0, 1]][rng.integers(3)]
-    signals = [(after + float(rng.exponential(0.05)) * i, i, number) for i in places]
-    text = f"{name}, {signal.Signals(number).name} to {places} after {after:.2f} s"
-    for place, ended in enumerate(_await(_start([*run.line, "--resume"], 2), signals)):
-        wrong = _badly_ended(ended, number) if place in places else None
-        if LOST.search(ended.errors) or (place not in places and not ended.code):
-            wrong = None if ended.seconds < LOST_WITHIN else f"{ended.seconds:.0f} s until its end"
-        elif place not in places:
-            wrong = f"exit code {ended.code}: {ended.errors}"
-        if wrong:
-            return f"{text}: process {place}: {wrong}"
-    wrong = run.resume(2)
     return f"{text}: {wrong}" if wrong else None

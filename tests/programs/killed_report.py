@@ -21,9 +21,10 @@ def reduced_plan():
 
     variants = [row for row in plan.VARIANTS if "60_epochs" not in row["name"]]
     grid, narrowed = plan.GRIDS
-    narrowed = narrowed._replace(axes=narrowed.axes | {"batch_size": [40]}, published=(0.3875,))
+    axes = narrowed["axes"] | {"batch_size": [40]}
+    narrowed = narrowed | {"axes": axes, "published": [0.3875]}
     lams = ("0.1,1", "0.01", "0.1")
-    paths = [path._replace(lam=lam) for path, lam in zip(plan.PATHS, lams, strict=True)]
+    paths = [path | {"lam": lam} for path, lam in zip(plan.PATHS, lams, strict=True)]
     changes = {"VARIANTS": variants, "GRIDS": [grid, narrowed], "PATHS": paths}
     with mock.patch.multiple(plan, **changes), undrawn_figures():
         yield
