@@ -9,8 +9,6 @@ a test accuracy of about 0.39, after a few seconds on two cores.
 
 from typing import TYPE_CHECKING, Any
 
-from absl import flags as absl_flags
-
 from experiments.common import cli, flags, folder, run_record, training
 from experiments.common.data import load_data
 from experiments.common.progress import Stopwatch
@@ -19,8 +17,6 @@ from linear_cifar.training import SweepChunk, device_mesh
 
 if TYPE_CHECKING:
     import pandas as pd
-
-FLAGS = absl_flags.FLAGS
 
 
 def define_flags() -> None:
@@ -41,11 +37,11 @@ def run(experiment: str, split: str = "assignment") -> int:
     with folder.new_run(experiment) as (path, target):
         with watch.phase("load"):
             dataset = load_data(split)
-        runs = training.runs_of(training.configurations(), FLAGS.seed, FLAGS.n_seeds)
+        runs = training.runs_of(training.configurations())
         config = training.config_from_flags(measure=True)
         trained = train(runs, config, dataset, watch)
         result = run_record.write(path, experiment, runs, trained, dataset, watch, split=split)
-    run_record.print_result(result, dataset, target)
+    run_record.print_result(result, dataset, target, watch)
     return cli.INTERRUPTED if result["interrupted"] else 0
 
 

@@ -38,8 +38,7 @@ def main(argv: list[str]) -> int:
     with folder.new_run("loss_comparison") as (path, target):
         with watch.phase("load"):
             dataset = load_data(required=["test"])
-        table = training.configurations(loss=list(LOSSES))
-        runs = training.runs_of(table, FLAGS.seed, FLAGS.n_seeds)
+        runs = training.runs_of(training.configurations(loss=list(LOSSES)))
         config = training.config_from_flags(measure=True)
         trained = baseline.train(runs, config, dataset, watch)
         for name, rows in runs.iloc[trained.rows].groupby("loss", sort=False):
@@ -61,7 +60,7 @@ def main(argv: list[str]) -> int:
         content: dict[str, Any] = {"losses": compared, "interrupted": interrupted}
         folder.write_result(path, "loss_comparison", dataset, watch, **content)
     for name, result in results.items():
-        run_record.print_result(result, dataset, target / name)
+        run_record.print_result(result, dataset, target / name, watch)
         print()
     print(f"histograms in {target / folder.FIGURES}")
     return cli.INTERRUPTED if interrupted else 0

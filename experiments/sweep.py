@@ -82,7 +82,7 @@ def run(experiment: str, axes: dict[str, np.ndarray]) -> int:
         with watch.phase("load"):
             dataset = load_data(FLAGS.split, required=("validation", "test"))
         table = training.configurations(**axes)
-        runs = training.runs_of(table, FLAGS.seed, FLAGS.n_seeds)
+        runs = training.runs_of(table)
         config = training.config_from_flags(measure=False)
         settings = {
             **{name: FLAGS[name].value for name in ("n_epochs", "shuffle", "seed", "n_seeds")},

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -72,9 +72,8 @@ def progress(items: Iterable[T], total: int, describe: Callable[[T], str]) -> It
         yield item
 
 
-def print_table(rows: Iterable[tuple[str, Any]]) -> None:
+def print_table(rows: Sequence[tuple[str, Any]]) -> None:
     """Prints names and values in two columns; a float with four digits."""
-    rows = list(rows)
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         print(f"{name:<{width}}  {f'{value:.4f}' if isinstance(value, float) else value}")

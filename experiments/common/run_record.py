@@ -95,7 +95,7 @@ def run_figures(
     return figures
 
 
-def print_result(result: dict[str, Any], dataset: Dataset, target: Path) -> None:
+def print_result(result: dict[str, Any], dataset: Dataset, target: Path, watch: Stopwatch) -> None:
     """Prints the closing table of a run."""
     lines: list[tuple[str, Any]] = [("run", result["title"]), ("data", data_title(dataset))]
     for name in REPORTED:
@@ -109,5 +109,4 @@ def print_result(result: dict[str, Any], dataset: Dataset, target: Path) -> None
             lines.append((name.replace("_", " "), value))
     if result["diverged"]:
         lines.append(("diverged", "yes: the cost is not finite"))
-    seconds = ", ".join(f"{name} {value:.1f}" for name, value in result["seconds"].items())
-    print_table([*lines, ("seconds", seconds), ("written to", target)])
+    print_table([*lines, ("seconds", watch), ("written to", target)])

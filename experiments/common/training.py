@@ -61,11 +61,11 @@ def configurations(**columns: Sequence[Any] | np.ndarray) -> "pd.DataFrame":
     return table.drop_duplicates(ignore_index=True)
 
 
-def runs_of(table: "pd.DataFrame", first_seed: int, n_seeds: int) -> "pd.DataFrame":
-    """Every configuration with every seed: a row each, the seeds of a configuration together."""
-    check_runs(len(table) * n_seeds)
-    runs = table.loc[table.index.repeat(n_seeds)].rename_axis("configuration").reset_index()
-    runs["seed"] = np.tile(first_seed + np.arange(n_seeds), len(table))
+def runs_of(table: "pd.DataFrame") -> "pd.DataFrame":
+    """Every configuration with every seed of the flags: the seeds of a configuration together."""
+    check_runs(len(table) * FLAGS.n_seeds)
+    runs = table.loc[table.index.repeat(FLAGS.n_seeds)].rename_axis("configuration").reset_index()
+    runs["seed"] = np.tile(FLAGS.seed + np.arange(FLAGS.n_seeds), len(table))
     return runs
 
 

@@ -89,7 +89,7 @@ def train(
     """
     import pandas as pd
 
-    runs = training.runs_of(plan.table(), FLAGS.seed, FLAGS.n_seeds)
+    runs = training.runs_of(plan.table())
     trained: list[pd.DataFrame] = []
     arrays: dict[str, dict[str, np.ndarray]] = {}
     for (split, n_epochs), group in runs.groupby(["split", "n_epochs"], sort=False):
