@@ -12,6 +12,7 @@ Every finished chunk is on disk before the next one starts, and --resume continu
 interruption. To share the work among processes, start the same command in each with --distributed.
 """
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +95,7 @@ def run(experiment: str, axes: dict[str, np.ndarray]) -> int:
         sweep(keys, columns, dataset, config, finished=range(len(runs)))  # it only checks
         distributed.check_same(folder.fingerprint(settings, flags.shared_values()))
         folder.start(path, experiment, settings)
+        print(f"{len(table)} configurations, {len(runs)} runs, in {path}", file=sys.stderr)
         chunks = folder.chunks_of(path, settings, table.to_dict("list"))
         runs = train(runs, config, dataset, watch, chunks)
         results = training.by_configuration(runs, FLAGS.select)

@@ -231,4 +231,4 @@ def test_images_have_their_weights_drawn(tmp_path, undrawn):
     drawn = {f"figures/{name}.png" for name in ("path", "cost", "weights")}
     tables = {"started.json", "result.json", "path.csv", "params.npz", "params_refit.npz"}
     assert {n for n in files(tmp_path / "out") if not n.startswith("chunks/")} == drawn | tables
-    assert "note: the best λ is the" in done.stdout  # it is at an end of the path
+    assert "note: the best λ is the" in done.stderr  # it is at an end of the path

@@ -1,5 +1,6 @@
 """How a command starts and ends: its flags, the machine's cores, signals, and one-line errors."""
 
+import contextlib
 import difflib
 import importlib
 import os
@@ -9,7 +10,6 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -119,17 +119,23 @@ def _run(main: Callable[[list[str]], int | None], rest: list[str]) -> int | None
         return _fail(reason(error))
     except OSError as error:  # of stdout, because those of files have become an `InputError`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python fails when it flushes in the end
-        if isinstance(error, BrokenPipeError):  # as after `| head -1`
-            return 0
-        return _fail(f"cannot write to stdout: {reason(error)}")
-    except RuntimeError as error:
-        # JAX has no device for JAX_PLATFORMS, too little memory, or lost another process.
-        if not (isinstance(error, jax.errors.JaxRuntimeError) or "backend" in str(error)):
+        lost = isinstance(error, BrokenPipeError)  # as after `| head -1`
+        return 0 if lost else _fail(f"cannot write to stdout: {reason(error)}")
+    except (RuntimeError, AssertionError) as error:
+        if isinstance(error, jax.errors.JaxRuntimeError):  # too little memory, or a lost process
+            return _fail(reason(error))
+        if _has_devices():
             raise
-        return _fail(reason(error))
+        return _fail(f"JAX has no device with JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS')}")
     except KeyboardInterrupt as interrupt:
         print(f"interrupted: {str(interrupt) or 'nothing written'}", file=sys.stderr)
         return INTERRUPTED
+
+
+def _has_devices() -> bool:
+    with contextlib.suppress(RuntimeError, AssertionError):  # it depends on the platform
+        return bool(jax.devices())
+    return False
 
 
 def _fail(line: str) -> int:
@@ -137,7 +143,7 @@ def _fail(line: str) -> int:
     return 1
 
 
-@contextmanager
+@contextlib.contextmanager
 def signals_as_interrupts() -> Iterator[list[int]]:
     """Turns signals that end a command into interrupts, and yields the list of received ones.
 

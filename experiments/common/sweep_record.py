@@ -159,14 +159,12 @@ def print_answer(record: Record, dataset: Dataset, path: Path, watch: Stopwatch)
     """Prints the ranking, the table of λ × learning rate, and the test of the best."""
     results = record.results
     several = record.runs.seed.nunique() > 1
-    seeds = f" × {FLAGS.n_seeds} seeds" if several else ""
     _print_ranking(record, dataset, several)
     text = _lam_by_rate(results, record.axes)
     if text is not None and text.size > 1 and np.all(np.array(text.shape) <= MAX_PRINTED):
         spread = f" ± sd of {FLAGS.n_seeds} seeds" if several else ""
         print(f"\nvalidation accuracy{spread}\n{text.to_string()}")
-    trained = f"{len(results)} configurations{seeds}"
-    lines: list[tuple[str, Any]] = [("data", data_title(dataset)), ("trained", trained)]
+    lines: list[tuple[str, Any]] = [("data", data_title(dataset))]
     if results.diverged.iloc[0]:
         lines.append(("best", "none: every configuration diverged"))
     else:
