@@ -21,7 +21,7 @@ from absl import flags as absl_flags
 from experiments.common import cli, distributed, folder, path
 from experiments.common.data import load_data
 from experiments.common.progress import Stopwatch, print_table
-from linear_cifar import Dataset, Params
+from linear_cifar import Dataset
 
 FLAGS = absl_flags.FLAGS
 N_WEIGHTS = 5  # λ whose weights are drawn
@@ -66,8 +66,7 @@ def write(fit: path.Fit, dataset: Dataset, target: Path, watch: Stopwatch) -> No
     folder.write_table(target / "path.csv", fit.table)
     # The path comes first in the problems.
     folder.write_params(target / "params.npz", folder.row_params(fit.chunks, fit.choice.chosen))
-    refitted = Params(*(array[0] for array in fit.refit.optimum.params))
-    folder.write_params(target / "params_refit.npz", refitted)
+    folder.write_params(target / "params_refit.npz", fit.refit.params)
     content = path.answer(fit) | {"split": FLAGS.split}
     folder.write_result(target, "lambda_path", dataset, watch, **content)
 

@@ -58,6 +58,8 @@ def main(argv: list[str]) -> int:
         }
         interrupted = len(trained.rows) < len(runs) or trained.epoch < config.n_epochs
         content: dict[str, Any] = {"losses": compared, "interrupted": interrupted}
+        content["diverged"] = any(result["diverged"] for result in results.values())
+        content |= {n: FLAGS[n].value for n in ("n_epochs", "shuffle", "seed", "n_seeds")}
         folder.write_result(path, "loss_comparison", dataset, watch, **content)
     for name, result in results.items():
         run_record.print_result(result, dataset, target / name, watch)
@@ -87,8 +89,8 @@ def probability_histograms(
     figure = new_figure(title, (5.5 * len(params), 4))
     panels = figure.subplots(1, len(params), sharex=True, sharey=True, squeeze=False)[0]
     summary = {}
-    for ax, (name, of_loss) in zip(panels, params.items(), strict=True):
-        examples = evaluate_examples(of_loss, dataset.test, dataset.standardiser, LOSSES[name])
+    for ax, (name, model) in zip(panels, params.items(), strict=True):
+        examples = evaluate_examples(model, dataset.test, dataset.standardiser, LOSSES[name])
         probability, correct = np.asarray(examples.probability), np.asarray(examples.correct == 1)
         parts = ((correct, "correctly", "C0", ""), (~correct, "incorrectly", "C1", "//"))
         for mask, word, colour, hatch in parts:

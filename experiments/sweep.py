@@ -54,15 +54,14 @@ def define_flags() -> None:
 
 
 def define_sweep(*settings: str, axes: Sequence[str] = ()) -> None:
-    """Defines the flags of a sweep: settings with one value, and axes with the usual one."""
+    """Defines the flags of a sweep: `settings` take one value, `axes` several."""
     names = ("n_seeds", "max_runs", "split", "shuffle", "select", *settings)
     flags.define(*names, n_epochs=20)
     flags.define_features()
     for name in axes:
         flags.define_axis(name)
-    absl_flags.DEFINE_bool(
-        "refit", False, "Train the best on training and validation data together, and test that."
-    )
+    text = "Train the best configuration again, with the validation data too, and test that."
+    absl_flags.DEFINE_bool("refit", False, text)
     text = "Also write the table of λ × learning rate, mean ± standard deviation over seeds"
     flags.define_list("table", [], ("markdown", "latex", "csv"), text)
     folder.define_resume()
@@ -96,7 +95,7 @@ def run(experiment: str, axes: dict[str, np.ndarray]) -> int:
         distributed.check_same(folder.fingerprint(settings, flags.shared_values()))
         folder.start(path, experiment, settings)
         print(f"{len(table)} configurations, {len(runs)} runs, in {path}", file=sys.stderr)
-        chunks = folder.chunks_of(path, settings, table.to_dict("list"))
+        chunks = folder.chunks_of(path, settings, table.to_dict("list"), training.MEASURES)
         runs = train(runs, config, dataset, watch, chunks)
         results = training.by_configuration(runs, FLAGS.select)
         refitted = None

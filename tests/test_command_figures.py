@@ -22,7 +22,8 @@ def drawn(lam, rate, validation, n_panels=1):
     results = pd.DataFrame({**axes, "validation_accuracy": validation})
     results = results.assign(test_accuracy=validation - 0.05, diverged=np.isnan(validation))
     order = np.argsort(-validation, kind="stable")  # NaN comes last
-    return figures(results.iloc[order].reset_index(drop=True), axes, 2, "$^$ λ")
+    varied = [name for name in axes if results[name].nunique() > 1]
+    return figures(results.iloc[order].reset_index(drop=True), varied, 2, "$^$ λ")
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,6 @@ and `sweep`), and `rows`, which benchmark.csv has too. Their columns, apart from
 import statistics
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from absl import flags as absl_flags
@@ -78,8 +77,9 @@ def main(argv: list[str]) -> int:
         peak = statistics.median(peaks) if peaks else None
         limits = {"matmul_gflops": peak}
         table = pd.DataFrame(rows, dtype=object)  # so that integers stay integers beside NaN
-        with watch.phase("plot"):
-            _write(run_path, table, limits, data_title(dataset))
+        folder.write_table(run_path / "benchmark.csv", table)
+        content = {"limits": limits, "rows": table.to_dict("records")}
+        folder.write_json(run_path / "benchmark.json", content)
         settings = {"section": FLAGS.section, "split": FLAGS.split, **options._asdict()}
         folder.write_result(run_path, "benchmark", dataset, watch, **settings, limits=limits)
     for _, section_rows in table.groupby("section", sort=False):
@@ -93,17 +93,6 @@ def main(argv: list[str]) -> int:
         ]
     )
     return 0
-
-
-def _write(run_path: Path, table: Any, limits: dict[str, Any], data_name: str) -> None:
-    from experiments.benchmark.figures import plot_scaling
-
-    rows = table[table["section"] == "sweep"]
-    if len(rows):
-        folder.write_figures(run_path, {"sweep": plot_scaling(rows, f"sweep · {data_name}")})
-    folder.write_table(run_path / "benchmark.csv", table)
-    content = {"limits": limits, "rows": table.to_dict("records")}
-    folder.write_json(run_path / "benchmark.json", content)
 
 
 def _printed(rows: Any) -> str:

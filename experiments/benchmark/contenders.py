@@ -70,7 +70,7 @@ def ours(
 
 
 def numpy_loop(problem: Problem, n_epochs: int, on_epoch: Callable[[], None]) -> Params:
-    """The loop that everyone writes, of one configuration.
+    """A plain NumPy training loop for one configuration.
 
     Weights are [d, K], the fastest layout: 29 ms an epoch, against 30 (x Wᵀ) and 34 (W xᵀ).
     """

@@ -55,9 +55,9 @@ def launch(
     import each other, and tests can run one after the other.
     """
 
-    def guarded(rest: list[str]) -> int | None:
+    def guarded(arguments: list[str]) -> int | None:
         with signals_as_interrupts() as received:
-            code = _run(main, rest)
+            code = _run(main, arguments)
             if code == INTERRUPTED and received:
                 code = 128 + received[0]  # the shell's convention
             return distributed.leave(code)
@@ -71,9 +71,9 @@ def launch(
     warnings.formatwarning = lambda message, *_: f"note: {message}\n"
     os.environ["MPLBACKEND"] = "agg"  # figures go to files
     use_all_cores()
-    others = set(FLAGS)
+    earlier = set(FLAGS)
     define_flags()
-    for name in [name for name in FLAGS if name not in others]:  # for --helpshort
+    for name in [name for name in FLAGS if name not in earlier]:  # for --helpshort
         FLAGS.register_key_flag_for_module((argv or sys.argv)[0], FLAGS[name])
     app.run(guarded, argv, flags_parser=_parse_flags)
 
@@ -87,7 +87,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
         return FLAGS(argv)
     except flags.Error as error:
         line = " ".join(str(error).split()).rstrip(".")
-        if unknown := re.match(r"Unknown command line flag '(\w+)'", line):
+        if unknown := re.match(r"Unknown command line flag '([\w-]+)'", line):
             line = f"there is no flag --{unknown[1]}{_suggestion(unknown[1])}"
         elif wrong := re.match(r"flag --(\w+)=(.*): (could not convert|invalid literal)", line):
             line = f"--{wrong[1]}={wrong[2]}: it has to be one number"
@@ -99,20 +99,20 @@ def _parse_flags(argv: list[str]) -> list[str]:
 
 def _suggestion(name: str) -> str:
     close = difflib.get_close_matches(name, list(FLAGS), 1)
-    synonym = SYNONYMS.get(name.lower(), "")
+    synonym = SYNONYMS.get(name.lower().replace("-", "_"), "")
     close = [synonym] if synonym in FLAGS else close
     return f": did you mean --{close[0]}?" if close else ""
 
 
-def _run(main: Callable[[list[str]], int | None], rest: list[str]) -> int | None:
+def _run(main: Callable[[list[str]], int | None], arguments: list[str]) -> int | None:
     """Runs a command and returns its exit code."""
     try:
-        if len(rest) > 1:
-            raise InputError(f"unexpected argument {rest[1]!r}: flags begin with --")
+        if len(arguments) > 1:
+            raise InputError(f"unexpected argument {arguments[1]!r}: flags begin with --")
         # Imports that take a second together, while the first programs compile.
         for name in ("pandas", "linear_cifar.plots"):
             threading.Thread(target=importlib.import_module, args=[name]).start()
-        code = main(rest)
+        code = main(arguments)
         print(end="", flush=True)
         return code
     except (InputError, MemoryError) as error:

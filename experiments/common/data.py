@@ -16,8 +16,8 @@ FLAGS = flags.FLAGS
 def load_data(split: str = "assignment", required: Sequence[str] = ()) -> Dataset:
     """Loads what --features or --dataset names, and prints its notice.
 
-    `split` is of the named data sets, because features have their own. `DataError` if the data
-    lack examples in a required split.
+    `split` applies to named data sets; features bring their own. `DataError` if a required split
+    has no examples.
     """
     if "features" in FLAGS and FLAGS.features is not None:
         dataset = _load_features()

@@ -74,7 +74,7 @@ def check_same(fingerprint: str) -> None:
     different = np.flatnonzero((digests != digests[0]).any(axis=1))
     if different.size:
         numbers = ", ".join(map(str, different))
-        raise InputError(f"process {numbers} has other data or other flags than process 0")
+        raise InputError(f"other data or other flags than process 0: process {numbers}")
 
 
 def from_first(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -138,7 +138,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
 
 
 def define(*names: str, **defaults: Any) -> None:
-    """Defines the flags of data and output, and flags of `SHARED` with usual or own defaults."""
+    """Defines the flags of data and output, and flags of `SHARED`; `defaults` replace theirs."""
     flags.DEFINE_enum(
         "dataset",
         "auto",
@@ -205,7 +205,7 @@ def check_runs(n: int) -> None:
     """Raises `InputError` if n runs are more than --max_runs."""
     limit: Any = FLAGS["max_runs"].value if "max_runs" in FLAGS else n
     if n > limit:
-        raise InputError(f"the flags ask for {n:,} runs, and --max_runs={limit} allows fewer")
+        raise InputError(f"the flags ask for {n:,} runs, more than --max_runs={limit}")
 
 
 def shared_values() -> dict[str, Any]:
@@ -251,7 +251,7 @@ class Axis(NamedTuple):
 def define_axis(name: str, default: str | None = None, setting: Setting | None = None) -> None:
     """Defines a flag of `SHARED` that takes several values.
 
-    The default None is the usual one, and "" is none. `setting` replaces the range of the values.
+    `default` None takes that of `SHARED`, "" means none. `setting` replaces the range of values.
     """
     flag = _number(SHARED[name].default, setting) if setting else SHARED[name]
     choices = f"<{'|'.join(flag.choices)}>: " if flag.choices else ""

@@ -43,7 +43,7 @@ FLAGS = flags.FLAGS
 RESULT, STARTED, CHUNKS, FIGURES = "result.json", "started.json", "chunks", "figures"
 # What a run may leave beside the files that it lists: chunks and partial files.
 _PARTIAL = r"(.*/)?\.[^/]+\.partial-[0-9a-f]{8}.*"
-_LEFTOVER = re.compile(rf"({CHUNKS}/(\w+/)?\d{{6}}-\d{{6}}\.npz|{_PARTIAL})$")
+_LEFTOVER = re.compile(rf"({CHUNKS}/(\w+/)?\d{{6,}}-\d{{6,}}\.npz|{_PARTIAL})$")
 _written: set[Path] = set()  # by this process; `result.json` lists no file of somebody else
 
 
@@ -83,13 +83,15 @@ def new_run(experiment: str) -> Iterator[tuple[Path, Path]]:
     with contextlib.ExitStack() as lock:
         with _write_errors(target):
             if place.is_dir():
-                lock.enter_context(_locked(place, target))
+                lock.enter_context(_locked(place))
             _check_free(place, experiment)
             # Inside a folder that is there, because a mount point can't be renamed.
             staged = (place if place.exists() else place.parent) / _hidden_name(place.name)
             staged.mkdir(parents=True)
+        finished = False
         try:
             yield staged, target
+            finished = True
             _move_into_place(staged, place, experiment)
         except (OSError, FolderError) as error:
             line = f"cannot write {target}: {reason(error)}"
@@ -98,7 +100,8 @@ def new_run(experiment: str) -> Iterator[tuple[Path, Path]]:
             shutil.rmtree(staged, ignore_errors=True)
             raise FolderError(line) from error
         except BaseException:
-            shutil.rmtree(staged, ignore_errors=True)
+            if not finished:
+                shutil.rmtree(staged, ignore_errors=True)
             raise
 
 
@@ -107,7 +110,7 @@ def _move_into_place(staged: Path, place: Path, experiment: str) -> None:
     if staged.parent != place:
         staged.replace(place)
         return
-    if any(path != staged for path in place.iterdir()):
+    if not all(_LEFTOVER.match(path.name) for path in place.iterdir()):
         _delete_run(place, experiment, keep=staged)
     for path in sorted(staged.iterdir(), key=lambda path: path.name == RESULT):
         path.replace(place / path.name)
@@ -115,7 +118,7 @@ def _move_into_place(staged: Path, place: Path, experiment: str) -> None:
 
 
 def _hidden_name(name: str) -> str:
-    """A hidden name that nothing has yet."""
+    """A hidden, random name for a partial file or folder."""
     return f".{name}.partial-{secrets.token_hex(4)}"
 
 
@@ -136,17 +139,21 @@ def resumable_run(experiment: str) -> Iterator[Path]:
     place = Path(os.path.realpath(path))
     new = not os.path.lexists(place)
     with _write_errors(path):
-        place.mkdir(parents=True, exist_ok=True)
+        if not place.is_file():  # `_check_free` refuses it
+            place.mkdir(parents=True, exist_ok=True)
     try:
-        with _locked(place, path):
-            _check_free(place, experiment)
+        with contextlib.ExitStack() as lock:
+            with _write_errors(path):
+                lock.enter_context(_locked(place))
+                _check_free(place, experiment)
             if _resumes() and not (place / STARTED).exists():
                 print(f"note: {path} holds nothing to resume: it starts anew", file=sys.stderr)
             with _write_errors(path, "; finished chunks are kept, for --resume"):
                 yield path
     except KeyboardInterrupt as interrupt:
         if (place / STARTED).exists():
-            hint = f"the same command with --resume --output_dir={path} continues"
+            resume = "--resume instead of --overwrite" if FLAGS.overwrite else "--resume"
+            hint = f"the same command with {resume} --output_dir={path} continues"
             interrupt.args = (f"finished chunks are kept; {hint}",)
         raise
     finally:
@@ -165,7 +172,7 @@ def start(path: Path, experiment: str, settings: Mapping[str, Any]) -> None:
     if FLAGS.overwrite and any((path / name).exists() for name in (RESULT, STARTED)):
         _delete_run(path, experiment)
     for leftover in path.rglob(".*.partial-*"):
-        if re.fullmatch(_PARTIAL, str(leftover.relative_to(path))):
+        if leftover.is_file() and re.fullmatch(_PARTIAL, str(leftover.relative_to(path))):
             leftover.unlink()
     settings, machine = _as_json(settings), _as_json(describe_machine())
     before = _read_object(path / STARTED)
@@ -176,15 +183,14 @@ def start(path: Path, experiment: str, settings: Mapping[str, Any]) -> None:
     for name, value in settings.items():
         if before.get(name) != value:
             old, new = (json.dumps(v)[:60] for v in (before.get(name), value))
-            raise FolderError(
-                f"{path} was started with {name}={old}, and this command asks for {name}={new}: "
-                "choose another --output_dir"
-            )
+            line = f"started with {name}={old}, and this command asks for {name}={new}"
+            line = f"started with another {name}" if old == new else line  # in these characters
+            raise FolderError(f"{path} was {line}: choose another --output_dir")
     versions: Any = before.get("machine") or {}
     changed = [name for name in machine if versions.get(name) != machine[name]]
     if changed:
-        words = f"note: started with another {', '.join(changed)}"
-        print(f"{words}: further results may round differently", file=sys.stderr)
+        line = f"{', '.join(changed)} changed since this run started"
+        print(f"note: {line}: new results may round differently", file=sys.stderr)
 
 
 # What both kinds of run check.
@@ -195,19 +201,19 @@ def _write_errors(path: Path, advice: str = "") -> Iterator[None]:
     """Turns an error of the operating system into one line: which path, why, and what to do."""
     try:
         yield
+    except BlockingIOError as error:  # of the lock
+        raise FolderError(f"{path} is in use by another process: choose another folder") from error
     except OSError as error:
         raise FolderError(f"cannot write to {path}: {reason(error)}{advice}") from error
 
 
 @contextmanager
-def _locked(place: Path, path: Path) -> Iterator[None]:
+def _locked(place: Path) -> Iterator[None]:
     """Locks a folder for the block; a process that ends frees it, however it ends."""
     lock = os.open(place, os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
-    except BlockingIOError as error:
-        raise FolderError(f"{path} is in use by another process: choose another folder") from error
     finally:
         os.close(lock)
 
@@ -226,8 +232,9 @@ def _check_free(place: Path, experiment: str) -> None:
         _files_to_delete(place, experiment)
         return
     _check_owner(place, experiment)
-    if not _resumes():
-        advice = "--resume it, " if "resume" in FLAGS else ""
+    started = (place / STARTED).exists()
+    if not (_resumes() and started):
+        advice = "--resume it, " if started else ""
         raise FolderError(f"{place} holds a run: {advice}--overwrite it, or choose another folder")
 
 
@@ -249,9 +256,9 @@ def _files_to_delete(place: Path, experiment: str) -> list[Path]:
     for path in files:
         name = str(path.relative_to(place))
         if name not in listed and not _LEFTOVER.match(name):
-            raise FolderError(
-                f"{place} holds {name}, which isn't listed in its {RESULT}: choose another folder"
-            )
+            advice = "--resume it or choose" if (place / STARTED).exists() else "choose"
+            line = f"{place} holds {name}, which isn't listed in its {RESULT}"
+            raise FolderError(f"{line}: {advice} another folder")
     return files
 
 

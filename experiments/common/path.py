@@ -26,7 +26,6 @@ from linear_cifar import (
     Params,
     lam_from,
     lam_to,
-    solve,
     with_validation,
 )
 from linear_cifar.data import N_FOLDS, SPLITS, Standardiser, stratified_folds
@@ -93,7 +92,7 @@ def config_from_flags() -> SolveConfig:
 
 
 class Problems(NamedTuple):
-    """What is solved: P problems, first every λ with all examples, then without each fold."""
+    """P problems: first every λ on all examples, then every λ without each fold."""
 
     lam: np.ndarray  # [P]
     fold: np.ndarray  # [P], the fold that is left out; −1 for none
@@ -222,7 +221,7 @@ class FinishedParams(Mapping[int, Params]):
 
 
 def validation_predictions(dataset: Dataset, params: Params) -> np.ndarray:
-    """The predicted classes [C, n] of validation examples; of training examples without any."""
+    """Predicted classes [C, n] of the validation examples, or of training examples without any."""
     split = dataset.validation if len(dataset.validation.labels) else dataset.train
     params = Params(*(np.asarray(a, np.float32) for a in params))
     return evaluate_models(params, split, dataset, LOSSES["softmax"]).predicted  # by any loss
@@ -328,6 +327,7 @@ class Refit(NamedTuple):
     lam: float
     C: float  # scikit-learn's, with the same examples
     optimum: Optimum  # [1]
+    params: Params  # [K, d] and [K]
     standardiser: Standardiser  # of the examples that it was fitted to
     test: dict[str, float]  # `MEASURES` of the test examples
     test_accuracy_at_optimum: tuple[float, float]  # proven bounds for the exact optimum
@@ -337,11 +337,15 @@ def refit(lam: float, dataset: Dataset, config: SolveConfig, watch: Stopwatch) -
     """Fits one λ to training and validation data, more precisely than the path, and tests it."""
     both = with_validation(dataset)
     config = config._replace(tolerance=min(config.tolerance, REFIT_TOLERANCE))
+    bar = Progress(1)
     with watch.phase("train"):
-        optimum = solve([lam], both, **config._asdict(), mesh=device_mesh())
+        for step in solve_chunks([lam], both, config, mesh=device_mesh()):
+            text = f"pass {step.passes.max()}, gap {step.relative_gap.max():.1e}"
+            bar.show(int(step.optimum is not None), f"fit with validation data: {text}")
+    optimum: Any = step.optimum
     with watch.phase("evaluate"):
         test = measure_split("test", optimum.params, both, config)
-        params = Params(*(a[0] for a in optimum.params))
+        params = Params(*(array[0] for array in optimum.params))
         distance = float(optimum.distance[0])
         certain = certain_predictions(params, distance, lam, both, both.test, config.loss)
         correct = evaluate_models(optimum.params, both.test, both, config.loss).correct[0]
@@ -349,7 +353,7 @@ def refit(lam: float, dataset: Dataset, config: SolveConfig, watch: Stopwatch) -
     c = lam_to(lam, len(both.train.labels), dataset.n_classes, config.loss).C
     measures = {name: float(values[0]) for name, values in test.items()}
     bounds = (low, low + float(np.mean(~certain)))
-    return Refit(lam, float(c), optimum, both.standardiser, measures, bounds)
+    return Refit(lam, float(c), optimum, params, both.standardiser, measures, bounds)
 
 
 # The answer.
@@ -377,6 +381,7 @@ def answer(fit: Fit) -> dict[str, Any]:
         "test_accuracy_at_optimum": refit.test_accuracy_at_optimum,
         "diverged": False,
         "chosen_by": choice.criterion,
+        "by_one_standard_error": FLAGS.one_standard_error,
         **{name: FLAGS[name].value for name in (*SETTINGS, "select")},
         "n_lam": len(table),
         "optima": fit.summary,
@@ -396,13 +401,14 @@ def answer_lines(fit: Fit, dataset: Dataset) -> list[tuple[str, Any]]:
     c = f"C = {table.C[choice.chosen]:.4g}; {refit.C:.4g} with validation data"
     low, high = test["test_accuracy_low"], test["test_accuracy_high"]
     by = f"{choice.source} {choice.select}"
+    rule = ", the largest λ within one standard error" if FLAGS.one_standard_error else ""
     return [
         ("path", f"{title(dataset)}, {len(table)} λ, {table.lam.min():g} to {table.lam.max():g}"),
         ("optima", f"{', '.join(solved)}; worst gap {summary['worst_gap']:.1e} of the cost"),
         ("passes", f"{table.passes.mean():.1f} per λ on average, {table.passes.max()} at most"),
         (f"best by {by}", _describe(fit, choice.best)),
         ("largest λ within one standard error", _describe(fit, choice.one_standard_error)),
-        ("chosen", f"λ = {refit.lam:.4g} ({c}) by {by}"),
+        ("chosen", f"λ = {refit.lam:.4g} ({c}) by {by}{rule}"),
         ("test accuracy", f"{test['test_accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f})"),
     ]
 
@@ -417,7 +423,8 @@ def note_edge(fit: Fit) -> None:
     best, last = fit.choice.best, len(fit.table) - 1
     if last and best in (0, last):
         end = "largest" if best else "smallest"
-        print(f"note: the best λ is the {end} one that was tried: extend --lam", file=sys.stderr)
+        name = "--lam" if FLAGS.C is None else "--C"
+        print(f"note: the best λ is the {end} one that was tried: extend {name}", file=sys.stderr)
 
 
 # Figures.

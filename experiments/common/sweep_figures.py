@@ -1,6 +1,6 @@
 """The figures of a sweep: accuracy over λ and learning rate, in panels by the other settings."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,11 +18,10 @@ LABELS = {"lam": "λ", "learning_rate": "learning rate"}
 
 
 def figures(
-    results: "pd.DataFrame", axes: Mapping[str, np.ndarray], n_epochs: int, data: str
+    results: "pd.DataFrame", varied: Sequence[str], n_epochs: int, data: str
 ) -> dict[str, Figure]:
-    """The figures by name; `results` has a row per configuration, the best first."""
+    """The figures by name of a table of configurations, in which some settings are varied."""
     title = f"{n_epochs} epochs · {data}"
-    varied = [name for name in axes if results[name].nunique() > 1]
     if len(varied) == 1 and results[varied[0]].dtype.kind in "iuf":
         return {f"accuracy_over_{varied[0]}": plot_over(results, varied[0], None, title)}
     others = [name for name in varied if name not in LABELS]

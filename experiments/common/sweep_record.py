@@ -38,6 +38,11 @@ class Record(NamedTuple):
     refit: tuple[Params, np.ndarray] | None  # of the best, and test accuracies by seed
 
     @property
+    def varied(self) -> list[str]:
+        """The axes with several values."""
+        return [name for name in self.axes if self.results[name].nunique() > 1]
+
+    @property
     def is_best(self) -> "pd.Series":
         """Whether each run is of the best configuration."""
         return self.runs.configuration == self.results.index[0]
@@ -48,7 +53,7 @@ def write(record: Record, chunks: Chunks, dataset: Dataset, path: Path, watch: S
     with watch.phase("plot"):
         from experiments.common.sweep_figures import figures  # matplotlib takes half a second
 
-        drawn = figures(record.results, record.axes, FLAGS.n_epochs, data_title(dataset))
+        drawn = figures(record.results, record.varied, FLAGS.n_epochs, data_title(dataset))
         folder.write_figures(path, drawn)
     _write_tables(record, dataset, path)
     _write_result(record, chunks, dataset, path, watch)
@@ -68,7 +73,7 @@ def _write_tables(record: Record, dataset: Dataset, path: Path) -> None:
         cells = results.to_dict("records")
         accuracies = {grid_key(cell): round(cell["validation_accuracy"], 6) for cell in cells}
         folder.write_json(path / "grid.json", accuracies)
-    grid = _lam_by_rate(results, record.axes)
+    grid = _lam_by_rate(record)
     if FLAGS.table and grid is None:
         print("note: the configurations make no grid, so there is no --table", file=sys.stderr)
         return
@@ -98,12 +103,13 @@ def _ties(record: Record, dataset: Dataset) -> np.ndarray:
     return np.array([pair.estimate == 0 or pair.low <= 0 for pair in pairs])
 
 
-def _lam_by_rate(results: "pd.DataFrame", axes: Mapping[str, np.ndarray]) -> Any:
+def _lam_by_rate(record: Record) -> Any:
     """Validation accuracies as text, a column per λ; None if the table is no grid."""
     import pandas as pd
 
-    varied = [name for name in axes if results[name].nunique() > 1]
-    rows = [name for name in varied if name not in ("lam", "learning_rate")] + ["learning_rate"]
+    results = record.results
+    others = [name for name in record.varied if name not in ("lam", "learning_rate")]
+    rows = [*others, "learning_rate"]
     n_cells = results.lam.nunique() * len(results[rows].drop_duplicates())
     if n_cells != len(results):
         return None
@@ -160,7 +166,7 @@ def print_answer(record: Record, dataset: Dataset, path: Path, watch: Stopwatch)
     results = record.results
     several = record.runs.seed.nunique() > 1
     _print_ranking(record, dataset, several)
-    text = _lam_by_rate(results, record.axes)
+    text = _lam_by_rate(record)
     if text is not None and text.size > 1 and np.all(np.array(text.shape) <= MAX_PRINTED):
         spread = f" ± sd of {FLAGS.n_seeds} seeds" if several else ""
         print(f"\nvalidation accuracy{spread}\n{text.to_string()}")
@@ -169,9 +175,9 @@ def print_answer(record: Record, dataset: Dataset, path: Path, watch: Stopwatch)
         lines.append(("best", "none: every configuration diverged"))
     else:
         test = record.runs.test_accuracy[record.is_best].to_numpy()
-        lines.append(("test accuracy of the best", _mean_and_sd(test)))
+        lines.append(("test accuracy of the best", mean_and_sd(test)))
     if record.refit:
-        accuracy = _mean_and_sd(record.refit[1])
+        accuracy = mean_and_sd(record.refit[1])
         lines.append(("refitted with validation data", f"test accuracy {accuracy}"))
     if several and not FLAGS.shuffle:
         lines.append(("seeds", "differ in the initial parameters; --shuffle varies the order too"))
@@ -181,9 +187,8 @@ def print_answer(record: Record, dataset: Dataset, path: Path, watch: Stopwatch)
 
 def _print_ranking(record: Record, dataset: Dataset, several: bool) -> None:
     results = record.results
-    varied = [name for name in record.axes if results[name].nunique() > 1]
-    ranking = training.shown_settings(results).reindex(columns=varied).iloc[:N_SHOWN].fillna("")
     top = results.iloc[:N_SHOWN]
+    ranking = training.shown_settings(top).reindex(columns=record.varied).fillna("")
     ranking["validation accuracy"] = top.validation_accuracy.map("{:.4f}".format)
     if several:
         ranking["sd"] = top.validation_accuracy_sd.map("{:.4f}".format)
@@ -197,7 +202,8 @@ def _print_ranking(record: Record, dataset: Dataset, several: bool) -> None:
     print(f"= not significantly worse than the best by {rule}, on validation data")
 
 
-def _mean_and_sd(values: np.ndarray) -> str:
+def mean_and_sd(values: np.ndarray, unit: str = "seeds") -> str:
+    """The mean of values as text, with their standard deviation if there are several."""
     summary = summarise(values)
-    spread = f" ± {summary.sd:.4f} (sd of {summary.n} seeds)" if summary.n > 1 else ""
+    spread = f" ± {summary.sd:.4f} (sd of {summary.n} {unit})" if summary.n > 1 else ""
     return f"{summary.mean:.4f}{spread}"

@@ -91,7 +91,7 @@ def shown_settings(table: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def title(run: Any, n_seeds: int = 1, shuffle: bool = False) -> str:
-    """A run, a row of a table, in one line."""
+    """Describes a run, a row of a table, in one line."""
     fields = "".join(f", {name}={getattr(run, name):g}" for name in OPTIMIZER_FIELDS[run.optimizer])
     optimizer = f"{run.optimizer}{fields}, " if run.optimizer != "sgd" else ""
     decay = f", ÷{run.decay_factor:g} every {run.decay_every}" if run.decay_factor > 1 else ""
@@ -135,8 +135,9 @@ def progress_hook(
     def show(chunk: SweepChunk) -> None:
         nonlocal n_before
         n = len(set(chunk.rows.tolist()).difference(finished))
-        bar.show(n_before * config.n_epochs + n * chunk.epoch, describe(chunk))
+        n_epochs_done = n_before * config.n_epochs + n * chunk.epoch
         n_before += n if chunk.epoch == config.n_epochs else 0
+        bar.show(n_epochs_done, describe(chunk))
 
     return show
 

@@ -11,6 +11,7 @@ from absl import flags
 
 from experiments.common.path import validation_predictions
 from experiments.common.progress import Stopwatch, progress
+from experiments.common.sweep_record import mean_and_sd
 from experiments.common.training import evaluate_runs
 from linear_cifar import Dataset, InputError, Params, Split, best, solve
 from linear_cifar.checks import Setting
@@ -38,10 +39,10 @@ def define_flags() -> None:
     flags.DEFINE_list(
         "n_train",
         [],
-        "Also fit to so many training examples, for a learning curve; a list. Each class keeps its "
-        "share. Every draw chooses its own λ, on all validation examples.",
+        "Numbers of training examples for a learning curve, separated by commas. Each class keeps "
+        "its share. Every draw chooses its own λ, on all validation examples.",
     )
-    flags.DEFINE_list("n_per_class", [], "The same with so many examples of each class.")
+    flags.DEFINE_list("n_per_class", [], "The same, with these numbers of examples per class.")
     flags.DEFINE_integer("n_draws", 5, "Draws of each size, from --seed.", 1)
 
 
@@ -106,11 +107,9 @@ def _fit_draw(
 def describe(curve: "pd.DataFrame") -> list[tuple[str, str]]:
     """A line per size, for the printed table."""
     lines = []
-    for (n, per_class), group in curve.groupby(["n", "n_per_class"], dropna=False):
+    for (n, per_class), draws in curve.groupby(["n", "n_per_class"], dropna=False):
         each = "" if np.isnan(per_class) else f", {per_class:.0f} per class"
-        accuracy = group.test_accuracy
-        spread = f" ± {accuracy.std():.4f} (sd of {len(group)} draws)" if len(group) > 1 else ""
-        lines.append((f"with {n} examples{each}", f"{accuracy.mean():.4f}{spread}"))
+        lines.append((f"with {n} examples{each}", mean_and_sd(draws.test_accuracy, "draws")))
     return lines
 
 

@@ -45,9 +45,8 @@ class TestReport(NamedTuple):
 def test_refit(fit: path.Fit, dataset: Dataset, loss: Loss) -> TestReport:
     """Tests the refitted probe, with a temperature from examples that it wasn't fitted to."""
     temperature, not_calibrated = _temperature(fit, dataset, loss)
-    params = Params(*(array[0] for array in fit.refit.optimum.params))
     refitted = replace(dataset, standardiser=fit.refit.standardiser)
-    model = _model(params, refitted, loss, fit.refit.lam, temperature)
+    model = _model(fit.refit.params, refitted, loss, fit.refit.lam, temperature)
     scores, labels = model.logits(dataset.test.inputs), np.asarray(dataset.test.labels)
     counts = confusion_matrix(labels, scores.argmax(axis=1), dataset.n_classes)
     many = dataset.n_classes >= TOP_K_CLASSES

@@ -19,7 +19,7 @@ TABLE = "predictions.csv"
 # Flags that --model allows; the others would be ignored.
 WITH_MODEL = (
     *("model", "predict", "inputs_name", "labels_name"),
-    *("output_dir", "overwrite", "figure_format", "seed"),
+    *("output_dir", "overwrite"),
 )
 
 

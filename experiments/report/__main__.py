@@ -100,7 +100,7 @@ def train(
         config = TrainConfig(n_epochs=epochs, measure=bool(measured.any()))
         table = rows[[*training.SETTINGS, "seed"]].to_dict("list")
         part = f"{split}_{n_epochs}"
-        chunks = folder.chunks_of(path, settings, table, epochs, part=part)
+        chunks = folder.chunks_of(path, settings, table, epochs, training.MEASURES, part=part)
         trained.append(sweep.train(rows, config, data[split], watch, chunks))
         for name in rows.name[measured].unique():
             arrays[name] = read_rows(chunks, rows.index[rows.name == name])

@@ -45,7 +45,7 @@ def verdict(interval: Interval, low: float, high: float) -> str:
 
 
 def judge(
-    runs: "pd.DataFrame", correct: Mapping[str, np.ndarray], claims: list[Claim] | None = None
+    runs: "pd.DataFrame", correct: Mapping[str, np.ndarray], claims: list[Claim] = CLAIMS
 ) -> "pd.DataFrame":
     """Measures the claims, by default the report's: a row each.
 
@@ -56,7 +56,7 @@ def judge(
     import pandas as pd
 
     rows = []
-    for claim in CLAIMS if claims is None else claims:
+    for claim in claims:
         quantity, b = claim.quantity, claim.b
         if b == BEST_OTHER_CELL:
             b = _rival(runs)

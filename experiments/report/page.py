@@ -42,10 +42,9 @@ def write(path: Path, finished: Finished, watch: Stopwatch) -> dict[str, Any]:
     with watch.phase("plot"):
         probabilities = write_figures(path, finished, rows)
     report = describe(finished, rows) | {"true_class_probability": probabilities}
-    columns = [name for name in rows if name != "explains"]
-    is_cell = ~rows.section.isin(["run", "variant"])
-    folder.write_table(path / "runs.csv", rows.loc[~is_cell, columns])
-    folder.write_table(path / "grid.csv", rows.loc[is_cell, columns])
+    is_cell = rows.section.str.startswith("grid")
+    folder.write_table(path / "runs.csv", rows[~is_cell].drop(columns="explains"))
+    folder.write_table(path / "grid.csv", rows[is_cell].drop(columns="explains"))
     folder.write_table(path / "optimum.csv", optima.table(finished.solved))
     folder.write_json(path / "report.json", report)
     folder.write_text(path / "index.html", render(folder.plain(report), path))
@@ -60,14 +59,16 @@ def summarise_runs(runs: "pd.DataFrame") -> "pd.DataFrame":
     That is the test accuracy, and in the grids the validation accuracy; `mean`, `sd`, `low`, `high`
     and `n` are its `summarise`.
     """
+    import pandas as pd
+
     table = plan.table()
     means = runs.groupby("configuration")[list(training.MEASURES)].mean()
-    is_cell = ~table.section.isin(["run", "variant"])
+    is_cell = table.section.str.startswith("grid")
     summaries = []
     for index, seeds in runs.groupby("configuration"):
         measure = "validation_accuracy" if is_cell[index] else "test_accuracy"
         summaries.append(summarise(seeds[measure])._asdict())
-    summary = type(table)(summaries)
+    summary = pd.DataFrame(summaries)
     summary["difference"] = summary["mean"] - table.published
     table["seed"] = runs.seed.min()
     return table.join([summary, means])
@@ -128,7 +129,7 @@ def describe(finished: Finished, rows: "pd.DataFrame") -> dict[str, Any]:
 
 
 def summary_of(runs: "pd.DataFrame", judged: "pd.DataFrame") -> dict[str, Any]:
-    """The first lines of the page."""
+    """Counts of verdicts, and how near our numbers are to the published ones."""
     stable = runs[runs.stable.astype(bool)]
     size = stable.difference.abs()
     largest = stable.loc[size.fillna(np.inf).idxmax()]
