@@ -2,8 +2,7 @@
 
 scikit-learn's solutions get our certificate, with the best bias for their weights, so the gap means
 the same in every row. It is much slower, so only a few evenly spaced λ are timed and their mean
-represents all. Each starts at our optimum of the next larger λ, a better start than users have; the
-largest λ starts at zero.
+represents all. Each starts at zero, as a user's would.
 """
 
 import warnings
@@ -51,7 +50,7 @@ def path(dataset: Dataset, options: Options) -> list[dict[str, Any]]:
     if find_spec("sklearn"):
         indices = range(0, len(lam), step)
         for solver, dtype in progress(SOLVERS, len(SOLVERS), "scikit-learn {0[0]}, {0[1]}".format):
-            alone.append(_sklearn_row(solver, dtype, dataset, lam, optimum.params, indices))
+            alone.append(_sklearn_row(solver, dtype, dataset, lam, indices))
         in_folds.append(_sklearn_folds_row(dataset, lam, folds, folds_step))
     n, d = dataset.train.inputs.shape
     return [
@@ -81,19 +80,16 @@ def _row(
 
 
 def _sklearn_row(
-    solver: str, dtype: str, dataset: Dataset, lam: np.ndarray, optima: Params, indices: range
+    solver: str, dtype: str, dataset: Dataset, lam: np.ndarray, indices: range
 ) -> dict[str, Any]:
-    """`LogisticRegression` at some of the λ, [C], which ascend; `optima` are ours at every λ."""
+    """`LogisticRegression` at some of the λ, [C]."""
     from sklearn.linear_model import LogisticRegression
 
     inputs, labels = standardised_inputs(dataset, dtype), np.asarray(dataset.train.labels)
     settings: dict[str, Any] = {"solver": solver, "tol": TOLERANCE, "max_iter": MAX_ITERATIONS}
     models, seconds = [], 0.0
     for i in indices:
-        strength = 1 / (2 * lam[i] * len(labels))
-        model = LogisticRegression(C=strength, warm_start=True, **settings)
-        if i + 1 < len(lam):
-            model.coef_, model.intercept_ = optima.weights[i + 1], optima.bias[i + 1]
+        model = LogisticRegression(C=1 / (2 * lam[i] * len(labels)), **settings)
         seconds += _fit_seconds(model, inputs, labels)
         models.append(model)
     weights = np.stack([model.coef_ for model in models])
