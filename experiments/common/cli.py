@@ -81,8 +81,10 @@ def launch(
 def _parse_flags(argv: list[str]) -> list[str]:
     """Parses the command line; a wrong flag is one line with a suggestion."""
     if any(word in ("-h", "-help", "--help", "--helpshort") for word in argv):
-        print(flag_help(sys.modules["__main__"].__doc__ or "", argv[0]))
-        sys.exit()
+        with contextlib.suppress(BrokenPipeError):  # as after `| head -3`
+            print(flag_help(sys.modules["__main__"].__doc__ or "", argv[0]), flush=True)
+            sys.exit()
+        os._exit(0)  # or Python fails when it flushes in the end
     try:
         return FLAGS(argv)
     except flags.Error as error:

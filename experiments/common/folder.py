@@ -153,8 +153,10 @@ def resumable_run(experiment: str) -> Iterator[Path]:
     except KeyboardInterrupt as interrupt:
         if (place / STARTED).exists():
             resume = "--resume instead of --overwrite" if FLAGS.overwrite else "--resume"
+            finished = any(place.rglob("*.npz"))
+            kept = "finished chunks are kept" if finished else "no chunk is finished yet"
             hint = f"the same command with {resume} --output_dir={path} continues"
-            interrupt.args = (f"finished chunks are kept; {hint}",)
+            interrupt.args = (f"{kept}; {hint}",)
         raise
     finally:
         if new:

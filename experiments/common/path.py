@@ -409,6 +409,7 @@ def answer_lines(fit: Fit, dataset: Dataset) -> list[tuple[str, Any]]:
         (f"best by {by}", _describe(fit, choice.best)),
         ("largest λ within one standard error", _describe(fit, choice.one_standard_error)),
         ("chosen", f"λ = {refit.lam:.4g} ({c}) by {by}{rule}"),
+        ("refit", f"relative gap {refit.optimum.gap[0] / refit.optimum.cost[0]:.1e}, certified"),
         ("test accuracy", f"{test['test_accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f})"),
     ]
 
@@ -422,9 +423,8 @@ def note_edge(fit: Fit) -> None:
     """Prints a note if the best λ is at an end of the path."""
     best, last = fit.choice.best, len(fit.table) - 1
     if last and best in (0, last):
-        end = "largest" if best else "smallest"
-        name = "--lam" if FLAGS.C is None else "--C"
-        print(f"note: the best λ is the {end} one that was tried: extend {name}", file=sys.stderr)
+        end, beyond = ("largest", "larger") if best else ("smallest", "smaller")
+        print(f"note: the best λ is the {end} that was tried: try {beyond} ones", file=sys.stderr)
 
 
 # Figures.

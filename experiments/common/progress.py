@@ -7,7 +7,10 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 from tqdm import tqdm
+
+from linear_cifar.metrics import summarise
 
 PLAIN_LINES = 10  # of progress without a terminal
 T = TypeVar("T")
@@ -77,3 +80,10 @@ def print_table(rows: Sequence[tuple[str, Any]]) -> None:
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         print(f"{name:<{width}}  {f'{value:.4f}' if isinstance(value, float) else value}")
+
+
+def mean_and_sd(values: np.ndarray, unit: str = "seeds") -> str:
+    """The mean of values as text, with their standard deviation if there are several."""
+    summary = summarise(values)
+    spread = f" ± {summary.sd:.4f} (sd of {summary.n} {unit})" if summary.n > 1 else ""
+    return f"{summary.mean:.4f}{spread}"

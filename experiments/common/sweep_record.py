@@ -11,11 +11,11 @@ from absl import flags
 from experiments.common import folder, training
 from experiments.common.data import data_title
 from experiments.common.folder import Chunks
-from experiments.common.progress import Stopwatch, print_table
+from experiments.common.progress import Stopwatch, mean_and_sd, print_table
 from experiments.common.run_record import REPORTED
 from linear_cifar import Dataset, Params
 from linear_cifar.data import SPLITS
-from linear_cifar.metrics import paired_difference, summarise
+from linear_cifar.metrics import paired_difference
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -188,7 +188,8 @@ def print_answer(record: Record, dataset: Dataset, path: Path, watch: Stopwatch)
 def _print_ranking(record: Record, dataset: Dataset, several: bool) -> None:
     results = record.results
     top = results.iloc[:N_SHOWN]
-    ranking = training.shown_settings(top).reindex(columns=record.varied).fillna("")
+    settings = training.shown_settings(results).reindex(columns=record.varied)
+    ranking = settings.iloc[:N_SHOWN].fillna("")
     ranking["validation accuracy"] = top.validation_accuracy.map("{:.4f}".format)
     if several:
         ranking["sd"] = top.validation_accuracy_sd.map("{:.4f}".format)
@@ -200,10 +201,3 @@ def _print_ranking(record: Record, dataset: Dataset, several: bool) -> None:
         print(f"and {rest} more in {name}; {results.diverged.sum()} diverged")
     rule = "a paired t-test over the seeds" if several else "one standard error of its accuracy"
     print(f"= not significantly worse than the best by {rule}, on validation data")
-
-
-def mean_and_sd(values: np.ndarray, unit: str = "seeds") -> str:
-    """The mean of values as text, with their standard deviation if there are several."""
-    summary = summarise(values)
-    spread = f" ± {summary.sd:.4f} (sd of {summary.n} {unit})" if summary.n > 1 else ""
-    return f"{summary.mean:.4f}{spread}"

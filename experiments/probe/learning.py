@@ -10,8 +10,7 @@ import numpy as np
 from absl import flags
 
 from experiments.common.path import validation_predictions
-from experiments.common.progress import Stopwatch, progress
-from experiments.common.sweep_record import mean_and_sd
+from experiments.common.progress import Stopwatch, mean_and_sd, progress
 from experiments.common.training import evaluate_runs
 from linear_cifar import Dataset, InputError, Params, Split, best, solve
 from linear_cifar.checks import Setting

@@ -61,6 +61,8 @@ def predict_with_model() -> int:
             raise InputError(f"--{flag.name} can't be used with --model, which fits nothing")
     if FLAGS.output_dir and Path(FLAGS.output_dir).resolve() in Path(FLAGS.model).resolve().parents:
         raise InputError("--output_dir holds --model: choose another folder")
+    if Path(FLAGS.model).is_dir():
+        raise InputError(f"--model={FLAGS.model} is a folder: name the model.npz in it")
     model = Classifier.load(FLAGS.model)
     inputs = load_further(model.params.weights.shape[1], model.feature_names)
     assert inputs is not None

@@ -1,5 +1,6 @@
 """The parts that figures share: new figures and panels, labels, and the axis of λ."""
 
+import textwrap
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,8 @@ class Curve(NamedTuple):
 def new_figure(title: str, size: tuple[float, float] = (12, 4.5)) -> Figure:
     """A figure with its title and without panels, of a size in inches."""
     figure = Figure(figsize=size, layout="constrained")
-    figure.suptitle(title, fontsize=_TITLE_SIZE, parse_math=False)
+    lines = [textwrap.fill(line, int(12 * size[0])) for line in title.splitlines()]
+    figure.suptitle("\n".join(lines), fontsize=_TITLE_SIZE, parse_math=False)
     return figure
 
 
