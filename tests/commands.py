@@ -112,6 +112,7 @@ def run(name, *words, n_images=400, interrupt_at=None, by=signal.SIGINT):
     with (
         few_images(n_images),
         mock.patch.object(sys, "argv", argv),  # whose flags --helpshort shows
+        mock.patch.object(cli, "_end", sys.exit),  # this process goes on
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(errors),
     ):

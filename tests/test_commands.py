@@ -103,11 +103,12 @@ def test_a_run_is_replaced_only_with_overwrite(tmp_path):
 
 @pytest.mark.slow
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
+    # JAX warns that its cache has no room.
     command = f"ulimit -f 4; exec {sys.executable} -m experiments.baseline {' '.join(QUICK)}"
     done = subprocess.run(
         ["bash", "-c", f"{command} --output_dir={tmp_path / 'run'}"],
         cwd=ROOT,
-        env=environment(),
+        env=environment(PYTHONWARNINGS="default"),
         text=True,
         capture_output=True,
         check=False,

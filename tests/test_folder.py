@@ -208,6 +208,25 @@ def test_a_folder_or_file_that_is_no_run_is_refused(data, tmp_path, name, words)
     assert files(tmp_path) == {"thesis.txt"}
 
 
+def test_folders_that_a_kill_left_empty_are_no_obstacle(data, tmp_path, name):
+    for folder_left in ("chunks", "figures", ".run.partial-0123abcd"):
+        (tmp_path / "run" / folder_left).mkdir(parents=True)
+    (tmp_path / "run" / ".run.partial-0123abcd" / "params.npz").write_text("partial")
+    done = start(name, data, tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "result.json").exists()
+
+
+def test_a_folder_that_another_process_makes_meanwhile_is_left_alone(data, tmp_path, monkeypatch):
+    def load_and_make(*arguments, **settings):
+        (tmp_path / "run").mkdir()
+        return load_data(*arguments, **settings)
+
+    monkeypatch.setattr(f"{BASELINE}.load_data", load_and_make)
+    assert "another process" in only_line(start(BASELINE, data, tmp_path / "run"))
+    assert not list((tmp_path / "run").iterdir())
+
+
 # What can't be written.
 
 

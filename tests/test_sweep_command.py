@@ -192,6 +192,13 @@ def test_a_resumed_sweep_gives_the_same_bytes(copy, whole):
         assert (copy / name).read_bytes() == (whole / name).read_bytes()
 
 
+def test_resuming_without_refit_removes_the_refit(copy, whole):
+    done = sweep(copy, *CHUNKS, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert "params_refit.npz" in files(whole)
+    assert "params_refit.npz" not in files(copy)
+
+
 @pytest.mark.slow
 def test_a_folder_is_used_by_one_process_at_a_time(tmp_path):
     out = tmp_path / "run"

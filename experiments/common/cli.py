@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import jax
 from absl import app, flags, logging
 
-from experiments.common import distributed
+from experiments.common import progress
 from experiments.common.flags import flag_help
 from linear_cifar import Hyperparameters, InputError
 from linear_cifar.errors import reason
@@ -36,14 +36,6 @@ SYNONYMS = {
 }  # fmt: skip
 
 
-class Signalled(KeyboardInterrupt):
-    """Raised by a signal.
-
-    Python remembers a plain `KeyboardInterrupt` and may end the process by SIGINT in the end, which
-    would hide the exit code.
-    """
-
-
 def launch(
     main: Callable[[list[str]], int | None],
     define_flags: Callable[[], None],
@@ -59,8 +51,10 @@ def launch(
         with signals_as_interrupts() as received:
             code = _run(main, arguments)
             if code == INTERRUPTED and received:
-                code = 128 + received[0]  # the shell's convention
-            return distributed.leave(code)
+                _end(128 + received[0])  # the shell's convention
+            if code and jax.distributed.is_initialized():
+                _end(code)  # JAX would wait for the others, and they for this process
+            return code
 
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name) or Path(os.devnull).open("w")  # noqa: SIM115, open to the end
@@ -134,6 +128,13 @@ def _run(main: Callable[[list[str]], int | None], arguments: list[str]) -> int |
         return INTERRUPTED
 
 
+def _end(code: int) -> NoReturn:
+    """Ends the process at once, because Python's usual end can crash while XLA still works."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 def _has_devices() -> bool:
     with contextlib.suppress(RuntimeError, AssertionError):  # it depends on the platform
         return bool(jax.devices())
@@ -151,11 +152,12 @@ def signals_as_interrupts() -> Iterator[list[int]]:
 
     Ignored signals, as under nohup, stay ignored. Afterwards the signals end the process silently.
     """
-    received: list[int] = []
+    received = progress.received
+    received.clear()
 
     def interrupt(number: int, _: FrameType | None) -> NoReturn:
         received.append(number)
-        raise Signalled
+        raise progress.SignalError
 
     ignored = (signal.SIG_IGN, None)
     handled = [number for number in ENDING if signal.getsignal(number) not in ignored]

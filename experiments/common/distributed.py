@@ -1,6 +1,5 @@
 """Several processes, on one host or many, that share the work of a command."""
 
-import os
 import re
 import sys
 import threading
@@ -91,12 +90,3 @@ def from_first(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
         .copy()
         for name, array in arrays.items()
     }
-
-
-def leave(code: int | None) -> int | None:
-    """Returns the exit code; one of several processes that fails ends at once instead."""
-    if code and jax.distributed.is_initialized():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)  # JAX would wait for the others, and they for this process
-    return code

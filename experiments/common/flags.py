@@ -286,7 +286,9 @@ def parse_axis(text: str, example: Any = 0.0) -> Axis:
     first, last = float(low), float(high)
     if kind not in (int, float) or len(count) > 1 or not first < last < np.inf:
         raise ValueError(text)
-    if (log and first <= 0) or (kind is int and not count):  # integers are drawn from values
+    if kind is int and (not count or last >= 2**31):  # integers are drawn from values
+        raise ValueError(text)
+    if log and first <= 0:
         raise ValueError(text)
     if not count:
         return Axis([], (first, last), log)

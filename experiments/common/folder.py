@@ -108,9 +108,11 @@ def new_run(experiment: str) -> Iterator[tuple[Path, Path]]:
 def _move_into_place(staged: Path, place: Path, experiment: str) -> None:
     """Moves a finished run to its place; `result.json`, which says that it is whole, comes last."""
     if staged.parent != place:
+        if place.exists():
+            raise FolderError("another process has made this folder")
         staged.replace(place)
         return
-    if not all(_LEFTOVER.match(path.name) for path in place.iterdir()):
+    if _holds_files(place):
         _delete_run(place, experiment, keep=staged)
     for path in sorted(staged.iterdir(), key=lambda path: path.name == RESULT):
         path.replace(place / path.name)
@@ -153,8 +155,7 @@ def resumable_run(experiment: str) -> Iterator[Path]:
     except KeyboardInterrupt as interrupt:
         if (place / STARTED).exists():
             resume = "--resume instead of --overwrite" if FLAGS.overwrite else "--resume"
-            finished = any(place.rglob("*.npz"))
-            kept = "finished chunks are kept" if finished else "no chunk is finished yet"
+            kept = "finished chunks are kept" if any(place.rglob("*.npz")) else "no chunk is kept"
             hint = f"the same command with {resume} --output_dir={path} continues"
             interrupt.args = (f"{kept}; {hint}",)
         raise
@@ -188,7 +189,8 @@ def start(path: Path, experiment: str, settings: Mapping[str, Any]) -> None:
             line = f"started with {name}={old}, and this command asks for {name}={new}"
             line = f"started with another {name}" if old == new else line  # in these characters
             raise FolderError(f"{path} was {line}: choose another --output_dir")
-    versions: Any = before.get("machine") or {}
+    versions: Any = before.get("machine")
+    versions = versions if isinstance(versions, dict) else {}
     changed = [name for name in machine if versions.get(name) != machine[name]]
     if changed:
         line = f"{', '.join(changed)} changed since this run started"
@@ -228,7 +230,7 @@ def _check_free(place: Path, experiment: str) -> None:
         return
     if not os.access(place, os.W_OK, effective_ids=True):
         raise FolderError(f"cannot write to {place}: Permission denied")
-    if all(_LEFTOVER.match(item.name) for item in place.iterdir()):
+    if not _holds_files(place):
         return
     if FLAGS.overwrite:
         _files_to_delete(place, experiment)
@@ -238,6 +240,17 @@ def _check_free(place: Path, experiment: str) -> None:
     if not (_resumes() and started):
         advice = "--resume it, " if started else ""
         raise FolderError(f"{place} holds a run: {advice}--overwrite it, or choose another folder")
+
+
+def _files_in(place: Path) -> dict[str, Path]:
+    """All files and links below a folder, by their relative paths."""
+    files = [path for path in place.rglob("*") if not path.is_dir() or path.is_symlink()]
+    return {str(path.relative_to(place)): path for path in files}
+
+
+def _holds_files(place: Path) -> bool:
+    """Whether a folder holds more than what a kill leaves."""
+    return not all(_LEFTOVER.match(name) for name in _files_in(place))
 
 
 def _check_owner(place: Path, experiment: str) -> None:
@@ -254,14 +267,13 @@ def _files_to_delete(place: Path, experiment: str) -> list[Path]:
     """The files of the run in a folder; `FolderError` if it holds others, or another command's."""
     _check_owner(place, experiment)
     listed = {RESULT, STARTED, *_listed_files(place)}
-    files = [path for path in place.rglob("*") if not path.is_dir() or path.is_symlink()]
-    for path in files:
-        name = str(path.relative_to(place))
+    files = _files_in(place)
+    for name in files:
         if name not in listed and not _LEFTOVER.match(name):
             advice = "--resume it or choose" if (place / STARTED).exists() else "choose"
             line = f"{place} holds {name}, which isn't listed in its {RESULT}"
             raise FolderError(f"{line}: {advice} another folder")
-    return files
+    return list(files.values())
 
 
 def _listed_files(place: Path) -> set[str]:
@@ -345,10 +357,7 @@ def read_chunks(chunks: Chunks, row: int | None = None) -> Iterator[dict[str, np
 def read_columns(
     chunks: Chunks, n_rows: int, names: Iterable[str]
 ) -> tuple[dict[str, np.ndarray], set[int]]:
-    """Columns [n_rows] of the finished rows, NaN in others; and the numbers of finished rows.
-
-    The first process reads them for all.
-    """
+    """The first process's columns [n_rows], NaN if unfinished; and the finished rows' numbers."""
     columns = {name: np.full(n_rows, np.nan) for name in names}
     is_finished = np.zeros(n_rows, bool)
     if jax.process_index() == 0:
@@ -431,8 +440,10 @@ def write_result(
     if dataset is not None and dataset.image_shape is None:
         content.pop("split", None)  # --split belongs to the named data sets
     names = {str(file.relative_to(path)) for file in _written if file.is_relative_to(path)}
-    names |= _listed_files(path)
     names = {name for name in names - {RESULT, STARTED} if not _LEFTOVER.match(name)}
+    stale = _listed_files(path) - names  # of an earlier --resume with other flags
+    for name in stale & _files_in(path).keys():
+        (path / name).unlink()
     result = {
         "experiment": experiment,
         "dataset": dataset and describe_dataset(dataset),
@@ -440,7 +451,7 @@ def write_result(
         **content,
         "seconds": watch.seconds,
         "command": " ".join(["python -m", f"experiments.{experiment}", shlex.join(sys.argv[1:])]),
-        "files": sorted(name for name in names if (path / name).exists()),
+        "files": sorted(names),
     }
     write_json(path / RESULT, result)
     return plain(result)

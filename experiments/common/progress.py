@@ -14,6 +14,11 @@ from linear_cifar.metrics import summarise
 
 PLAIN_LINES = 10  # of progress without a terminal
 T = TypeVar("T")
+received: list[int] = []  # signals that end the command
+
+
+class SignalError(KeyboardInterrupt):
+    """Raised by a signal; Python may end by SIGINT after a plain `KeyboardInterrupt`."""
 
 
 class Stopwatch:
@@ -56,6 +61,8 @@ class Progress:
 
     def show(self, done: int, text: str) -> None:
         """Shows how much is done, with a description; the bar ends when all is done."""
+        if received:  # the handler's exception is lost if it comes within a callback of Python
+            raise SignalError
         tenths = done * PLAIN_LINES // self._total
         if not self._bar.disable:
             self._bar.set_postfix_str(text, refresh=False)

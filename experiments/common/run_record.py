@@ -18,10 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FLAGS = flags.FLAGS
-REPORTED = (
-    *("train_cost", "validation_cost"),
-    *("train_accuracy", "validation_accuracy", "test_accuracy"),
-)
+COSTS = ("train_cost", "validation_cost")
+REPORTED = (*COSTS, "train_accuracy", "validation_accuracy", "test_accuracy")
 
 
 def write(
