@@ -1,5 +1,6 @@
 """What surrounds a command: signals, streams that can't be written to, and other folders."""
 
+import contextlib
 import json
 import shutil
 import signal
@@ -11,6 +12,7 @@ import pytest
 from commands import ROOT, RUN_FILES, environment, files, interrupt, run, run_process
 from conftest import undrawn_figures
 
+from experiments.common.data import load_data
 from tests.campaign import kills, small, surroundings
 
 BASELINE = "experiments.baseline"
@@ -40,6 +42,32 @@ def test_a_run_that_is_interrupted_before_an_epoch_leaves_nothing(data, tmp_path
     done = run(*small.words(BASELINE, data, tmp_path / "run"), interrupt_at="held out")
     assert done.returncode == 130
     assert "interrupted" in done.stderr
+    assert files(tmp_path) == set()
+
+
+def test_a_signal_whose_exception_is_lost_ends_the_run_at_its_next_progress(
+    data, tmp_path, monkeypatch
+):
+    """Python drops what a signal's handler raises within a garbage-collection callback."""
+
+    def load_and_lose(*arguments, **settings):
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        return load_data(*arguments, **settings)
+
+    monkeypatch.setattr(f"{BASELINE}.load_data", load_and_lose)
+    done = run(*small.words(BASELINE, data, tmp_path / "run"))
+    assert done.returncode == 143
+    assert "interrupted" in done.stderr
+    assert files(tmp_path) == set()
+
+
+@pytest.mark.slow
+def test_a_signal_during_compilation_has_its_exit_code(data, tmp_path):
+    line = small.words(BASELINE, data, tmp_path / "run")
+    done = interrupt("held out", *line, by=signal.SIGTERM)
+    assert done.returncode == 143, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("interrupted")
     assert files(tmp_path) == set()
 
 

@@ -85,15 +85,14 @@ def every_state(root: Path) -> Iterator[list[Folder]]:
 def difference(folder: Folder, expected: Folder) -> str | None:
     """The first difference between two folders; None if there is none.
 
-    Seconds, the command line and the machine may differ, and unfit files may have been put aside.
+    Seconds, the command line and the machine may differ.
     """
     for name in sorted({*folder, *expected}):
-        aside = any(part.startswith("unfit-") for part in Path(name).parts)
-        if name not in expected and not aside:
+        if name not in expected:
             return f"{name} is left over"
         if name not in folder:
             return f"{name} is missing"
-        if name in expected and _essence(folder[name]) != _essence(expected[name]):
+        if _essence(folder[name]) != _essence(expected[name]):
             return f"{name} differs"
     return None
 
