@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from hypothesis import settings
 from matplotlib.figure import Figure
 
 from linear_cifar.data import Dataset, Split, dataset_from_arrays, load_dataset
@@ -20,6 +21,11 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_disable_most_optimizations", True)
+
+# `--hypothesis-profile=thorough` searches for hours.
+settings.register_profile("ci", max_examples=20, derandomize=True, deadline=None)
+settings.register_profile("thorough", max_examples=50_000, deadline=None)
+settings.load_profile("ci")
 
 # Programs that tests start; they are no tests.
 collect_ignore = ["programs"]

@@ -7,7 +7,6 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from commands import check_every_file, files, only_line, run
 from sklearn.datasets import load_digits
 
 from experiments.benchmark import contenders, training
@@ -15,6 +14,7 @@ from experiments.benchmark.contenders import Contender, make_problem, numpy_loop
 from experiments.benchmark.timing import Options, take_turns
 from linear_cifar import InputError
 from linear_cifar.data import dataset_from_arrays
+from tests.commands import check_every_file, files, only_line, run
 
 QUICK = ("--quick", "--dataset=synthetic")
 

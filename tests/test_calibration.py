@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import assert_close
-from oracle import losses_and_gradient
 from scipy import optimize, special
 
 from linear_cifar.errors import InputError
 from linear_cifar.losses import LOSSES
 from linear_cifar.metrics import fit_temperature, reliability, scaled_probabilities
+from tests.conftest import assert_close
+from tests.oracle import losses_and_gradient
 
 each_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 each_size = pytest.mark.parametrize("n_classes", [2, 7, 300])

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from conftest import undrawn_figures
 
 from tests.campaign import __main__ as campaign, command_lines, kills, readers, small, surroundings
+from tests.conftest import undrawn_figures
 
 
 def failures(case, numbers, prepared):

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
-from conftest import assert_close
 from scipy import special
 
 from linear_cifar.classifier import Classifier
@@ -18,6 +17,7 @@ from linear_cifar.data.dataset import Standardiser
 from linear_cifar.errors import DataError, InputError
 from linear_cifar.losses import LOSSES
 from linear_cifar.model import Params
+from tests.conftest import assert_close
 
 RNG = np.random.default_rng(0)
 NAMES = ("cat", "dög", "a longer name")

@@ -5,12 +5,12 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
-from commands import few
-from test_runs import standardised
 
 from experiments.common.sweep_figures import figures
 from experiments.loss_comparison import probability_histograms
 from linear_cifar import Params
+from tests.commands import few
+from tests.test_runs import standardised
 
 NAN = np.nan
 

@@ -6,7 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from commands import QUICK, ROOT, RUN_FILES, environment, files, only_line, run, run_process
+
+from tests.commands import QUICK, ROOT, RUN_FILES, environment, files, only_line, run, run_process
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 WRITERS = (

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import assert_close
 from sklearn.preprocessing import StandardScaler
 
 from linear_cifar.data import (
@@ -26,6 +25,7 @@ from linear_cifar.data import (
 from linear_cifar.data.blocks import concatenate
 from linear_cifar.data.stratify import held_out
 from linear_cifar.errors import InputError
+from tests.conftest import assert_close
 
 RNG = np.random.default_rng(0)
 

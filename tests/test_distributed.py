@@ -8,8 +8,9 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from commands import ROOT, environment, files, only_line, run_process
 from sklearn.datasets import load_digits
+
+from tests.commands import ROOT, environment, files, only_line, run_process
 
 pytestmark = pytest.mark.slow
 # Four chunks of one program, because with --shuffle each seed has its own order.

@@ -6,9 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from commands import ROOT, few_images, module_of, run
 
 from experiments.__main__ import summaries
+from tests.commands import ROOT, few_images, module_of, run
 
 DOCUMENTS = {
     str(path.relative_to(ROOT)): path.read_text()

@@ -7,9 +7,9 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from commands import ROOT
 
 from linear_cifar import load_features
+from tests.commands import ROOT
 
 
 def script(name):

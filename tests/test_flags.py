@@ -6,9 +6,9 @@ import re
 
 import numpy as np
 import pytest
-from commands import module_of, only_line, run, run_process
 
 import experiments
+from tests.commands import module_of, only_line, run, run_process
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 COMMANDS = sorted({module.name for module in pkgutil.iter_modules(experiments.__path__)})

@@ -13,13 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
-from commands import files, only_line, run, run_process
-from conftest import undrawn_figures
 
 from experiments.common import folder
 from experiments.common.data import load_data
 from linear_cifar import Params
 from tests.campaign import folders, privileges, small
+from tests.commands import files, only_line, run, run_process
+from tests.conftest import undrawn_figures
 
 BASELINE, SWEEP, GRID = (f"experiments.{name}" for name in ("baseline", "sweep", "grid_search"))
 

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import assert_close
 from sklearn.datasets import load_digits
 
 from linear_cifar import gradient_check
@@ -13,6 +12,7 @@ from linear_cifar.gradient_check import relative_error
 from linear_cifar.losses import LOSSES, MULTIPLE_BINARY_CROSS_ENTROPY as BINARY
 from linear_cifar.model import Params, init_params
 from linear_cifar.objective import autodiff_gradient, cost, cost_gradient
+from tests.conftest import assert_close
 
 numerical_gradient = jax.jit(gradient_check.numerical_gradient, static_argnames="loss")
 each_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)

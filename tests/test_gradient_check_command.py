@@ -5,11 +5,11 @@ import json
 import jax
 import pandas as pd
 import pytest
-from commands import few, files, run
-from conftest import reduced
 
 from experiments import gradient_check
 from linear_cifar import LOSSES
+from tests.commands import few, files, run
+from tests.conftest import reduced
 
 pytestmark = pytest.mark.slow
 

@@ -4,14 +4,14 @@ import json
 
 import jax
 import numpy as np
-import oracle
 import pandas as pd
 import pytest
-from commands import QUICK, check_every_file, few, files, only_line, run
-from test_runs import IMAGE, measured
 
 from linear_cifar import Hyperparameters, TrainConfig
 from linear_cifar.training import init_state
+from tests import oracle
+from tests.commands import QUICK, check_every_file, few, files, only_line, run
+from tests.test_runs import IMAGE, measured
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import optax
 import pandas as pd
 import pytest
-from commands import QUICK, run
 
 from linear_cifar.losses import LOSSES, Loss
 from linear_cifar.optimizers import OPTIMIZER_FIELDS, OPTIMIZERS, step_decay
+from tests.commands import QUICK, run
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 AXES = ("--lam=0.1", "--learning_rate=0.001")

@@ -7,14 +7,14 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
-from commands import files, only_line, run
-from conftest import undrawn_figures
-from oracle import losses_and_gradient
 from scipy import stats
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 
 from linear_cifar.data import stratified_folds
+from tests.commands import files, only_line, run
+from tests.conftest import undrawn_figures
+from tests.oracle import losses_and_gradient
 
 CLASSES = np.array(["ant", "bee", "cat"])
 SIZES = {"train": 150, "validation": 90, "test": 80}

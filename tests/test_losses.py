@@ -4,14 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import assert_close
-from oracle import losses_and_gradient, measure
 from scipy import special, stats
 
 from linear_cifar.errors import InputError
 from linear_cifar.losses import LOSSES, as_loss
 from linear_cifar.model import Params, init_params, logits, predict
 from linear_cifar.objective import autodiff_gradient, cost, cost_gradient
+from tests.conftest import assert_close
+from tests.oracle import losses_and_gradient, measure
 
 # Jitted once, because XLA would compile eager operations one by one.
 VALUE, GRADIENT, PROBABILITIES = (

@@ -8,8 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import assert_close
-from oracle import losses_and_gradient
 from scipy import special, stats
 from sklearn import metrics as sklearn_metrics
 from sklearn.datasets import load_digits
@@ -31,6 +29,8 @@ from linear_cifar.metrics import (
     top_k_accuracy,
 )
 from linear_cifar.model import init_params
+from tests.conftest import assert_close
+from tests.oracle import losses_and_gradient
 
 each_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 each_size = pytest.mark.parametrize("n_classes", [2, 7, 300])

@@ -5,8 +5,9 @@ import json
 import nbformat
 import numpy as np
 import pytest
-from commands import ROOT, environment
 from nbclient import NotebookClient
+
+from tests.commands import ROOT, environment
 
 PATH = ROOT / "docs" / "probe.ipynb"
 VARIABLES = """

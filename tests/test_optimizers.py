@@ -4,9 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import assert_close
 
 from linear_cifar.optimizers import OPTIMIZERS, Hyperparameters, step_decay
+from tests.conftest import assert_close
 
 
 def test_step_decay_divides_after_every_so_many_epochs():

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from commands import run_process
 from scipy.special import log_expit, logsumexp
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
@@ -34,6 +33,7 @@ from linear_cifar.optimum import (
     solve_chunks,
 )
 from linear_cifar.optimum.prediction import bias_distance
+from tests.commands import run_process
 
 LAM = np.array([1e-4, 0.01, 1.0, 10.0])
 EXACT = {"tolerance": 1e-11, "dtype": jnp.float64}

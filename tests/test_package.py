@@ -8,9 +8,9 @@ import sys
 import zipfile
 
 import pytest
-from commands import ROOT
 
 import linear_cifar
+from tests.commands import ROOT
 
 
 def shell(*words, cwd):

@@ -6,15 +6,15 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
-from commands import only_line, run
-from conftest import undrawn_figures
-from oracle import softmax
 from scipy import optimize, special
 from sklearn.metrics import classification_report
-from test_lambda_path import CLASSES, FITTED, SIZES, examples, optimum, planted, result, save
+from tests.test_lambda_path import CLASSES, FITTED, SIZES, examples, optimum, planted, result, save
 
 from linear_cifar import Classifier, Params, load_features
 from linear_cifar.data import LazyRows, Standardiser, stratified_folds
+from tests.commands import only_line, run
+from tests.conftest import undrawn_figures
+from tests.oracle import softmax
 
 N = SIZES["train"]
 LAM = "--lam=0.001:1:5:log"

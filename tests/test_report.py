@@ -8,9 +8,8 @@ import html5lib
 import numpy as np
 import pandas as pd
 import pytest
-from commands import check_every_file, only_line, run, run_process
-from programs.killed_report import reduced_plan, words
-from test_report_plan import PRINTED
+from tests.programs.killed_report import reduced_plan, words
+from tests.test_report_plan import PRINTED
 
 from experiments.report import claims
 from experiments.report.claims import (
@@ -23,6 +22,7 @@ from experiments.report.claims import (
     verdict,
 )
 from linear_cifar.metrics import Interval
+from tests.commands import check_every_file, only_line, run, run_process
 
 
 @pytest.mark.parametrize(

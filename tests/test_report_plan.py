@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from commands import few, run
 
 from experiments import baseline, sweep
 from experiments.common import path
 from experiments.common.flags import parse_axis
 from experiments.common.training import SETTINGS
 from experiments.report import plan
+from tests.commands import few, run
 
 PRINTED = {
     "eta_0.1": 0.2571, "lam_0": 0.3906, "lam_0.1": 0.3915, "lam_1": 0.3717, "full_data": 0.4058,

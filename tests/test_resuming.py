@@ -6,11 +6,11 @@ import signal
 
 import numpy as np
 import pytest
-from commands import files, only_line, run, run_process
-from conftest import undrawn_figures
 
 from experiments.common import folder
 from tests.campaign import damage, folders, kills, privileges, small
+from tests.commands import files, only_line, run, run_process
+from tests.conftest import undrawn_figures
 
 SWEEP, GRID, PATH, PROBE = (
     f"experiments.{name}" for name in ("sweep", "grid_search", "lambda_path", "probe")

@@ -5,14 +5,14 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
-import oracle
 import pandas as pd
 import pytest
-from commands import QUICK, RUN_FILES, check_every_file, few, files, run
-from conftest import undrawn_figures
 
 from linear_cifar import OPTIMIZERS, Hyperparameters, TrainConfig, evaluate, sweep, train
 from linear_cifar.losses import LOSSES
+from tests import oracle
+from tests.commands import QUICK, RUN_FILES, check_every_file, few, files, run
+from tests.conftest import undrawn_figures
 
 HISTORY = ["epoch", *(f"{s}_{m}" for s in ("train", "validation")
                       for m in ("loss", "cost", "accuracy"))]  # fmt: skip

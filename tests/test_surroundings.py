@@ -9,11 +9,11 @@ import sys
 
 import pandas as pd
 import pytest
-from commands import ROOT, RUN_FILES, environment, files, interrupt, run, run_process
-from conftest import undrawn_figures
 
 from experiments.common.data import load_data
 from tests.campaign import kills, small, surroundings
+from tests.commands import ROOT, RUN_FILES, environment, files, interrupt, run, run_process
+from tests.conftest import undrawn_figures
 
 BASELINE = "experiments.baseline"
 FILES = RUN_FILES - {"figures/weights.png"}  # features have no images

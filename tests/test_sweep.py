@@ -7,8 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from commands import ROOT, run_process
-from conftest import assert_close, reduced
 
 from linear_cifar import (
     LOSSES,
@@ -20,6 +18,8 @@ from linear_cifar import (
     sweep,
     train,
 )
+from tests.commands import ROOT, run_process
+from tests.conftest import assert_close, reduced
 
 KEY = jax.random.key(0)
 CONFIG = TrainConfig(n_epochs=2, batch_size=100, dtype=jnp.float64)
@@ -65,8 +65,7 @@ def test_rows_that_are_shuffled_together_share_one_order(small):
 
 @pytest.mark.slow
 def test_four_devices_give_the_results_of_one():
-    path = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
-    done = run_process("tests.programs.four_devices", **path)
+    done = run_process("tests.programs.four_devices", PYTHONPATH=str(ROOT))
     assert done.stdout.strip() == "equal", done.stderr
 
 

@@ -9,11 +9,11 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
-from commands import few, files, only_line, run, start
-from conftest import undrawn_figures
-from test_runs import IMAGE, measured
 
 from linear_cifar import LOSSES, OPTIMIZERS, Hyperparameters, TrainConfig, train, with_validation
+from tests.commands import few, files, only_line, run, start
+from tests.conftest import undrawn_figures
+from tests.test_runs import IMAGE, measured
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 # Four chunks of one program, because with --shuffle each seed has its own order.

@@ -6,9 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import oracle
 import pytest
-from conftest import assert_close, reduced
 
 from linear_cifar import (
     LOSSES,
@@ -25,6 +23,8 @@ from linear_cifar import (
 )
 from linear_cifar.data import LazyRows
 from linear_cifar.training import TrainState, epoch_step, fuses_batches, init_state
+from tests import oracle
+from tests.conftest import assert_close, reduced
 
 KEY = jax.random.key(0)
 RUN = Hyperparameters(lam=0.05, learning_rate=0.02)

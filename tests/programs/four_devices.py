@@ -4,10 +4,10 @@ import jax
 
 
 def main():
-    import conftest
+    from tests import conftest
 
     jax.config.update("jax_num_cpu_devices", 4)
-    from test_sweep import CONFIG, KEY
+    from tests.test_sweep import CONFIG, KEY
 
     from linear_cifar import device_mesh, load_dataset, sweep
 

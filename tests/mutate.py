@@ -1,0 +1,139 @@
+"""Breaks the code in one place at a time, and lists the breaks that no test notices.
+
+    python -m tests.mutate AREA [--sample=N] [--seed=S]
+
+It works on a copy of the checkout, with cosmic-ray, which `pip install cosmic-ray` brings.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent
+# One break per operator: the ones that a person could make.
+EXCLUDED = (
+    r"core/ReplaceBinaryOperator_(?!(Add_Sub|Sub_Add|Mul_Div|Div_Mul|FloorDiv_Mul|Pow_Mul|Mod_Mul"
+    r"|BitOr_BitAnd|BitAnd_BitOr)$)",
+    r"core/ReplaceComparisonOperator_(?!(Eq_NotEq|NotEq_Eq|Lt_LtE|LtE_Lt|Gt_GtE|GtE_Gt|Is_IsNot"
+    r"|IsNot_Is)$)",
+    r"core/ReplaceUnaryOperator_(?!(USub_UAdd|Delete_Invert|Delete_Not)$)",
+    "core/RemoveDecorator",  # jit and cache change the time, not the result
+    "core/Variable.*",
+)
+
+
+class Area(NamedTuple):
+    """Modules, and the tests that have to notice a break in them."""
+
+    modules: str
+    tests: str
+    seconds: int = 120  # after which a break counts as noticed
+
+
+AREAS = {
+    "mathematics": Area(
+        "linear_cifar/losses.py linear_cifar/objective.py linear_cifar/model.py",
+        "test_losses.py test_gradient_check.py",
+    ),
+    "training": Area(
+        "linear_cifar/optimizers.py linear_cifar/training",
+        "test_optimizers.py test_train.py test_sweep.py",
+    ),
+    "optimum": Area("linear_cifar/optimum", "test_optimum.py"),
+    "metrics": Area(
+        "linear_cifar/metrics linear_cifar/selection.py",
+        "test_metrics.py test_calibration.py test_selection.py",
+    ),
+    "stratify": Area("linear_cifar/data/stratify.py", "test_dataset.py"),
+    "commands": Area(
+        "experiments/common/path.py experiments/common/training.py experiments/common/run_record.py"
+        " experiments/common/sweep_record.py experiments/probe experiments/lambda_path.py",
+        "test_runs.py test_grids.py test_sweep_command.py test_lambda_path.py test_probe.py",
+        300,
+    ),
+}
+
+
+def _skip_all_but(sample: int, seed: int, session: Path) -> None:
+    from cosmic_ray.work_db import WorkDB, use_db
+    from cosmic_ray.work_item import WorkerOutcome, WorkResult
+
+    with use_db(session, WorkDB.Mode.open) as database:
+        items = sorted(database.pending_work_items, key=lambda item: str(item.mutations))
+        chosen = random.Random(seed).sample(items, min(sample, len(items)))
+        for job in {item.job_id for item in items} - {item.job_id for item in chosen}:
+            database.set_result(job, WorkResult(WorkerOutcome.SKIPPED))
+
+
+def _report(session: Path) -> None:
+    from cosmic_ray.work_db import WorkDB, use_db
+    from cosmic_ray.work_item import TestOutcome
+
+    killed, tried = Counter(), Counter()
+    with use_db(session, WorkDB.Mode.open) as database:
+        for item, result in database.completed_work_items:
+            if result.test_outcome is None:  # left out
+                continue
+            module = str(item.mutations[0].module_path)
+            tried[module] += 1
+            killed[module] += result.test_outcome != TestOutcome.SURVIVED
+            if result.test_outcome == TestOutcome.SURVIVED:
+                changes = [
+                    x for x in result.diff.splitlines() if x[:1] in "+-" and x[1:2] not in "+-"
+                ]
+                print(f"survives: {module}:{item.mutations[0].start_pos[0]}", *changes, sep="\n  ")
+    for module, n in sorted(tried.items()):
+        print(f"{module}: {killed[module]} of {n} noticed")
+    print(f"all: {killed.total()} of {tried.total()} noticed")
+
+
+def main() -> None:
+    """Breaks an area's modules."""
+    parser = argparse.ArgumentParser("python -m tests.mutate", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("area", choices=AREAS)
+    parser.add_argument("--sample", type=int, default=10**9, help="at most so many breaks")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample")
+    args = parser.parse_args()
+    area = AREAS[args.area]
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "copy"
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "runs", "*.egg-info"))
+        tests = " ".join(f"tests/{name}" for name in area.tests.split())
+        config = copy / "mutate.toml"
+        config.write_text(
+            "[cosmic-ray]\n"
+            f"module-path = {area.modules.split()}\n"
+            f"timeout = {area.seconds}\n"
+            f"test-command = '{sys.executable} -m pytest -qx -n0 -p no:cacheprovider {tests}'\n"
+            "distributor.name = 'local'\n"
+            f"filters.operators-filter.exclude-operators = {list(EXCLUDED)}\n"
+        )
+        compiled = {
+            "JAX_COMPILATION_CACHE_DIR": str(Path(folder) / "compiled"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+            "PYTHONPATH": str(copy),
+        }
+
+        def call(*words: str) -> None:
+            program = str(Path(sys.executable).with_name(words[0]))
+            subprocess.run([program, *words[1:]], cwd=copy, env=os.environ | compiled, check=True)
+
+        call("cosmic-ray", "init", config.name, "session")
+        call("cr-filter-operators", "session", config.name)
+        _skip_all_but(args.sample, args.seed, copy / "session")
+        call("cosmic-ray", "baseline", config.name)  # the tests pass without a break
+        call("cosmic-ray", "exec", config.name, "session")
+        _report(copy / "session")
+
+
+if __name__ == "__main__":
+    main()
