@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 from scipy import optimize, special
 from sklearn.metrics import classification_report
-from tests.test_lambda_path import CLASSES, FITTED, SIZES, examples, optimum, planted, result, save
 
 from linear_cifar import Classifier, Params, load_features
 from linear_cifar.data import LazyRows, Standardiser, stratified_folds
 from tests.commands import only_line, run
 from tests.conftest import undrawn_figures
 from tests.oracle import softmax
+from tests.test_lambda_path import CLASSES, FITTED, SIZES, examples, optimum, planted, result, save
 
 N = SIZES["train"]
 LAM = "--lam=0.001:1:5:log"

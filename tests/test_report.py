@@ -8,8 +8,6 @@ import html5lib
 import numpy as np
 import pandas as pd
 import pytest
-from tests.programs.killed_report import reduced_plan, words
-from tests.test_report_plan import PRINTED
 
 from experiments.report import claims
 from experiments.report.claims import (
@@ -23,6 +21,8 @@ from experiments.report.claims import (
 )
 from linear_cifar.metrics import Interval
 from tests.commands import check_every_file, only_line, run, run_process
+from tests.programs.killed_report import reduced_plan, words
+from tests.test_report_plan import PRINTED
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,8 @@ def main():
     from tests import conftest
 
     jax.config.update("jax_num_cpu_devices", 4)
-    from tests.test_sweep import CONFIG, KEY
-
     from linear_cifar import device_mesh, load_dataset, sweep
+    from tests.test_sweep import CONFIG, KEY
 
     small, mesh = conftest.reduced(load_dataset("synthetic")), device_mesh()
     assert mesh.size == 4
