@@ -30,6 +30,21 @@ settings.load_profile("ci")
 # Programs that tests start; they are no tests.
 collect_ignore = ["programs"]
 
+
+def pytest_collection_modifyitems(items):
+    """Marks the tests on real data."""
+    for item in items:
+        if {"real_dir", "real_features"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("real")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Says how many tests passed on real data; .ci/run compares it with how many there are."""
+    passed = terminalreporter.getreports("passed")
+    n_real = sum("real" in report.keywords for report in passed if report.when == "call")
+    terminalreporter.write_line(f"passed on real data: {n_real}")
+
+
 # The one table of tolerances: relative, and absolute for quantities of order 1.
 TOLERANCE = {np.dtype("float32"): 2e-5, np.dtype("float64"): 1e-12}
 
@@ -71,13 +86,23 @@ def optimised():
     jax.config.update("jax_disable_most_optimizations", True)
 
 
+def _folder_in(variable: str) -> Path:
+    folder = os.environ.get(variable)
+    if not folder:
+        pytest.skip(f"{variable} names no folder")
+    return Path(folder)
+
+
 @pytest.fixture(scope="session")
 def real_dir() -> Path:
     """The folder of the real images; without `$LINEAR_CIFAR_DATA` the test is skipped."""
-    folder = os.environ.get("LINEAR_CIFAR_DATA")
-    if not folder:
-        pytest.skip("LINEAR_CIFAR_DATA names no folder with CIFAR-10")
-    return Path(folder)
+    return _folder_in("LINEAR_CIFAR_DATA")
+
+
+@pytest.fixture(scope="session")
+def real_features() -> Path:
+    """The folder of real features; without `$LINEAR_CIFAR_FEATURES` the test is skipped."""
+    return _folder_in("LINEAR_CIFAR_FEATURES")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,92 @@
+"""Commands and the library as users run them: float32, XLA's optimisations, no setting of ours."""
+
+import json
+import signal
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from linear_cifar import Hyperparameters, TrainConfig, load_dataset
+from linear_cifar.training import init_state
+from tests import oracle
+from tests.commands import files, interrupt, run_process
+
+DEFAULTS = {
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "false",
+    "JAX_ENABLE_COMPILATION_CACHE": "false",
+    "JAX_ENABLE_X64": "false",
+}
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory):
+    """A file with 400 examples of 3 overlapping classes."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(400) % 3
+    inputs = rng.normal(size=(400, 6)) + np.eye(6)[labels]
+    path = tmp_path_factory.mktemp("features") / "features.npz"
+    splits = np.repeat(["train", "validation", "test"], [200, 100, 100])
+    for split in ("train", "validation", "test"):
+        rows = splits == split
+        np.savez(path.with_name(f"{split}.npz"), features=inputs[rows], labels=labels[rows])
+    return path.parent
+
+
+def test_a_user_gets_the_run_that_numpy_computes_in_float64(tmp_path):
+    words = ("--dataset=synthetic", "--n_epochs=2", "--lam=0.1", f"--output_dir={tmp_path / 'run'}")
+    done = run_process("experiments.baseline", *words, **DEFAULTS)
+    assert done.returncode == 0, done.stderr
+    with jax.enable_x64(False):
+        data = load_dataset("synthetic")
+        start = init_state(jax.random.key(0), Hyperparameters(), data, TrainConfig()).params
+    settings = {"learning_rate": 0.001, "batch_size": 100, "n_epochs": 2, "loss": "softmax"}
+    weights, bias, rows = oracle.train(*start, data, lam=0.1, **settings)
+    with np.load(tmp_path / "run" / "params.npz") as params:
+        np.testing.assert_allclose(params["weights"], weights, atol=1e-5)
+        np.testing.assert_allclose(params["bias"], bias, atol=1e-5)
+    history = pd.read_csv(tmp_path / "run" / "history.csv")
+    np.testing.assert_allclose(history.train_cost, rows[:, 1], rtol=1e-5)
+    np.testing.assert_allclose(history.validation_accuracy, rows[:, -1], atol=2e-4)
+
+
+@pytest.mark.slow
+def test_a_users_interrupted_sweep_resumes_to_the_same_bytes(features, tmp_path):
+    sweep = (
+        *("experiments.sweep", f"--features={features}", "--lam=0,0.1", "--learning_rate=0.1"),
+        *("--batch_size=5,10,20,50", "--n_epochs=300", "--shuffle"),
+    )
+    for name in ("uninterrupted", "resumed"):
+        line = (*sweep, f"--output_dir={tmp_path / name}")
+        if name == "resumed":
+            done = interrupt("[ 50", *line, by=signal.SIGTERM, **DEFAULTS)
+            assert done.returncode == 143, done.stderr
+            line += ("--resume",)
+        done = run_process(*line, **DEFAULTS)
+        assert done.returncode == 0, done.stderr
+    assert files(tmp_path / "resumed") == files(tmp_path / "uninterrupted")
+    for name in ("sweep.csv", "params.npz"):
+        expected = (tmp_path / "uninterrupted" / name).read_bytes()
+        assert (tmp_path / "resumed" / name).read_bytes() == expected
+
+
+@pytest.mark.slow
+def test_a_users_probe_has_the_accuracy_of_scikit_learn(features, tmp_path):
+    words = (f"--features={features}", "--lam=0.1", f"--output_dir={tmp_path / 'run'}")
+    done = run_process("experiments.probe", *words, **DEFAULTS)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["gap"] < 1e-6
+    train, validation, test = (
+        np.load(features / f"{s}.npz") for s in ("train", "validation", "test")
+    )
+    inputs, labels = (
+        np.concatenate([train[name], validation[name]]) for name in ("features", "labels")
+    )
+    mean, scale = inputs.mean(axis=0), inputs.std(axis=0)
+    model = LogisticRegression(C=1 / (2 * 0.1 * len(labels)), tol=1e-10, max_iter=1000)
+    model.fit((inputs - mean) / scale, labels)
+    expected = model.score((test["features"] - mean) / scale, test["labels"])
+    assert result["test_accuracy"] == pytest.approx(expected, abs=1e-6)
