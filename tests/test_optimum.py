@@ -188,7 +188,9 @@ SLOW = itertools.product((*ONE_SHAPE, "two classes", "wide", "digits"), OTHERS)
 
 
 @pytest.mark.parametrize(
-    ("name", "setting"), [*FAST, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)]
+    ("name", "setting"),
+    [*FAST, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)],
+    ids=lambda part: part if isinstance(part, str) else "-".join(map(str, part)),
 )
 def test_the_optimum_is_scikit_learns(name, setting, monkeypatch):
     loss, dtype, storage, n_devices, weighted = setting
@@ -370,6 +372,12 @@ def test_what_misses_the_tolerance_is_not_converged():
     assert optimum.converged.tolist() == [False, True, False]
     assert optimum.passes.max() == 5
     assert optimum.gap[0] > 1e-6 * optimum.cost[0]
+
+
+def test_features_that_are_not_centred_reach_the_tolerance_too():
+    inputs, labels = dataset("overlapping").train
+    data = dataset_from_arrays((10 * inputs, labels), standardise="none")
+    assert solve(LAM, data, dtype=jnp.float64).converged.all()
 
 
 def test_a_descent_takes_about_as_many_passes_as_were_measured():

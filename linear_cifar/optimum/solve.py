@@ -323,7 +323,9 @@ def _solve_chunk(
         best = jax.tree.map(partial(_choose, better), latest, latest if best is None else best)
         converged = best.gap <= config.tolerance * best.cost
         unchanged = unchanged | progress.unchanged
-        ended = converged | unchanged | ~better
+        # Below its goal, a descent may not have been far enough yet for the best bias to show it.
+        too_early = (progress.relative_gap <= goal) & (progress.relative_gap > 0)
+        ended = converged | unchanged | ~(better | too_early)
         if ended.all() or passes.max() >= config.max_passes:
             break
         goal = np.where(ended, np.inf, goal / 4)
