@@ -521,18 +521,16 @@ def bias_bound(params, distance, x, labels, lam, loss, weights):
 
 
 @BOTH
-@pytest.mark.parametrize("size", [1e-2, 1e-4])
+@pytest.mark.parametrize("size", [0.1, 1e-4])
 def test_predictions_called_certain_are_beyond_the_derived_bound(loss, size):
     args = problem("overlapping", 0, loss)
     best, rng = minimum_of("overlapping", 0, loss), np.random.default_rng(0)
     noise = rng.normal(size=best.weights.shape)
     matrix = best.weights + size * noise / np.linalg.norm(noise)
-    params = at_best_bias(matrix, *args)
-    params = Params(matrix, params.bias + size**2 * rng.normal(size=3))
-    points = rng.normal(size=(2000, 8)) * np.where(np.arange(2000) % 2, 1, 1e-6)[:, None]
-    points -= np.linalg.pinv(best.weights[:2] - best.weights[[2, 0]]) @ (
-        best.bias[:2] - best.bias[[2, 0]]
-    )
+    bias = at_best_bias(matrix, *args).bias + 0.03 * size * rng.normal(size=3)
+    params = Params(matrix, bias)
+    tie = np.linalg.pinv(matrix[:2] - matrix[[2, 0]]) @ (bias[[2, 0]] - bias[:2])
+    points = tie + np.geomspace(1e-4, 1e3, 20_000)[:, None] * rng.normal(size=(20_000, 8))
     scores = np.sort(points @ params.weights.T + params.bias)
     bound = size * np.linalg.norm(points, axis=1) + bias_bound(params, size, *args)
     certain = certain_of(params, size, points, dataset("overlapping"), loss)
