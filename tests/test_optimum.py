@@ -61,7 +61,7 @@ PROBLEMS = {
     "a constant feature": partial(clusters, scale=np.array([0, *[1] * 7])),
     "badly scaled": partial(clusters, scale=np.geomspace(0.01, 100, 8), standardise="none"),
     "two classes": partial(clusters, k=2, n_classes=2),
-    "wide": partial(clusters, 60, 100),
+    "wide": partial(clusters, 60, 100, scale=0.1, standardise="centre"),
     "too wide to decompose": partial(clusters, 40, 8200),  # in a file
     "digits": partial(digits, 300),
 }
@@ -86,7 +86,10 @@ def example_weights(name):
 def problem(name, i, loss, weighted=False):
     """The arguments of the oracles: inputs, labels, λ, loss and weights of the examples."""
     inputs, labels = dataset(name).train
-    x = standardised(inputs) if dataset(name).standardise == "scale" else inputs
+    centred = inputs - inputs.mean(axis=0)
+    x = {"scale": standardised(inputs), "centre": centred, "none": inputs}[
+        dataset(name).standardise
+    ]
     weights = example_weights(name)[i] if weighted else np.ones(len(labels))
     return x, labels, LAM[i], loss, weights
 
