@@ -47,7 +47,7 @@ AREAS = {
         "linear_cifar/optimizers.py linear_cifar/training",
         "test_optimizers.py test_train.py test_sweep.py",
     ),
-    "optimum": Area("linear_cifar/optimum", "test_optimum.py"),
+    "optimum": Area("linear_cifar/optimum", "test_optimum.py", 300),
     "metrics": Area(
         "linear_cifar/metrics linear_cifar/selection.py",
         "test_metrics.py test_calibration.py test_selection.py",

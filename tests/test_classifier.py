@@ -11,12 +11,16 @@ import pytest
 import safetensors.numpy
 from scipy import special
 
-from linear_cifar.classifier import Classifier
-from linear_cifar.data.blocks import LazyRows
-from linear_cifar.data.dataset import Standardiser
-from linear_cifar.errors import DataError, InputError
-from linear_cifar.losses import LOSSES
-from linear_cifar.model import Params
+from linear_cifar import (
+    LOSSES,
+    SOFTMAX_CROSS_ENTROPY,
+    Classifier,
+    DataError,
+    InputError,
+    Params,
+    Standardiser,
+)
+from linear_cifar.data import LazyRows
 from tests.conftest import assert_close
 
 RNG = np.random.default_rng(0)
@@ -29,7 +33,10 @@ DETAILS = ("class_names", "feature_names", "loss", "lam", "normalise_rows", "tem
 def classifier(dtype=np.float64, **changes):
     rng = np.random.default_rng(3)
     fields = {
-        "params": Params(rng.normal(size=(3, 5)).astype(dtype), rng.normal(size=3).astype(dtype)),
+        # Not contiguous: columns first, and every second entry.
+        "params": Params(
+            np.asfortranarray(rng.normal(size=(3, 5)).astype(dtype)), rng.normal(size=6)[::2]
+        ),
         "standardiser": Standardiser(rng.normal(size=5), rng.uniform(0.5, 2, 5)),
         "class_names": NAMES,
         "feature_names": ("ä", *"bcde"),
@@ -38,6 +45,15 @@ def classifier(dtype=np.float64, **changes):
         "temperature": math.pi,
     }
     return Classifier(**(fields | changes))
+
+
+def assert_same(actual, expected):
+    for name in DETAILS:
+        assert getattr(actual, name) == getattr(expected, name)
+    for name in ("params", "standardiser"):
+        for a, b in zip(getattr(actual, name), getattr(expected, name), strict=True):
+            assert a.dtype == b.dtype
+            assert np.array_equal(a, b)
 
 
 @each_loss
@@ -51,7 +67,7 @@ def test_it_takes_examples_as_they_are_stored(loss, normalise):
         rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-300)
     mean, scale = fitted.standardiser
     expected = (rows - mean) / scale @ fitted.params.weights.T + fitted.params.bias
-    link = special.softmax if loss.exclusive else lambda s, axis: special.expit(s)
+    link = special.softmax if loss is SOFTMAX_CROSS_ENTROPY else lambda s, axis: special.expit(s)
     lazy = LazyRows(lambda start, stop: stored[start:stop].copy(), stored.shape, stored.dtype)
     for inputs in (stored, jnp.asarray(stored), stored.tolist(), lazy):
         assert_close(fitted.logits(inputs), expected)
@@ -63,14 +79,13 @@ def test_it_takes_examples_as_they_are_stored(loss, normalise):
     assert fitted.predict_proba(stored[:0]).shape == (0, 3)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, 1e308])
+@pytest.mark.parametrize("value", [np.nan, 1e308])
 def test_a_row_without_finite_logits_is_named(value):
     fitted = classifier(normalise_rows=False)
     inputs = np.zeros((450_000, 5))  # more than one block
     inputs[440_000, 2] = value
-    narrow = np.float32 if value == 1e308 else np.float64
     with pytest.raises(InputError, match="row 440000"):
-        fitted.logits(inputs, narrow)
+        fitted.logits(inputs, np.float32)
 
 
 @pytest.mark.parametrize("inputs", [np.zeros((9, 4)), np.zeros(5), np.full((2, 5), "a")])
@@ -79,37 +94,15 @@ def test_inputs_that_do_not_fit_are_refused(inputs):
         classifier().predict(inputs)
 
 
-FAULTS = {
-    "weights": np.full((3, 5), np.nan),
-    "bias": np.zeros(4),
-    "mean": np.zeros(4),
-    "scale": np.zeros(5),
-    "class_names": np.array(["a", "b"]),
-    "feature_names": np.array(["a"]),
-    "loss": np.array("hinge"),
-    "lam": np.array(np.nan),
-    "normalise_rows": np.array(2),
-    "temperature": np.array(-1.0),
-}
-
-
 @each_format
 @each_loss
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_file_is_read_back_bit_for_bit(tmp_path, suffix, loss, dtype):
-    # Not contiguous: columns first, and every second entry.
-    params = Params(np.asfortranarray(RNG.normal(size=(3, 5)).astype(dtype)), np.ones(6)[::2])
     path = tmp_path / f"model{suffix}"
     path.write_bytes(b"an earlier file, to replace")
-    written = classifier(loss=loss, params=params)
-    written.save(path)
-    read = Classifier.load(path)
-    for name in ("params", "standardiser"):
-        for a, b in zip(getattr(read, name), getattr(written, name), strict=True):
-            assert a.dtype == b.dtype
-            assert np.array_equal(a, b)
-    for name in DETAILS:
-        assert getattr(read, name) == getattr(written, name)
+    saved = classifier(dtype, loss=loss)
+    saved.save(path)
+    assert_same(Classifier.load(path), saved)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
@@ -132,10 +125,21 @@ def test_files_of_earlier_versions_are_read(tmp_path, suffix):
     path = tmp_path / f"m{suffix}"
     for changes in ({}, {"feature_names": None}):
         write_by_hand(path, **changes)
-        read, expected = Classifier.load(path), classifier(**dict.fromkeys(changes, ()))
-        for name in DETAILS:
-            assert getattr(read, name) == getattr(expected, name)
-        assert np.array_equal(read.params.weights, expected.params.weights)
+        assert_same(Classifier.load(path), classifier(**dict.fromkeys(changes, ())))
+
+
+FAULTS = {
+    "weights": np.full((3, 5), np.nan),
+    "bias": np.zeros(4),
+    "mean": np.zeros(4),
+    "scale": np.zeros(5),
+    "class_names": np.array(["a", "b"]),
+    "feature_names": np.array(["a"]),
+    "loss": np.array("hinge"),
+    "lam": np.array(np.nan),
+    "normalise_rows": np.array(2),
+    "temperature": np.array(-1.0),
+}
 
 
 @each_format
@@ -158,48 +162,45 @@ class Trap:
 @pytest.mark.parametrize("name", ["weights", "class_names", "loss"])
 def test_nothing_in_a_file_is_executed(tmp_path, name, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    path = tmp_path / "m.npz"
-    write_by_hand(path, **{name: np.array([Trap()], object)})
-    with pytest.raises(DataError, match="cannot be read"):
-        Classifier.load(path)
+    write_by_hand(tmp_path / "m.npz", **{name: np.array([Trap()], object)})
+    with pytest.raises(DataError, match=r"m\.npz"):
+        Classifier.load(tmp_path / "m.npz")
     assert not (tmp_path / "trap").exists()
 
 
 @each_format
-def test_a_truncated_file_is_an_error_and_a_changed_bit_at_worst_another_classifier(
-    tmp_path, suffix
-):
+def test_a_truncated_file_is_an_error_and_a_changed_bit_is_never_a_traceback(tmp_path, suffix):
     path = tmp_path / f"m{suffix}"
     classifier().save(path)
     content = path.read_bytes()
-    for i in range(100):
+    for length in RNG.integers(len(content), size=50):
+        path.write_bytes(content[:length])
+        with pytest.raises(DataError, match=path.name):
+            Classifier.load(path)
+    for i in RNG.integers(len(content), size=50):
         damaged = bytearray(content)
-        damaged[RNG.integers(len(content))] ^= 1 << RNG.integers(8)
-        path.write_bytes(damaged if i % 2 else content[: RNG.integers(len(content))])
+        damaged[i] ^= 1 << RNG.integers(8)
+        path.write_bytes(damaged)
         try:
             Classifier.load(path)
         except DataError as error:
             assert "\n" not in str(error)
-        else:
-            assert i % 2, "a truncated file was read"
 
 
 @each_format
 def test_files_that_hold_no_classifier_and_unusable_paths_are_a_line(tmp_path, suffix):
     path = tmp_path / f"m{suffix}"
-    with pytest.raises(DataError, match="there is no"):
-        Classifier.load(path)
     single_array = io.BytesIO()
     np.save(single_array, np.zeros(3))
+    with pytest.raises(DataError, match=path.name):
+        Classifier.load(path)
     for content in (b"", b"\0" * 64, b"[" * 5000, single_array.getvalue()):
         path.write_bytes(content)
-        with pytest.raises(DataError, match="cannot be read"):
+        with pytest.raises(DataError, match=path.name):
             Classifier.load(path)
-    for nowhere in (tmp_path / "none" / path.name, path / path.name):
-        with pytest.raises(InputError, match="cannot write"):
+    for nowhere in (tmp_path / "none" / path.name, path / path.name, tmp_path / "m.pkl"):
+        with pytest.raises(InputError, match=str(nowhere)):
             classifier().save(nowhere)
-    with pytest.raises(InputError, match=r"\.npz or \.safetensors"):
-        classifier().save(tmp_path / "m.pkl")
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 

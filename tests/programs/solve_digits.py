@@ -13,7 +13,7 @@ if __name__ == "__main__":
     jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
     jax.config.update("jax_enable_x64", True)
     inputs, labels = load_digits(return_X_y=True)
-    dataset = dataset_from_arrays((inputs[:500], labels[:500]))
+    dataset = dataset_from_arrays((inputs[:300], labels[:300]))
     settings = {"tolerance": 1e-11, "dtype": np.float64, "mesh": device_mesh()}
-    optimum = solve([1e-4, 0.01, 1.0, 10.0], dataset, **settings)
+    optimum = solve([0.01, 1.0, 1e-3], dataset, **settings)
     print(json.dumps([a.tolist() for a in (optimum.cost, optimum.converged)]))
