@@ -29,7 +29,7 @@ def check(tmp_path, monkeypatch):
         return done.returncode, *tables
 
     yield check
-    jax.clear_caches()  # what was compiled from wrong functions
+    jax.clear_caches()  # the wrong functions have been compiled
 
 
 @pytest.fixture

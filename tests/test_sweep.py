@@ -66,7 +66,7 @@ def test_every_row_can_have_its_own_key(small):
 
 
 @pytest.mark.slow
-def test_four_devices_give_the_results_of_one():
+def test_runs_on_four_devices_are_as_numpy_trains_them():
     done = run_process("tests.programs.four_devices", PYTHONPATH=str(ROOT))
     assert done.stdout.strip() == "equal", done.stderr
 

@@ -51,7 +51,7 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize("name", RUNS.keys() | OPTIMIZERS.keys())
+@pytest.mark.parametrize("name", dict.fromkeys([*RUNS, *OPTIMIZERS]))
 def test_training_agrees_with_the_published_updates_in_numpy(small, name):
     static, numbers = RUNS[name]
     optimizer = name if name in OPTIMIZERS else "sgd"
