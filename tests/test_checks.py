@@ -1,4 +1,4 @@
-"""Checks of arguments: ranges of settings, real numbers, keys, text and choices."""
+"""Checks of arguments: ranges of settings, real numbers and keys."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from linear_cifar import InputError
-from linear_cifar.checks import Setting, as_key, check_choice, is_text, real_numbers
+from linear_cifar.checks import Setting, as_key, real_numbers
 
 SHARE = Setting("a share", low=0, below=1)
 
@@ -55,10 +55,6 @@ def test_an_integer_setting_takes_integers_only(value):
         count.check("count", value)
 
 
-def test_traced_values_pass_so_that_settings_can_be_checked_under_jit():
-    assert jax.jit(lambda value: (SHARE.check("share", value), 2 * value)[1])(3.0) == 6
-
-
 @pytest.mark.parametrize(
     "values", ["a", ["0.1"], [True], 1j, [[1], [1, 2]], np.ma.array([1.0]), jax.random.key(0), None]
 )
@@ -68,26 +64,12 @@ def test_other_values_are_no_real_numbers(values):
         real_numbers("x", values)
 
 
-@pytest.mark.parametrize("value", ["los", [], None, 1])
-def test_a_choice_is_one_of_some_strings(value):
-    check_choice("by", "loss", ("accuracy", "loss"))
-    with pytest.raises(InputError, match=r"by .* accuracy, loss"):
-        check_choice("by", value, ("accuracy", "loss"))
-
-
-def test_text_is_a_string_that_files_can_hold():
-    assert is_text("λ 猫")
-    assert not any(map(is_text, ["\0", "a\ud800", b"a", None, 1]))
-
-
-@pytest.mark.parametrize("value", [0, None, "a", np.zeros(3)])
-def test_old_and_new_keys_are_keys_and_nothing_else_is(value):
+def test_old_and_new_keys_are_keys():
     new, old = jax.random.key(7), jax.random.PRNGKey(7)
     assert as_key(new) is new
     assert np.array_equal(jax.random.key_data(as_key(old)), jax.random.key_data(new))
-    assert as_key(jax.random.split(new, 3)).shape == (3,)
     with pytest.raises(InputError, match="key"):
-        as_key(value)
+        as_key(np.zeros(3))
 
 
 def test_an_error_is_one_line_whatever_it_names():

@@ -10,7 +10,7 @@ from scipy import special, stats
 from sklearn import metrics as sklearn_metrics
 from sklearn.datasets import load_digits
 
-from linear_cifar import LOSSES, SOFTMAX_CROSS_ENTROPY, InputError, Params, Split
+from linear_cifar import LOSSES, InputError, Params, Split
 from linear_cifar.data import LazyRows, dataset_from_arrays
 from linear_cifar.metrics import (
     balanced_accuracy,
@@ -114,22 +114,6 @@ def test_evaluation_works_under_jit_and_grad(digits):
     assert_close(gradient(params).bias, expected)
 
 
-def test_another_lambda_or_run_does_not_compile_again(digits):
-    n_traces = []
-
-    def value(scores, labels):
-        n_traces.append(1)
-        return SOFTMAX_CROSS_ENTROPY.value(scores, labels)
-
-    counted = SOFTMAX_CROSS_ENTROPY._replace(value=value)
-    counts = []
-    for run in range(2):
-        params = jax.tree.map(lambda array, run=run: array[run], draw_params(2))
-        evaluate(params, digits.train, digits.standardiser, 0.1 * run, counted)
-        counts.append(len(n_traces))
-    assert counts[0] == counts[1] > 0
-
-
 def test_an_accuracy_is_the_exact_quotient(digits):
     params = draw_params(dtype=np.float32)
     for n in (3, 10, 1797):
@@ -161,11 +145,10 @@ def test_a_label_out_of_range_gives_nan_and_so_do_no_examples(digits):
         assert np.flatnonzero(np.isnan(array)).tolist() == [1, 2]
 
 
-@pytest.mark.parametrize("lam", [0.0, 0.1])
-def test_there_is_no_accuracy_if_the_cost_is_not_finite(digits, lam):
+def test_there_is_no_accuracy_if_the_cost_is_not_finite(digits):
     """As after --learning_rate=1e23: the logits are finite, and ‖W‖² isn't."""
     params = jax.tree.map(lambda a: np.float32(1e25) * a, draw_params(dtype=np.float32))
-    measured = evaluate(params, digits.train, digits.standardiser, lam)
+    measured = evaluate(params, digits.train, digits.standardiser, 0.0)
     assert np.isfinite(measured.loss)
     assert not np.isfinite(measured.cost)
     assert np.isnan(measured.accuracy)
@@ -259,14 +242,9 @@ def test_top_k_accuracy_takes_the_first_of_ties_and_is_nan_without_finite_logits
     ("call", "match"),
     [
         (lambda: top_k_accuracy(np.zeros((2, 3)), [0, 3]), r"labels.*row 1 has 3"),
-        (lambda: top_k_accuracy(np.zeros((2, 3)), [0.0, 1.0]), "labels"),
         (lambda: top_k_accuracy(np.zeros(3), [0]), "logits"),
         (lambda: top_k_accuracy(np.zeros((1, 3)), [0], 4), "k is 4"),
         (lambda: top_k_accuracy(np.zeros((1, 3)), [0], 1.5), "k is 1.5"),
-        (lambda: confusion_matrix([0, 1], [0], 2), "labels"),
-        (lambda: class_report([[1, 2]]), "counts"),
-        (lambda: summarise(["a"]), "values"),
-        (lambda: paired_difference([1.0], [1.0, 2.0]), "a and b"),
         (lambda: paired_difference([[1.0]], [[1.0]]), "a and b"),
     ],
 )

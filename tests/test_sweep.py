@@ -21,7 +21,6 @@ from linear_cifar import (
 )
 from linear_cifar.training import init_state
 from tests import oracle
-from tests.commands import ROOT, run_process
 from tests.conftest import assert_close, reduced
 
 KEY = jax.random.key(0)
@@ -39,15 +38,20 @@ def expected(dataset, **settings):
 def test_a_sweep_returns_each_row_as_numpy_trains_it_in_the_order_of_the_table(small):
     adam = {"b1": 0.9, "b2": 0.999, "eps": 1e-8}
     rows = [
-        {"lam": 0.0, "batch_size": 100, "loss": "softmax"},
-        {"lam": 0.1, "batch_size": 30, "loss": "softmax"},
-        {"lam": 0.5, "batch_size": 100, "loss": "multi_bce"},
-        {"lam": 0.2, "batch_size": 100, "loss": "softmax"},
-        {"lam": 0.1, "batch_size": 100, "loss": "softmax", "optimizer": "adam"},
+        {"lam": lam, "batch_size": size, "loss": loss}
+        for lam, size, loss in (
+            (0.0, 100, "softmax"),
+            (0.1, 30, "softmax"),  # alone in its program: the devices share its features
+            (0.5, 100, "multi_bce"),
+            (0.2, 100, "softmax"),
+            (1.0, 100, "softmax"),  # the third of its program, on two devices
+            (0.1, 100, "softmax"),
+        )
     ]
+    rows[-1]["optimizer"] = "adam"
     table = {name: [row[name] for row in rows] for name in rows[0]}
     table["loss"][2] = LOSSES["multi_bce"]
-    table["optimizer"] = ["sgd", OPTIMIZERS["sgd"], "sgd", "sgd", "adam"]
+    table["optimizer"] = ["sgd", OPTIMIZERS["sgd"], "sgd", "sgd", "sgd", "adam"]
     params, history = sweep(KEY, table | {"learning_rate": 0.01}, small, CONFIG, mesh=device_mesh())
     for i, row in enumerate(rows):
         weights, measured = expected(small, **row, **adam if "optimizer" in row else {})
@@ -65,15 +69,9 @@ def test_every_row_can_have_its_own_key(small):
         assert_close(params.weights[row], alone.weights)
 
 
-@pytest.mark.slow
-def test_runs_on_four_devices_are_as_numpy_trains_them():
-    done = run_process("tests.programs.four_devices", PYTHONPATH=str(ROOT))
-    assert done.stdout.strip() == "equal", done.stderr
-
-
 @pytest.mark.parametrize("n_features", [192, 99])
 def test_one_run_on_two_devices_is_as_numpy_trains_it(synthetic, n_features):
-    """They can't share 99 features, and each has all of them."""
+    """Two devices can't share 99 features: each has them all."""
     data, table = reduced(synthetic, n_features), {"lam": 0.1, "learning_rate": 0.01}
     params, _ = sweep(KEY, table, data, CONFIG, mesh=device_mesh())
     assert_close(params.weights[0], expected(data)[0])
@@ -155,10 +153,8 @@ def test_an_optimiser_can_read_hyperparameters_of_its_own(small, monkeypatch):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({"lam": [0.1, -1.0]}, "lam"),
         ({"lam": [0.1, 0.2], "batch_size": [10, 20, 30]}, "batch_size 3, lam 2"),
         ({"lambda": [0.1]}, "lambda.*lam"),
-        ({"lam": []}, "at least 1"),
         ({"loss": ["softmax", "hinge"]}, "hinge"),
         ({"batch_size": [10, 0]}, "batch_size"),
         ({"lam": [[0.1]]}, "lam"),

@@ -42,7 +42,8 @@ def expected(dataset, config=CONFIG, **settings):
 ADAM = {"b1": 0.7, "b2": 0.9, "eps": 1e-3}
 NEVER = {"decay_factor": 2.0, "decay_every": np.int32(2**31 - 1)}
 RUNS = {
-    # An integer's powers overflow, the steps until a late decay too, and the last batch has one.
+    # The last batch has one example. In "sgd" the powers of an integer would overflow, and with
+    # NEVER so would the number of steps until the decay.
     "fused": ({"loss": "multi_bce", "batch_size": 7}, {"decay_factor": 10.0, "decay_every": 2}),
     "sgd": ({}, {"decay_factor": 2**32, "decay_every": 1}),
     "autodiff": ({"gradient": autodiff_gradient, "batch_size": 10_000}, NEVER),
@@ -55,7 +56,7 @@ RUNS = {
 def test_training_agrees_with_the_published_updates_in_numpy(small, name):
     static, numbers = RUNS[name]
     optimizer = name if name in OPTIMIZERS else "sgd"
-    config = CONFIG._replace(optimizer=optimizer, n_epochs=4, **static)
+    config = CONFIG._replace(optimizer=optimizer, **static)
     params, history = train(KEY, RUN._replace(**numbers), small, config)
     loss = static.get("loss", "softmax")
     weights, bias, rows = expected(small, config, loss=loss, optimizer=optimizer, **numbers)
@@ -156,26 +157,13 @@ def compilations():
     ids=["train", "epochs", "sweep"],
 )
 def test_another_lambda_or_rate_compiles_nothing(small, trained, compilations):
-    config = CONFIG._replace(batch_size=37, measure=False)
+    config = CONFIG._replace(batch_size=37)
     trained(RUN, small, config)
     compilations.clear()
     trained(Hyperparameters(lam=0.3, learning_rate=0.01), small, config)
     assert not compilations
     jax.jit(lambda x: x)(0.0)
     assert compilations, "the listener hears nothing"
-
-
-def test_the_program_is_no_larger_for_more_epochs(small):
-    n_traces = []
-
-    def counted(params, *arguments):
-        n_traces.append(1)
-        return cost_gradient(params, *arguments)
-
-    for n_epochs in (2, 9):
-        n_traces.append(0)
-        train(KEY, RUN, small, CONFIG._replace(n_epochs=n_epochs, gradient=counted, measure=False))
-    assert n_traces == [0, 1, 1] * 2  # for full batches, and for the last one
 
 
 def test_jit_and_vmap_over_keys_lambda_and_data_equal_each_alone(small):
@@ -223,40 +211,16 @@ def test_fused_batches_equal_single_batches(small, n, batch_size, shuffle):
     fused = CONFIG._replace(batch_size=batch_size, shuffle=shuffle, measure=False)
     single = fused._replace(gradient=one_by_one)
     assert [fuses_batches(data, config, n_runs=1) for config in (fused, single)] == [True, False]
-    params, expected = (train(KEY, RUN, data, config)[0] for config in (fused, single))
-    assert_close(params.weights, expected.weights)
-    assert_close(params.bias, expected.bias)
-
-
-def test_batches_are_fused_only_if_it_pays_within_the_memory_of_the_inputs():
-    def data(n, d):
-        labels = np.arange(n) % 10
-        return dataset_from_arrays((np.ones((n, d), np.uint8) * labels[:, None], labels))
-
-    images, narrow = data(400, 3072), data(1000, 10)
-    assert fuses_batches(images, TrainConfig(), n_runs=1)
-    assert not fuses_batches(images, TrainConfig(), n_runs=64)
-    assert not fuses_batches(images, TrainConfig(optimizer=OPTIMIZERS["momentum"]), n_runs=1)
-    assert not fuses_batches(narrow, TrainConfig(), n_runs=1)
+    by_block, by_batch = (train(KEY, RUN, data, config)[0] for config in (fused, single))
+    jax.tree.map(assert_close, by_block, by_batch)
 
 
 @pytest.mark.parametrize(
     ("run", "config", "name"),
     [
-        (RUN._replace(lam=-1.0), CONFIG, "lam"),
-        (RUN._replace(learning_rate=0), CONFIG, "learning_rate"),
-        (RUN._replace(decay_factor=np.nan), CONFIG, "decay_factor"),
-        (RUN._replace(momentum=0.999999999), TrainConfig(), "momentum"),  # it is 1 in float32
-        (RUN._replace(b1=1.0), CONFIG, "b1"),
-        (RUN._replace(b2=-0.1), CONFIG, "b2"),
-        (RUN._replace(eps=0.0), CONFIG, "eps"),
-        (RUN._replace(decay_every=0), CONFIG, "decay_every"),
-        (RUN._replace(lam="0.1"), CONFIG, "lam"),
         (RUN._replace(lam=np.zeros(3)), CONFIG, "lam.*sweep"),
         (0.1, CONFIG, "hyperparameters"),
-        (RUN, CONFIG._replace(n_epochs=0), "n_epochs"),
         (RUN, CONFIG._replace(batch_size=2.5), "batch_size"),
-        (RUN, CONFIG._replace(loss="hinge"), "loss"),
         (RUN, CONFIG._replace(optimizer=3), "optimizer"),
         (RUN, CONFIG._replace(dtype="int32"), "dtype"),
     ],
