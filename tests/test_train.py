@@ -23,7 +23,7 @@ from linear_cifar import (
     train,
 )
 from linear_cifar.data import LazyRows
-from linear_cifar.training import fuses_batches, init_state
+from linear_cifar.training import SETTINGS, fuses_batches, init_state
 from tests import oracle
 from tests.conftest import assert_close
 
@@ -228,6 +228,12 @@ def test_fused_batches_equal_single_batches(small, n, batch_size, shuffle):
 def test_impossible_settings_are_refused_by_name(small, run, config, name):
     with pytest.raises(InputError, match=name):
         train(KEY, run, small, config)
+
+
+@pytest.mark.parametrize("name", ["n_epochs", "batch_size"])
+def test_epochs_and_batch_sizes_go_as_far_as_an_int32(name):
+    values = np.array([0, 1, 2**31 - 1, 2**31])
+    assert SETTINGS[name].admits(values).tolist() == [False, True, True, False]
 
 
 def test_float64_needs_x64(small):
