@@ -45,7 +45,8 @@ AREAS = {
     ),
     "training": Area(
         "linear_cifar/optimizers.py linear_cifar/training",
-        "test_optimizers.py test_train.py test_sweep.py",
+        "test_train.py test_sweep.py",
+        600,
     ),
     "optimum": Area("linear_cifar/optimum", "test_optimum.py", 300),
     "metrics": Area(

@@ -1,13 +1,13 @@
 """Tables of configurations, and the choice of the best one."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
-from linear_cifar.errors import InputError
-from linear_cifar.losses import LOSSES
-from linear_cifar.optimizers import adam, sgd
-from linear_cifar.selection import best, grid, one_standard_error, random_grid, ranking
+from experiments.common.path import choose
+from linear_cifar import LOSSES, InputError, adam, best, grid, random_grid, sgd
+from linear_cifar.selection import one_standard_error, ranking
 
 
 def test_a_grid_has_every_combination_once():
@@ -27,59 +27,94 @@ def test_columns_can_hold_losses_functions_and_text(draw):
     assert len({len(column) for column in table.values()}) == 1
 
 
-def test_draws_follow_their_distribution_and_the_seed():
+def test_draws_follow_their_distribution_and_the_seed_whatever_the_other_columns():
     axes = {"lam": stats.loguniform(1e-5, 1.0), "batch_size": [10, 50]}
     table = random_grid(3, 4000, **axes)
     assert stats.kstest(np.log10(table["lam"]), stats.uniform(-5, 5).cdf).pvalue > 0.01
     assert abs(np.mean(table["batch_size"] == 10) - 0.5) < 0.03
+    other = random_grid(3, 4000, lam=axes["lam"], batch_size=[1, 2, 3])
+    assert np.array_equal(table["lam"], other["lam"])
     assert not np.array_equal(table["lam"], random_grid(4, 4000, **axes)["lam"])
 
 
-def test_a_seed_keeps_giving_the_draws_of_earlier_versions_each_column_its_own():
+def test_a_seed_keeps_giving_the_draws_of_earlier_versions():
     table = random_grid(7, 3, lam=stats.loguniform(1e-3, 1), batch_size=[10, 50, 100])
     generators = np.random.default_rng(7).spawn(2)
     lam = stats.loguniform(1e-3, 1).rvs(size=3, random_state=generators[0])
     assert table["lam"].tolist() == lam.tolist()
     places = generators[1].integers(3, size=3)
-    assert table["batch_size"].tolist() == [(10, 50, 100)[place] for place in places]
+    assert table["batch_size"].tolist() == np.array([10, 50, 100])[places].tolist()
 
 
-def test_the_best_never_diverged_and_ties_go_by_the_other_column():
-    accuracy = np.array([np.nan, 0.3, 0.4, 0.4, 0.4, np.nan])
-    loss = np.array([np.nan, 1.0, 1.9, 1.8, 1.8, 0.1])
-    assert best(accuracy) == 2
-    assert best(accuracy, loss) == 3
-    assert best(accuracy, loss, by="loss") == 1
-    assert ranking(accuracy, loss).tolist() == [3, 4, 2, 1, 5, 0]
-    assert ranking(accuracy, loss, by="loss").tolist() == [1, 3, 4, 2, 5, 0]
-    assert ranking([0.5, 0.3], [np.inf, 1.0]).tolist() == [1, 0]
+NAN, INF = np.nan, np.inf
 
 
-def test_one_standard_error_takes_the_largest_lambda_that_is_as_good():
-    lam = np.array([1.0, 0.01, 10.0, 0.1])
-    accuracy, loss = np.array([0.68, 0.69, 0.5, 0.70]), np.array([1.02, 1.3, 1.5, 1.0])
-    error = np.array([9, 9, 9, 0.02])
-    assert one_standard_error(lam, accuracy, error) == 0
-    assert one_standard_error(lam, accuracy, error * 0.9) == 3
-    assert one_standard_error(lam, loss, error, "loss") == 0
-    assert one_standard_error(lam, accuracy, np.full(4, np.nan)) == 3
-    accuracy[0] = np.nan
-    assert one_standard_error(lam, accuracy, error) == 3
+@pytest.mark.parametrize(
+    ("accuracy", "loss", "by", "order"),
+    [
+        ([0.3, 0.4, 0.2], None, "accuracy", [1, 0, 2]),
+        ([0.3, 0.4, 0.4], None, "accuracy", [1, 2, 0]),  # the first of equals
+        ([0.3, 0.4, 0.4, 0.4], [1.0, 1.9, 1.8, 1.8], "accuracy", [2, 3, 1, 0]),
+        ([0.3, 0.4, 0.4, 0.4], [1.0, 1.9, 1.8, 1.8], "loss", [0, 2, 3, 1]),
+        ([0.3, 0.4, 0.5], [1.0, 1.0, 1.1], "loss", [1, 0, 2]),
+        ([NAN, 0.1, 0.3], [0.1, 2.0, 1.0], "accuracy", [2, 1]),  # the first has diverged
+        ([NAN, 0.1, 0.3], [0.1, 1.0, 2.0], "loss", [1, 2]),
+        ([0.9, 0.1, 0.3, 0.8], [NAN, 1.0, 2.0, INF], "accuracy", [2, 1]),
+        ([0.9, 0.1, 0.3, 0.8], [-INF, 1.0, 2.0, NAN], "loss", [1, 2]),
+        ([INF, 0.1], None, "accuracy", [1]),
+    ],
+)
+def test_the_best_come_first_ties_go_by_the_other_column_and_diverged_runs_are_last(
+    accuracy, loss, by, order
+):
+    assert best(accuracy, loss, by) == order[0]
+    indices = ranking(accuracy, loss, by).tolist()
+    assert indices[: len(order)] == order
+    assert sorted(indices) == list(range(len(accuracy)))
+
+
+LAM, ERROR = [1.0, 0.01, 10.0, 0.1], np.array([9, 9, 9, 0.02])
+
+
+@pytest.mark.parametrize(
+    ("mean", "error", "by", "row"),
+    [
+        ([0.68, 0.69, 0.5, 0.70], ERROR, "accuracy", 0),  # exactly one error below the best
+        ([0.68, 0.69, 0.5, 0.70], 0.9 * ERROR, "accuracy", 3),
+        ([1.02, 1.3, 1.5, 1.0], ERROR, "loss", 0),
+        ([1.02, 1.3, 0.5, 1.0], ERROR, "loss", 2),
+        ([0.68, 0.69, 0.5, 0.70], ERROR * NAN, "accuracy", 3),
+        ([0.7, 0.7, 0.5, 0.7], ERROR * NAN, "accuracy", 0),  # the largest λ of equals
+        ([NAN, 0.69, 0.5, 0.70], ERROR, "accuracy", 3),
+        ([NAN, INF, 0.5, 0.70], 100 * ERROR, "accuracy", 2),
+    ],
+)
+def test_one_standard_error_takes_the_largest_lambda_that_is_as_good(mean, error, by, row):
+    assert one_standard_error(LAM, mean, error, by) == row
 
 
 @pytest.mark.parametrize(
     ("call", "match"),
     [
-        (lambda: best([np.nan, np.nan]), "diverged"),
-        (lambda: best([0.3], [np.inf]), "diverged"),
-        (lambda: best([]), "no validation data"),
+        (lambda: best([NAN, NAN]), "diverged"),
+        (lambda: best([0.3, NAN], [INF, 0.3]), "diverged"),
         (lambda: ranking([0.3], by="cost"), "by is 'cost'"),
-        (lambda: ranking([0.3, 0.4], [0.1]), "accuracy, loss"),
-        (lambda: ranking(["a"]), "accuracy"),
-        (lambda: one_standard_error([1.0], [np.nan], [0.1]), "diverged"),
+        (lambda: one_standard_error([1.0], [NAN], [0.1]), "diverged"),
         (lambda: one_standard_error([1.0], [[0.5]], [0.1]), "lam, mean, error"),
     ],
 )
 def test_no_choice_or_bad_arguments_are_errors(call, match):
     with pytest.raises(InputError, match=match):
         call()
+
+
+def test_a_path_is_chosen_from_by_its_folds_if_any_and_ties_go_by_the_loss():
+    validation = {"accuracy": [0.5, 0.5, 0.5], "loss": [1.2, 1.0, 1.1]}
+    table = pd.DataFrame({f"validation_{name}": values for name, values in validation.items()})
+    table = table.assign(lam=[0.1, 1, 10], validation_accuracy_error=0.1, validation_loss_error=0.1)
+    assert choose(table, "accuracy", within_error=False).chosen == 1
+    assert choose(table, "accuracy", within_error=True).chosen == 2
+    folds = table.assign(folds_accuracy=[0.3, 0.3, 0.1], folds_loss=[1.0, 1.1, 0.9])
+    folds = folds.assign(folds_accuracy_error=0.0, folds_loss_error=0.0)
+    assert choose(folds, "accuracy", within_error=False).chosen == 0
+    assert choose(folds, "loss", within_error=False).chosen == 2

@@ -174,7 +174,9 @@ def _columns(key: jax.Array, table: Any, config: TrainConfig) -> tuple[_Runs, li
 def _column(name: str, values: Any) -> np.ndarray:
     """Values [C], or one value []; losses and functions stay objects."""
     if name in _STATIC:
-        single = isinstance(values, (str, Loss)) or np.ndim(values) == 0
+        # NumPy can't make an array of names beside losses, which are tuples.
+        several = isinstance(values, (list, tuple)) or np.ndim(values)
+        single = isinstance(values, (str, Loss)) or not several
         column = np.empty(1 if single else len(values), object)
         column[:] = [values] if single else values
         return column.reshape(()) if single else column
