@@ -112,6 +112,8 @@ def _headers(path: Path, ending: str) -> dict[str, tuple[tuple[int, ...], np.dty
     headers = {}
     if ending == ".npy":
         array = npy.open_memmap(path, mode="r")
+        if path.stat().st_size != array.offset + array.nbytes:  # its header may be damaged
+            raise DataError(f"{path} cannot be read: it is longer than {list(array.shape)} needs")
         headers[path.stem] = array.shape, array.dtype
     elif ending == ".npz":
         with zipfile.ZipFile(path) as archive:
