@@ -51,7 +51,9 @@ AREAS = {
         "linear_cifar/metrics linear_cifar/selection.py",
         "test_metrics.py test_calibration.py test_selection.py",
     ),
-    "stratify": Area("linear_cifar/data/stratify.py", "test_dataset.py"),
+    "stratify": Area(
+        "linear_cifar/data/stratify.py", "test_dataset.py test_misuse.py test_files.py"
+    ),
     "data": Area(
         "linear_cifar/data/dataset.py linear_cifar/data/blocks.py linear_cifar/data/formats.py"
         " linear_cifar/data/features.py",
