@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from unittest import mock
 
 import numpy as np
@@ -19,15 +19,8 @@ import pyarrow.parquet
 import safetensors.numpy
 from ml_dtypes import bfloat16
 
-from linear_cifar import Classifier, Dataset, InputError, Params, load_features
-from linear_cifar.data import Standardiser, cifar10
-
-ROWS, COLUMNS = 10, 12  # of a small batch
-SMALL_BATCHES = {"BATCH_ROWS": ROWS, "BATCH_COLUMNS": COLUMNS, "MAX_BYTES": 4000}
-# More than the 4096 bytes that zipfile reads ahead, because it compares checksums at the end.
-N, D = 120, 13
-X = np.random.default_rng(0).normal(size=(N, D)).astype(np.float32)
-Y = np.arange(N) % 2
+from linear_cifar import Classifier, Dataset, InputError, Params, Standardiser, load_features
+from linear_cifar.data import cifar10
 
 
 class Loader(NamedTuple):
@@ -35,15 +28,25 @@ class Loader(NamedTuple):
 
     files: tuple[bytes, ...]  # undamaged
     # Writes a file into a folder, reads it, asserts that the data can be used, and returns them.
-    read: Callable[[Path, bytes], Any]
+    read: Callable[[Path, bytes], list]
     has_checksum: bool = False  # of everything that is read
 
 
-def content_of(write: Callable[[Any], object]) -> bytes:
-    """What a function writes into a file."""
-    file = io.BytesIO()
-    write(file)
-    return file.getvalue()
+class Bomb:
+    """Unpickling it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.path,)
+
+
+def written(name: str, write: Callable[[Path], object]) -> bytes:
+    """The bytes of a file of some name that a function writes."""
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder) / name)
+        return (Path(folder) / name).read_bytes()
 
 
 def python_2_pickle(
@@ -66,81 +69,86 @@ def python_2_pickle(
     return b"\x80\x02}(U\x06labels" + numbers + b"U\x04data" + array + state + b"u."
 
 
-IMAGES = np.arange(ROWS * COLUMNS, dtype=np.uint8).reshape(ROWS, COLUMNS)
-BATCHES = (
-    python_2_pickle(IMAGES, list(range(ROWS))),
-    pickle.dumps({b"labels": list(range(ROWS)), b"data": IMAGES}, 3),
-    pickle.dumps({b"labels": np.arange(ROWS), b"data": np.asfortranarray(IMAGES)}, 4),
-)
-BATCH_NAMES = ("data_batch_1", "test_batch")
+def archive(contents: dict[str, bytes]) -> bytes:
+    """CIFAR-10's archive with some batches, before it is compressed."""
 
-
-def archive(contents: dict[str, bytes], kind: int = tarfile.PAX_FORMAT) -> bytes:
-    def pack(file: io.BytesIO) -> None:
-        with tarfile.open(fileobj=file, mode="w", format=kind) as tar:
+    def pack(path: Path) -> None:
+        with tarfile.open(path, "w") as tar:
             for name, content in contents.items():
                 member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
 
-    return content_of(pack)
+    return written("a.tar", pack)
 
 
-def compressed(content: bytes) -> bytes:
-    return gzip.compress(content, 1, mtime=0)
-
-
-ARCHIVES = tuple(
-    archive(dict(zip(BATCH_NAMES, BATCHES, strict=False)), kind).rstrip(b"\0") + bytes(1024)
-    for kind in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
+IMAGES = np.arange(120, dtype=np.uint8).reshape(10, 12)
+BATCHES = (
+    python_2_pickle(IMAGES, list(range(10))),
+    pickle.dumps({b"labels": list(range(10)), b"data": IMAGES}, 3),
+    pickle.dumps({b"labels": np.arange(10), b"data": np.asfortranarray(IMAGES)}, 4),
+)
+SMALL = mock.patch.multiple(cifar10, BATCH_ROWS=10, BATCH_COLUMNS=12, MAX_BYTES=4000)
+ARCHIVE = archive({"data_batch_1": BATCHES[0], "test_batch": BATCHES[1]}).rstrip(b"\0") + bytes(
+    1024
 )
 
 
-def check_batch(images: np.ndarray, labels: np.ndarray) -> tuple[bytes, bytes]:
-    assert (images.shape, images.dtype) == ((ROWS, COLUMNS), np.uint8)
-    assert (labels.shape, labels.dtype) == ((ROWS,), np.int32)
+def check_batch(images: np.ndarray, labels: np.ndarray) -> bytes:
+    assert (images.shape, images.dtype) == ((10, 12), np.uint8)
+    assert (labels.shape, labels.dtype) == ((10,), np.int32)
     assert 0 <= labels.min() <= labels.max() <= 9
-    return images.tobytes(), labels.tobytes()
+    return images.tobytes() + labels.tobytes()
 
 
-def read_batch(_: Path, content: bytes) -> tuple[bytes, bytes]:
-    with mock.patch.multiple(cifar10, **SMALL_BATCHES):
-        return check_batch(*cifar10.parse_batch(content, "file"))
+def read_batch(folder: Path, content: bytes) -> list:
+    with SMALL:
+        return [check_batch(*cifar10.parse_batch(content, f"{folder}/batch"))]
 
 
 def read_archive(folder: Path, content: bytes) -> list:
-    path = folder / cifar10.ARCHIVE
-    path.write_bytes(content)
-    with mock.patch.multiple(cifar10, **SMALL_BATCHES):
-        batches, official = cifar10.load_batches(path, BATCH_NAMES)
-    assert not official
+    (folder / cifar10.ARCHIVE).write_bytes(content)
+    with SMALL:
+        batches, _ = cifar10.load_batches(folder / cifar10.ARCHIVE, ("data_batch_1", "test_batch"))
     return [check_batch(*batch) for batch in batches]
 
 
+# More than the 4096 bytes that zipfile reads ahead, because it compares checksums at the end.
+X = np.random.default_rng(0).normal(size=(120, 13)).astype(np.float32)
+Y = np.arange(120) % 2
+TABLE = pyarrow.table({"a": X[:12, 0], "b": X[:12, 1], "label": Y[:12]})
+
+
 def npy(array: np.ndarray) -> bytes:
-    return content_of(lambda file: np.save(file, array))
+    return written("a.npy", lambda path: np.save(path, array))
 
 
-def npz(members: dict[str, bytes]) -> bytes:
-    """An archive of .npy files, whose checksums are right whatever is in them."""
-
-    def pack(file: io.BytesIO) -> None:
-        with zipfile.ZipFile(file, "w") as zipped:
-            for name, content in members.items():
-                zipped.writestr(zipfile.ZipInfo(f"{name}.npy"), content)
-
-    return content_of(pack)
+def npz(**arrays: np.ndarray) -> bytes:
+    return written("a.npz", lambda path: np.savez(path, **arrays))
 
 
-def table(write: Callable, **settings: Any) -> bytes:
-    columns = {f"f{i}": X[:12, i] for i in range(3)} | {"label": Y[:12]}
-    return content_of(lambda file: write(pyarrow.table(columns), file, **settings))
+FEATURES = {
+    "x.npy": (npy(X), npy(np.asfortranarray(X)), npy(X > 0)),
+    "y.npy": (npy(Y), npy(Y.astype(float)), npy(Y.astype(str)), npy(Y.astype("S"))),
+    "a.npz": (npz(x=X, y=Y), npz(x_train=X, y_train=Y, x_test=X, y_test=Y)),
+    "a.safetensors": tuple(
+        safetensors.numpy.save({"x": inputs, "y": Y}) for inputs in (X, X.astype(bfloat16))
+    ),
+    "a.csv": (
+        written("a.csv", partial(pyarrow.csv.write_csv, TABLE)),
+        b"a,b,label\n" + b"0.5,1,x\n2,-1e3,y\n" * 6,
+    ),
+    "a.parquet": tuple(
+        written("a", lambda p, c=c: pyarrow.parquet.write_table(TABLE, p, compression=c))
+        for c in ("snappy", "none")
+    ),
+}
 
 
 def read_features(name: str, folder: Path, content: bytes) -> list:
     """Reads a file of features into memory and in blocks, which have to give the same."""
-    (folder / "x.npy").write_bytes(npy(X))
-    (folder / "y.npy").write_bytes(npy(Y))
+    (folder / "x.npy").write_bytes(FEATURES["x.npy"][0])
+    (folder / "y.npy").write_bytes(FEATURES["y.npy"][0])
     (folder / name).write_bytes(content)
     path = folder / ("x.npy" if name == "y.npy" else name)
     data = check_features(load_features(path))
@@ -164,16 +172,13 @@ def check_features(dataset: Dataset) -> list:
 
 
 FITTED = Params(np.eye(2, 3), np.zeros(2)), Standardiser(np.arange(3.0), np.ones(3))
-MODELS = (
-    Classifier(*FITTED, ("cat", "dog"), lam=0.1),
-    Classifier(*FITTED, ("a", "b"), "multi_bce", normalise_rows=True, temperature=2.5),
-)
-
-
-def saved(model: Classifier, name: str) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        model.save(Path(folder) / name)
-        return (Path(folder) / name).read_bytes()
+MODELS = {
+    name: (
+        written(name, Classifier(*FITTED, ("cat", "dog"), lam=0.1).save),
+        written(name, Classifier(*FITTED, "ab", "multi_bce", 0.1, True, 2.5).save),
+    )
+    for name in ("m.npz", "m.safetensors")
+}
 
 
 def read_model(name: str, folder: Path, content: bytes) -> list:
@@ -182,64 +187,40 @@ def read_model(name: str, folder: Path, content: bytes) -> list:
     origin = np.zeros((1, len(model.standardiser.mean)))
     (logits,), (predicted,) = model.logits(origin), model.predict(origin)
     assert predicted == model.class_names[logits.argmax()]
-    arrays = (*model.params, *model.standardiser)
     details = (model.class_names, model.loss, model.lam, model.temperature, model.normalise_rows)
-    return [array.tobytes() for array in arrays] + list(details)
+    return [*details, *(array.tobytes() for array in (*model.params, *model.standardiser))]
 
 
-def members(content: bytes) -> dict[str, bytes]:
-    with zipfile.ZipFile(io.BytesIO(content)) as zipped:
-        return {name.removesuffix(".npy"): zipped.read(name) for name in zipped.namelist()}
-
-
-def member(name: str, of: bytes, read: Callable[[Path, bytes], Any]) -> Loader:
+def member(name: str, file: str, of: bytes, read: Callable) -> Loader:
     """One array of an .npz file, damaged before the file is written, so that its checksum fits."""
-    others = members(of)
-    return Loader(
-        (others[name],), lambda folder, content: read(folder, npz(others | {name: content}))
-    )
+    with zipfile.ZipFile(io.BytesIO(of)) as zipped:
+        members = {info.filename: zipped.read(info) for info in zipped.infolist()}
+
+    def pack(content: bytes, path: Path) -> None:
+        with zipfile.ZipFile(path, "w") as zipped:
+            for info, array in (members | {f"{name}.npy": content}).items():
+                zipped.writestr(info, array)
+
+    def read_packed(folder: Path, content: bytes) -> list:
+        return read(file, folder, written(file, partial(pack, content)))
+
+    return Loader((members[f"{name}.npy"],), read_packed)
 
 
-NPZ = npz({"x": npy(X), "y": npy(Y)})
-SPLITS = npz(
-    {
-        f"{role}_{split}": npy(array)
-        for role, array in (("x", X), ("y", Y))
-        for split in ("train", "test")
-    }
-)
-FEATURES = {
-    "x.npy": (npy(X), npy(np.asfortranarray(X)), npy(X > 0)),
-    "y.npy": (npy(Y), npy(Y.astype(float)), npy(Y.astype(str)), npy(Y.astype("S"))),
-    "a.safetensors": tuple(
-        safetensors.numpy.save({"x": inputs, "y": Y}) for inputs in (X, X.astype(bfloat16))
-    ),
-    "a.csv": (table(pyarrow.csv.write_csv), b"a,b,label\n" + b"0.5,1,x\n2,-1e3,y\n" * 6),
-    "a.parquet": (
-        table(pyarrow.parquet.write_table),
-        table(pyarrow.parquet.write_table, compression="none", use_dictionary=False),
-    ),
-}
 LOADERS = {
     "batch": Loader(BATCHES, read_batch),
-    "tar": Loader(ARCHIVES, lambda folder, content: read_archive(folder, compressed(content))),
-    "tar.gz": Loader(tuple(map(compressed, ARCHIVES)), read_archive, has_checksum=True),
-    **{name: Loader(files, partial(read_features, name)) for name, files in FEATURES.items()},
-    "a.npz": Loader((NPZ, SPLITS), partial(read_features, "a.npz"), has_checksum=True),
-    "x in a.npz": member("x", NPZ, partial(read_features, "a.npz")),
-    "m.npz": Loader(
-        tuple(saved(model, "m.npz") for model in MODELS),
-        partial(read_model, "m.npz"),
-        has_checksum=True,
-    ),
-    "weights in m.npz": member("weights", saved(MODELS[0], "m.npz"), partial(read_model, "m.npz")),
-    "names in m.npz": member(
-        "class_names", saved(MODELS[0], "m.npz"), partial(read_model, "m.npz")
-    ),
-    "m.safetensors": Loader(
-        tuple(saved(model, "m.safetensors") for model in MODELS),
-        partial(read_model, "m.safetensors"),
-    ),
+    "tar": Loader((ARCHIVE,), lambda folder, tar: read_archive(folder, gzip.compress(tar, 1))),
+    "tar.gz": Loader((gzip.compress(ARCHIVE, 1),), read_archive, has_checksum=True),
+    **{
+        name: Loader(files, partial(read_features, name), has_checksum=name.endswith("z"))
+        for name, files in FEATURES.items()
+    },
+    "x in a.npz": member("x", "a.npz", FEATURES["a.npz"][0], read_features),
+    **{
+        name: Loader(files, partial(read_model, name), has_checksum=name.endswith("z"))
+        for name, files in MODELS.items()
+    },
+    "names in m.npz": member("class_names", "m.npz", MODELS["m.npz"][0], read_model),
 }
 
 
@@ -250,14 +231,14 @@ def undamaged(folder: Path, name: str) -> list:
 
 
 def check_read_or_refused(folder: Path, name: str, content: bytes) -> None:
-    """Asserts that a file, perhaps damaged, is read or refused in one line.
+    """Asserts that a file, perhaps damaged, is read or refused in one line that names it.
 
     If it has a checksum, it is refused or has the data of an undamaged file.
     """
     try:
         data = LOADERS[name].read(folder, content)
     except InputError as error:
-        assert str(error), "an error without words"
         assert "\n" not in str(error), f"more than one line: {error}"
+        assert str(folder) in str(error) or "logits" in str(error), f"it doesn't say where: {error}"
     else:
         assert data in undamaged(folder, name) or not LOADERS[name].has_checksum

@@ -1,24 +1,23 @@
 """CIFAR-10: batches, archive and download; and the synthetic images."""
 
+import gzip
 import hashlib
 import http.server
 import logging
 import os
 import pickle
 import runpy
-import ssl
 import sys
 import threading
 
 import numpy as np
 import pooch
 import pytest
-import trustme
 
 from linear_cifar import DataError, load_dataset
 from linear_cifar.data import UnavailableError, cifar10, default_data_dir, synthetic
 from tests.commands import few_images
-from tests.loaders import archive, compressed, python_2_pickle
+from tests.loaders import Bomb, archive, python_2_pickle
 
 NAMES = tuple(cifar10.BATCH_MD5)
 N = 300  # images of a batch here, so that five batches have more than the 1,000 that validate
@@ -55,7 +54,7 @@ def assert_split(split, images, labels):
 def test_a_user_s_own_copy_is_read_from_any_of_its_forms(folder, tmp_path, form):
     (tmp_path / "downloaded").mkdir()
     members = {name: PICKLED[name] for name in ("test_batch", "data_batch_2", "data_batch_1")}
-    (tmp_path / "downloaded" / cifar10.ARCHIVE).write_bytes(compressed(archive(members)))
+    (tmp_path / "downloaded" / cifar10.ARCHIVE).write_bytes(gzip.compress(archive(members), 1))
     places = {"data folder": tmp_path, "folder": folder, "archive": tmp_path / "downloaded"}
     data = load_dataset("cifar10", places[form])
     for split, batch in zip(
@@ -97,18 +96,10 @@ def test_official_means_that_every_checksum_matches(folder, monkeypatch):
     assert not load_dataset("cifar10", folder).official
 
 
-class Runs:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (self.path,)
-
-
 @pytest.mark.parametrize("protocol", [2, 4])
 @pytest.mark.parametrize("inside", ["dictionary", "array"])
 def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(folder, protocol, inside):
-    bomb = Runs(str(folder / "mark"))
+    bomb = Bomb(folder / "mark")
     batch = {b"data": np.array([bomb], object) if inside == "array" else bomb, b"labels": []}
     (folder / "data_batch_1").write_bytes(pickle.dumps(batch, protocol))
     with pytest.raises(DataError, match="data_batch_1"):
@@ -128,12 +119,9 @@ BAD_BATCHES = {
     "label -1": (pickled([*LABELS[1:], -1]), "labels .* from 0 to 9"),
     "too few labels": (pickled(LABELS[1:]), "labels"),
     "labels of floats": (pickled([0.5] * N), "labels"),
-    "ragged labels": (pickled([[0], [0, 1]] * (N // 2)), ""),
     "another shape": (pickled(data=IMAGES[:, 1:]), "images"),
-    "too few images": (pickled(data=IMAGES[1:]), "images"),
     "images of int8": (pickled(data=IMAGES.view(np.int8)), "images .*uint8"),
     "no images": (pickle.dumps({b"labels": LABELS}), ""),
-    "a list": (pickle.dumps([1, 2]), ""),
     "an array of another shape than its bytes": (
         python_2_pickle(IMAGES[1:], LABELS, IMAGES.shape),
         "",
@@ -213,26 +201,20 @@ def test_real_images_are_read(real, real_dir):
     assert real.official == (not real.notice)
 
 
-def command(monkeypatch, *arguments):
-    """The exit code, or the line of an error, of the module as a command."""
-    monkeypatch.setattr(sys, "argv", ["cifar10", *map(str, arguments)])
-    try:
-        runpy.run_module("linear_cifar.data.cifar10", run_name="__main__")
-    except SystemExit as end:
-        return end.code
-    return 0
-
-
 def test_the_command_prints_the_path_of_the_batches(folder, monkeypatch, capsys):
-    assert command(monkeypatch, folder.parent) == 0
+    def command(argument):
+        monkeypatch.setattr(sys, "argv", ["cifar10", str(argument)])
+        runpy.run_module("linear_cifar.data.cifar10", run_name="__main__")
+
+    command(folder.parent)
     out, errors = capsys.readouterr()
     assert out == f"{folder}\n"
     assert errors.startswith("note: ")
     (folder / "data_batch_5").write_bytes(b"text")
-    error = command(monkeypatch, folder.parent)
-    assert error.startswith("error: ")
-    assert "data_batch_5" in error
-    assert command(monkeypatch, "--bogus").startswith("usage: ")
+    with pytest.raises(SystemExit, match=r"^error: .*data_batch_5"):
+        command(folder.parent)
+    with pytest.raises(SystemExit, match=r"^usage: "):
+        command("--bogus")
 
 
 def test_the_data_folder_comes_from_the_environment_or_is_in_the_cache(monkeypatch, tmp_path):
@@ -251,14 +233,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         kind = self.path.split("/")[1]
         self.server.requests.append(kind)
-        if kind == "missing":
-            self.send_error(404)
-            return
-        self.send_response(200)
+        self.send_response(404 if kind == "missing" else 200)
         self.send_header("Content-Length", str(len(CONTENT)))
         self.end_headers()
-        body = {"good": CONTENT, "wrong": CONTENT[::-1]}.get(kind, CONTENT[:1000])
-        self.wfile.write(body)
+        self.wfile.write({"good": CONTENT, "wrong": CONTENT[::-1]}.get(kind, CONTENT[:1000]))
         if kind == "stalled":
             self.server.released.wait(10)
 
@@ -267,33 +245,25 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    authority = trustme.CA()
-    bundle = tmp_path_factory.mktemp("ca") / "ca.pem"
-    authority.cert_pem.write_to_path(str(bundle))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    httpd.socket = context.wrap_socket(httpd.socket, server_side=True)
-    httpd.requests, httpd.released, httpd.bundle = [], threading.Event(), bundle
-    threading.Thread(target=httpd.serve_forever, daemon=True).start()
-    yield httpd
-    httpd.released.set()
-    httpd.shutdown()
-    httpd.server_close()
+def server():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
+        httpd.requests, httpd.released = [], threading.Event()
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        yield httpd
+        httpd.released.set()
+        httpd.shutdown()
 
 
 @pytest.fixture
 def fetch(server, tmp_path, monkeypatch):
     """Downloads from the server in some of its ways, or from other addresses, in turn."""
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(server.bundle))
-    for proxy in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+    for proxy in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(proxy, raising=False)
     monkeypatch.setattr(cifar10, "TIMEOUT", (4, 0.5))
     server.requests.clear()
 
     def fetch(*kinds):
-        local = f"https://127.0.0.1:{server.server_port}"
+        local = f"http://127.0.0.1:{server.server_port}"
         urls = [kind if "://" in kind else f"{local}/{kind}/a.tar.gz" for kind in kinds]
         return cifar10.download(fetch.folder, urls, hashlib.sha256(CONTENT).hexdigest())
 
@@ -321,19 +291,11 @@ def test_the_next_mirror_is_tried_after_a_bad_one(fetch, server, bad):
 
 def test_the_error_names_each_mirror_and_its_reason(fetch):
     with pytest.raises(UnavailableError) as caught:
-        fetch("missing", "wrong", "truncated", "https://127.0.0.1:1/a.tar.gz")
-    message = str(caught.value)
-    assert "\n" not in message
+        fetch("missing", "wrong", "truncated", "http://127.0.0.1:1/a.tar.gz")
     for words in ("404", "wrong checksum", "127.0.0.1:1: the connection failed"):
-        assert words in message
+        assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
     assert not list(fetch.folder.iterdir())
-
-
-def test_unknown_certificates_are_refused(fetch, server, monkeypatch):
-    monkeypatch.delenv("REQUESTS_CA_BUNDLE")
-    with pytest.raises(UnavailableError, match="the connection failed"):
-        fetch("good")
-    assert server.requests == []
 
 
 def test_an_unwritable_folder_is_a_one_line_error(fetch):

@@ -3,66 +3,36 @@
 import re
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from linear_cifar import (
-    Classifier,
-    DataError,
-    Hyperparameters,
-    InputError,
-    Params,
-    Standardiser,
-    TrainConfig,
-    cross_validate,
-    dataset_from_arrays,
-    lam_to,
-    load_dataset,
-    load_features,
-    solve,
-    sweep,
-    train,
-)
+import linear_cifar as lc
+from linear_cifar import metrics
 from linear_cifar.data import few_shot, stratified_folds, stratified_subset
-from linear_cifar.losses import LOSSES
-from linear_cifar.metrics import (
-    balanced_accuracy,
-    class_report,
-    confusion_matrix,
-    fit_temperature,
-    paired_difference,
-    reliability,
-    row_shares,
-    scaled_probabilities,
-    summarise,
-)
 from linear_cifar.optimum import certain_predictions
-from linear_cifar.selection import one_standard_error, ranking
 
 KEY = jax.random.key(0)
 X, Y = np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 2
-PARAMS = Params(np.zeros((2, 3)), np.zeros(2))
-SOFTMAX = LOSSES["softmax"]
+PARAMS = lc.Params(np.zeros((2, 3)), np.zeros(2))
+LARGER = lc.Params(np.zeros((2, 4)), np.zeros(2))
+SOFTMAX = lc.LOSSES["softmax"]
+MY_LOSS = SOFTMAX._replace(name="mine")
 
 
-def fit(**changes):
-    """A run of training with one change, in its config or else in its hyperparameters."""
-    config = {name: value for name, value in changes.items() if name in TrainConfig._fields}
-    run = {name: value for name, value in changes.items() if name not in config}
-    return lambda data: train(KEY, Hyperparameters(**run), data, TrainConfig(**config))
+def trained(**setting):
+    return lambda data: lc.train(KEY, lc.Hyperparameters(**setting), data)
 
 
 def solved(lam=(0.1,), **settings):
-    return lambda data: solve(lam, data, **settings)
+    return lambda data: lc.solve(lam, data, **settings)
 
 
 def loaded(**settings):
-    return lambda _: load_features("", **settings)
+    return lambda _: lc.load_features("", **settings)
 
 
 def arrays(inputs=X, labels=Y, **more):
-    return lambda _: dataset_from_arrays((inputs, labels), **more)
+    return lambda _: lc.dataset_from_arrays((inputs, labels), **more)
 
 
 def replaced(value):
@@ -71,38 +41,21 @@ def replaced(value):
 
 # The name of the argument in the message, and a call that is refused.
 REFUSALS = {
-    "ragged counts": ("counts", lambda _: class_report([[1], [1, 2]])),
-    "counts of text": ("counts", lambda _: row_shares("a")),
-    "a vector of counts": ("counts", lambda _: balanced_accuracy([1, 2])),
-    "scores for labels": ("labels", lambda _: confusion_matrix([0.5, 0.5], [0, 1], 2)),
-    "labels as a column": ("labels", lambda _: confusion_matrix(Y[:, None], Y, 2)),
-    "bins beyond memory": ("n_bins", lambda _: reliability(np.full((2, 2), 0.5), [0, 1], 2**40)),
-    "half a bin": ("n_bins", lambda _: reliability(np.full((2, 2), 0.5), [0, 1], 1.5)),
-    "a number for logits": ("logits", lambda _: scaled_probabilities(1.0)),
-    "no loss": ("loss", lambda _: fit_temperature(np.eye(2), [0, 1], None)),
-    "text for values": ("values", lambda _: summarise("a")),
-    "complex pairs": ("a", lambda _: paired_difference([1j, 2], [1, 2])),
-    "figures of unequal lengths": ("loss", lambda _: ranking(np.ones(3), np.ones(2))),
-    "text for figures": ("lam", lambda _: one_standard_error(["a"], [1.0], [1.0])),
-    "text for a penalty": ("lam", lambda _: lam_to("a", 10, 2)),
-    "no data": ("dataset", lambda _: train(KEY, Hyperparameters(), None)),
-    "an unknown loss": ("loss", fit(loss="hinge")),
-    "half an epoch": ("n_epochs", fit(n_epochs=1.5)),
-    "an axis too many": ("lam", fit(lam=np.zeros(2))),
-    "an unknown column": ("lamda", lambda data: sweep(KEY, {"lamda": [0.1]}, data)),
-    "unequal columns": ("table", lambda d: sweep(KEY, {"lam": [0], "momentum": [0, 0.5]}, d)),
-    "a table without rows": ("table", lambda data: sweep(KEY, {"lam": []}, data)),
-    "a bad row of a table": ("lam", lambda data: sweep(KEY, {"lam": [0.1, -1.0]}, data)),
+    "counts of text": ("counts", lambda _: metrics.row_shares("a")),
+    "a vector of counts": ("counts", lambda _: metrics.balanced_accuracy([1, 2])),
+    "labels as a column": ("labels", lambda _: metrics.confusion_matrix(Y[:, None], Y, 2)),
+    "bins beyond memory": ("n_bins", lambda _: metrics.reliability(np.eye(2), [0, 1], 2**40)),
+    "no loss": ("loss", lambda _: metrics.fit_temperature(np.eye(2), [0, 1], None)),
+    "text for a penalty": ("lam", lambda _: lc.lam_to("a", 10, 2)),
+    "no data": ("dataset", lambda _: lc.train(KEY, lc.Hyperparameters(), None)),
+    "a bad row of a table": ("lam", lambda data: lc.sweep(KEY, {"lam": [0.1, -1.0]}, data)),
     "a truth value for a penalty": ("lam", solved([True])),
-    "a pair for a dataset": ("dataset", lambda _: cross_validate(KEY, [0.1], (X, Y))),
+    "a pair for a dataset": ("dataset", lambda _: lc.cross_validate(KEY, [0.1], (X, Y))),
     "an array for a loss": (
-        "loss", lambda _: Classifier(PARAMS, Standardiser(*np.ones((2, 3))), ("a", "b"), X),
+        "loss", lambda _: lc.Classifier(PARAMS, lc.Standardiser(*np.ones((2, 3))), ("a", "b"), X),
     ),
     "a loss that no file can hold": (
-        "loss",
-        lambda data: Classifier(
-            PARAMS, data.standardiser, "ab", SOFTMAX._replace(name="mine")
-        ).save("model.npz"),
+        "loss", lambda d: lc.Classifier(PARAMS, d.standardiser, "ab", MY_LOSS).save("model.npz"),
     ),
     "a penalty of 0": (
         "lam", lambda d: certain_predictions(PARAMS, 0.1, 0.0, d, d.train, SOFTMAX),
@@ -111,14 +64,10 @@ REFUSALS = {
         "distance", lambda d: certain_predictions(PARAMS, -1.0, 0.1, d, d.train, SOFTMAX),
     ),
     "parameters of another shape": (
-        "params",
-        lambda d: certain_predictions(
-            Params(np.zeros((2, 4)), np.zeros(2)), 0.1, 0.1, d, d.train, SOFTMAX
-        ),
+        "params", lambda d: certain_predictions(LARGER, 0.1, 0.1, d, d.train, SOFTMAX),
     ),
     "a class beyond memory": ("per_class", lambda _: few_shot(KEY, [0, 2**40], 1)),
     "a class without examples": ("per_class", lambda _: few_shot(KEY, [0, 0, 2], 1)),
-    "too few of a class": ("per_class", lambda _: few_shot(KEY, [0, 0, 0, 1, 1], 3)),
     "no shots": ("per_class", lambda _: few_shot(KEY, [0, 1], 0)),
     "fewer than the classes": ("n", lambda _: stratified_subset(KEY, [0, 1, 2], 2)),
     "more than there are": ("n", lambda _: stratified_subset(KEY, [0, 1, 2], 4)),
@@ -129,8 +78,8 @@ REFUSALS = {
     "folds of a matrix": ("labels", lambda _: stratified_folds(KEY, np.zeros((4, 2), int), 2)),
     "a negative label": ("labels", lambda _: stratified_folds(KEY, [-1, 0], 2)),
     "text for a key": ("key", lambda _: few_shot("no key", [0, 1], 1)),
-    "an unknown dataset": ("name", lambda _: load_dataset("imagenet")),
-    "an unknown split": ("split", lambda _: load_dataset("synthetic", split="half")),
+    "an unknown dataset": ("name", lambda _: lc.load_dataset("imagenet")),
+    "an unknown split": ("split", lambda _: lc.load_dataset("synthetic", split="half")),
     **{
         f"{name} {value!r}": (name, loaded(**{name: value}))
         for name, value in {
@@ -139,7 +88,7 @@ REFUSALS = {
         }.items()
     },
     **{
-        f"{name} {value!r}": (name, fit(**{name: value}))
+        f"{name} {value!r}": (name, trained(**{name: value}))
         for name, value in (
             ("lam", -0.1), ("lam", np.nan), ("lam", 1e300),  # infinite in float32
             ("learning_rate", 0.0), ("learning_rate", np.inf), ("learning_rate", 1e-50),  # 0
@@ -150,24 +99,20 @@ REFUSALS = {
     **{
         f"{name} {value!r}": (name, solved(**{name: value}))
         for name in ("tolerance", "max_passes", "memory_bytes")
-        for value in ("a", 1j, None, 0, np.nan)
+        for value in ("a", None, 0)
     },
     **{
-        f"{name} {label}": (name, solved(**{name: values}))
+        f"{label} for {name}": (name, solved(**{name: values}))
         for name in ("lam", "weights")
         for label, values in {
-            "text": "a", "texts": ["0.1"], "complex": np.ones(40) * 1j,
-            "masked": np.ma.array(np.ones(40), mask=Y), "a generator": (i for i in range(40)),
-            "beyond every float": [10**400],
+            "complex": np.ones(40) * 1j, "masked": np.ma.array(np.ones(40), mask=Y),
+            "a generator": (i for i in range(40)), "beyond every float": [10**400],
         }.items()
     },
     **{
-        f"a key {key!r}": ("key", lambda data, key=key: cross_validate(key, [0.1], data))
-        for key in (0, np.uint32(3), None, "a", np.zeros(3))
+        f"a key {key!r}": ("key", lambda data, key=key: lc.cross_validate(key, [0.1], data))
+        for key in (0, None, np.zeros(3))
     },
-    "half a pass": ("max_passes", solved(max_passes=20.7)),
-    "a small dtype": ("dtype", solved(dtype="float16")),
-    "a dtype of integers": ("dtype", solved(dtype=jnp.int32)),
 }  # fmt: skip
 BAD_DATA = {
     "a vector": ("train inputs", arrays(X[:, 0])),
@@ -193,7 +138,7 @@ BAD_DATA = {
     "half a letter": ("class_names", arrays(class_names=["a", "\ud800"])),
     "other features": ("test inputs", arrays(test=(X[:, :2], Y))),
     "an unseen class": ("validation labels", arrays(validation=(X, Y + 1))),
-    "inputs alone": ("train", lambda _: dataset_from_arrays(X)),
+    "inputs alone": ("train", lambda _: lc.dataset_from_arrays(X)),
     "an empty split": ("test", arrays(test=[])),
     "another image": ("image_shape", arrays(image_shape=(3, 2, 2))),
     "traced": ("test inputs", lambda _: jax.jit(lambda x: arrays(test=(x, Y))(_).train.inputs)(X)),
@@ -202,13 +147,13 @@ BAD_DATA = {
 
 @pytest.fixture(scope="module")
 def data():
-    return dataset_from_arrays((X, Y))
+    return lc.dataset_from_arrays((X, Y))
 
 
 @pytest.mark.parametrize("mistake", [*REFUSALS, *BAD_DATA])
 def test_a_mistake_is_our_own_error_in_one_line_that_names_the_argument(data, mistake):
     argument, call = (REFUSALS | BAD_DATA)[mistake]
-    with pytest.raises(DataError if mistake in BAD_DATA else InputError) as caught:
+    with pytest.raises(lc.DataError if mistake in BAD_DATA else lc.InputError) as caught:
         call(data)
     assert re.search(rf"\b{argument}\b", str(caught.value))
     assert "\n" not in str(caught.value)
@@ -216,5 +161,5 @@ def test_a_mistake_is_our_own_error_in_one_line_that_names_the_argument(data, mi
 
 @pytest.mark.slow
 def test_examples_of_one_class_are_solved_without_a_warning():
-    data = dataset_from_arrays((X, np.zeros(40, int)), class_names=("a", "b"))
-    assert solve([0.1], data).cost < 1e-12
+    data = lc.dataset_from_arrays((X, np.zeros(40, int)), class_names=("a", "b"))
+    assert lc.solve([0.1], data).cost < 1e-12

@@ -70,14 +70,6 @@ def test_a_heat_map_shows_every_number_and_names_diverged_runs():
     assert (ax.get_ylabel(), tick_labels(ax.yaxis)) == ("learning rate", ["0.001", "0.01"])
 
 
-def test_a_large_heat_map_has_a_readable_size_and_few_ticks():
-    values = np.geomspace(1e-4, 1, 40)
-    figure = plots.plot_grid(np.zeros((25, 40)), values[:25], values, (0, 1), "title")
-    assert not figure.axes[0].texts
-    assert len(tick_labels(figure.axes[0].xaxis)) <= 12
-    assert max(figure.get_size_inches()) <= 12
-
-
 def test_a_confusion_matrix_shows_per_cent_of_the_true_class():
     ax, *_ = plots.plot_confusion(np.array([[3, 1], [0, 0]]), ["a", "b"], "title").axes
     assert texts(ax) == {(0, 0): "75.0", (1, 0): "25.0"}
