@@ -19,7 +19,7 @@ import pyarrow.parquet
 import safetensors.numpy
 from ml_dtypes import bfloat16
 
-from linear_cifar import Classifier, Dataset, InputError, Params, Standardiser, load_features
+from linear_cifar import Classifier, InputError, Params, Standardiser, load_features
 from linear_cifar.data import cifar10
 
 
@@ -35,27 +35,21 @@ class Loader(NamedTuple):
 class Bomb:
     """Unpickling it makes a file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path):
         self.path = path
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self):
         return Path.touch, (self.path,)
 
 
-def written(name: str, write: Callable[[Path], object]) -> bytes:
+def written(name, write):
     """The bytes of a file of some name that a function writes."""
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder) / name)
         return (Path(folder) / name).read_bytes()
 
 
-def python_2_pickle(
-    images: np.ndarray,
-    labels: list[int],
-    shape: tuple[int, int] | None = None,
-    kind: bytes = b"u1",
-    global_name: bytes = b"numpy\ndtype",
-) -> bytes:
+def python_2_pickle(images, labels, shape=None, kind=b"u1", global_name=b"numpy\ndtype"):
     """A batch as Python 2 pickles it, like the official files: strings are bytes, NumPy is 1."""
     rows, columns = (b"M" + n.to_bytes(2, "little") for n in shape or images.shape)
     fortran = b"\x88" if images.flags.f_contiguous else b"\x89"
@@ -69,10 +63,10 @@ def python_2_pickle(
     return b"\x80\x02}(U\x06labels" + numbers + b"U\x04data" + array + state + b"u."
 
 
-def archive(contents: dict[str, bytes]) -> bytes:
+def archive(contents):
     """CIFAR-10's archive with some batches, before it is compressed."""
 
-    def pack(path: Path) -> None:
+    def pack(path):
         with tarfile.open(path, "w") as tar:
             for name, content in contents.items():
                 member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
@@ -94,19 +88,19 @@ ARCHIVE = archive({"data_batch_1": BATCHES[0], "test_batch": BATCHES[1]}).rstrip
 )
 
 
-def check_batch(images: np.ndarray, labels: np.ndarray) -> bytes:
+def check_batch(images, labels):
     assert (images.shape, images.dtype) == ((10, 12), np.uint8)
     assert (labels.shape, labels.dtype) == ((10,), np.int32)
     assert 0 <= labels.min() <= labels.max() <= 9
     return images.tobytes() + labels.tobytes()
 
 
-def read_batch(folder: Path, content: bytes) -> list:
+def read_batch(folder, content):
     with SMALL:
         return [check_batch(*cifar10.parse_batch(content, f"{folder}/batch"))]
 
 
-def read_archive(folder: Path, content: bytes) -> list:
+def read_archive(folder, content):
     (folder / cifar10.ARCHIVE).write_bytes(content)
     with SMALL:
         batches, _ = cifar10.load_batches(folder / cifar10.ARCHIVE, ("data_batch_1", "test_batch"))
@@ -119,11 +113,11 @@ Y = np.arange(120) % 2
 TABLE = pyarrow.table({"a": X[:12, 0], "b": X[:12, 1], "label": Y[:12]})
 
 
-def npy(array: np.ndarray) -> bytes:
+def npy(array):
     return written("a.npy", lambda path: np.save(path, array))
 
 
-def npz(**arrays: np.ndarray) -> bytes:
+def npz(**arrays):
     return written("a.npz", lambda path: np.savez(path, **arrays))
 
 
@@ -145,7 +139,7 @@ FEATURES = {
 }
 
 
-def read_features(name: str, folder: Path, content: bytes) -> list:
+def read_features(name, folder, content):
     """Reads a file of features into memory and in blocks, which have to give the same."""
     (folder / "x.npy").write_bytes(FEATURES["x.npy"][0])
     (folder / "y.npy").write_bytes(FEATURES["y.npy"][0])
@@ -157,7 +151,7 @@ def read_features(name: str, folder: Path, content: bytes) -> list:
     return data
 
 
-def check_features(dataset: Dataset) -> list:
+def check_features(dataset):
     data = [dataset.class_names]
     for split in (dataset.train, dataset.validation, dataset.test):
         inputs = split.inputs[:]
@@ -181,7 +175,7 @@ MODELS = {
 }
 
 
-def read_model(name: str, folder: Path, content: bytes) -> list:
+def read_model(name, folder, content):
     (folder / name).write_bytes(content)
     model = Classifier.load(folder / name)
     origin = np.zeros((1, len(model.standardiser.mean)))
@@ -191,17 +185,17 @@ def read_model(name: str, folder: Path, content: bytes) -> list:
     return [*details, *(array.tobytes() for array in (*model.params, *model.standardiser))]
 
 
-def member(name: str, file: str, of: bytes, read: Callable) -> Loader:
+def member(name, file, of, read):
     """One array of an .npz file, damaged before the file is written, so that its checksum fits."""
     with zipfile.ZipFile(io.BytesIO(of)) as zipped:
         members = {info.filename: zipped.read(info) for info in zipped.infolist()}
 
-    def pack(content: bytes, path: Path) -> None:
+    def pack(content, path):
         with zipfile.ZipFile(path, "w") as zipped:
             for info, array in (members | {f"{name}.npy": content}).items():
                 zipped.writestr(info, array)
 
-    def read_packed(folder: Path, content: bytes) -> list:
+    def read_packed(folder, content):
         return read(file, folder, written(file, partial(pack, content)))
 
     return Loader((members[f"{name}.npy"],), read_packed)
@@ -225,12 +219,12 @@ LOADERS = {
 
 
 @cache
-def undamaged(folder: Path, name: str) -> list:
+def undamaged(folder, name):
     """The data of a loader's undamaged files."""
     return [LOADERS[name].read(folder, content) for content in LOADERS[name].files]
 
 
-def check_read_or_refused(folder: Path, name: str, content: bytes) -> None:
+def check_read_or_refused(folder, name, content):
     """Asserts that a file, perhaps damaged, is read or refused in one line that names it.
 
     If it has a checksum, it is refused or has the data of an undamaged file.

@@ -71,7 +71,7 @@ REFUSALS = {
     "no shots": ("per_class", lambda _: few_shot(KEY, [0, 1], 0)),
     "fewer than the classes": ("n", lambda _: stratified_subset(KEY, [0, 1, 2], 2)),
     "more than there are": ("n", lambda _: stratified_subset(KEY, [0, 1, 2], 4)),
-    "half an example": ("n", lambda _: stratified_subset(KEY, [0, 1, 2], 3.5)),
+    "half an example": ("n", lambda _: stratified_subset(KEY, [0, 1, 2, 2], 3.5)),
     "no labels": ("labels", lambda _: stratified_subset(KEY, [], 1)),
     "one fold": ("n_folds", lambda _: stratified_folds(KEY, [0, 1], 1)),
     "more folds than examples": ("n_folds", lambda _: stratified_folds(KEY, [0, 1], 3)),
