@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow
 import pyarrow.csv
 import pyarrow.parquet
-import safetensors.numpy
 from ml_dtypes import bfloat16
+from safetensors.numpy import save_file
 
 from linear_cifar import Classifier, InputError, Params, Standardiser, load_features
 from linear_cifar.data import cifar10
@@ -107,35 +107,42 @@ def read_archive(folder, content):
     return [check_batch(*batch) for batch in batches]
 
 
-# More than the 4096 bytes that zipfile reads ahead, because it compares checksums at the end.
-X = np.random.default_rng(0).normal(size=(120, 13)).astype(np.float32)
-Y = np.arange(120) % 2
-TABLE = pyarrow.table({"a": X[:12, 0], "b": X[:12, 1], "label": Y[:12]})
+def save(path, **arrays):
+    """Writes arrays into one file by its ending, or into a folder of .npy files; returns it."""
+    if path.suffix == ".npz":
+        np.savez(path, **arrays)
+    elif path.suffix == ".safetensors":
+        save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, path)
+    elif path.suffix == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.table(arrays), path)
+    elif path.suffix == ".csv":
+        pyarrow.csv.write_csv(pyarrow.table(arrays), path)
+    else:
+        path.mkdir(exist_ok=True)
+        for name, array in arrays.items():
+            np.save(path / f"{name}.npy", array)
+    return path
+
+
+def saved(name, **arrays):
+    return written(name, lambda path: save(path, **arrays))
 
 
 def npy(array):
     return written("a.npy", lambda path: np.save(path, array))
 
 
-def npz(**arrays):
-    return written("a.npz", lambda path: np.savez(path, **arrays))
-
-
+# More than the 4096 bytes that zipfile reads ahead, because it compares checksums at the end.
+X = np.random.default_rng(0).normal(size=(120, 13)).astype(np.float32)
+Y = np.arange(120) % 2
+TABLE = {"a": X[:12, 0], "b": X[:12, 1], "label": Y[:12]}
 FEATURES = {
-    "x.npy": (npy(X), npy(np.asfortranarray(X)), npy(X > 0)),
-    "y.npy": (npy(Y), npy(Y.astype(float)), npy(Y.astype(str)), npy(Y.astype("S"))),
-    "a.npz": (npz(x=X, y=Y), npz(x_train=X, y_train=Y, x_test=X, y_test=Y)),
-    "a.safetensors": tuple(
-        safetensors.numpy.save({"x": inputs, "y": Y}) for inputs in (X, X.astype(bfloat16))
-    ),
-    "a.csv": (
-        written("a.csv", partial(pyarrow.csv.write_csv, TABLE)),
-        b"a,b,label\n" + b"0.5,1,x\n2,-1e3,y\n" * 6,
-    ),
-    "a.parquet": tuple(
-        written("a", lambda p, c=c: pyarrow.parquet.write_table(TABLE, p, compression=c))
-        for c in ("snappy", "none")
-    ),
+    "x.npy": tuple(map(npy, (X, np.asfortranarray(X), X > 0))),
+    "y.npy": tuple(map(npy, (Y, Y.astype(float), Y.astype(str), Y.astype("S")))),
+    "a.npz": (saved("a.npz", x=X, y=Y), saved("a.npz", x_train=X, y_train=Y, x_test=X, y_test=Y)),
+    "a.safetensors": tuple(saved("a.safetensors", x=x, y=Y) for x in (X, X.astype(bfloat16))),
+    "a.csv": (saved("a.csv", **TABLE), b"a,b,label\n" + b"0.5,1,x\n2,-1e3,y\n" * 6),
+    "a.parquet": (saved("a.parquet", **TABLE),),
 }
 
 

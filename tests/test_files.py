@@ -9,16 +9,14 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet
 import pytest
 from hypothesis import given, strategies as st
-from safetensors.numpy import save_file
 
 from linear_cifar.data import SPLITS, DataError, LazyRows, load_features, load_inputs
 from linear_cifar.data.features import memory_bytes
 from tests.conftest import assert_close
-from tests.loaders import Bomb
+from tests.loaders import Bomb, save
 
 N, D = 60, 7
 
@@ -29,23 +27,6 @@ def examples(n=N, dtype=np.float32, seed=0):
 
 
 X, Y = examples()
-
-
-def save(path, **arrays):
-    """Writes arrays into one file by its ending, or into a folder of .npy files; returns it."""
-    if path.suffix == ".npz":
-        np.savez(path, **arrays)
-    elif path.suffix == ".safetensors":
-        save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, path)
-    elif path.suffix == ".parquet":
-        pyarrow.parquet.write_table(pa.table(arrays), path)
-    elif path.suffix == ".csv":
-        pyarrow.csv.write_csv(pa.table(arrays), path)
-    else:
-        path.mkdir(exist_ok=True)
-        for name, array in arrays.items():
-            np.save(path / f"{name}.npy", array)
-    return path
 
 
 def columns(inputs, labels):
