@@ -111,7 +111,7 @@ IMAGES, LABELS = np.zeros((N, 3072), np.uint8), [7] * N
 
 
 def pickled(labels=LABELS, data=IMAGES):
-    return pickle.dumps({b"labels": labels, b"data": data})
+    return pickle.dumps({b"labels": labels, b"data": data}, 4)
 
 
 BAD_BATCHES = {
@@ -121,6 +121,7 @@ BAD_BATCHES = {
     "labels of floats": (pickled([0.5] * N), "labels"),
     "another shape": (pickled(data=IMAGES[:, 1:]), "images"),
     "images of int8": (pickled(data=IMAGES.view(np.int8)), "images .*uint8"),
+    "an object's number beyond memory": (pickled().replace(b"\x94", b"r\xff\xff\xff\x0f", 1), ""),
     "no images": (pickle.dumps({b"labels": LABELS}), ""),
     "an array of another shape than its bytes": (
         python_2_pickle(IMAGES[1:], LABELS, IMAGES.shape),
