@@ -101,6 +101,11 @@ def test_a_class_id_is_the_place_of_its_label_among_the_class_names(names):
         assert split.labels.dtype == np.int32
 
 
+def test_a_refit_keeps_the_dtype_that_all_splits_have():
+    narrow = X.astype(jnp.bfloat16), Y
+    assert with_validation(dataset_from_arrays(narrow, narrow)).train.inputs.dtype == jnp.bfloat16
+
+
 def test_a_dataset_goes_through_jit_and_vmap():
     datasets = [dataset_from_arrays((k * X + k, Y)) for k in (1, 2, 3)]
 

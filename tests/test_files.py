@@ -294,8 +294,8 @@ def test_names_of_features_tell_which_column_is_the_labels(tmp_path):
 
 
 def test_arrays_can_be_named(tmp_path):
-    path = save(tmp_path / "a.npz", emb_train=2 * X, fine=Y, coarse=Y % 2, x=X)
-    data = all_training(path, inputs_name="emb", labels_name="fine")
+    path = save(tmp_path / "a.npz", emb_last_train=2 * X, fine=Y, coarse=Y % 2, x=X)
+    data = all_training(path, inputs_name="emb_last", labels_name="fine")
     assert_same(data.train.inputs, 2 * X)
     assert data.n_classes == 3
     save(tmp_path, vectors=X, kinds=Y)
@@ -387,6 +387,9 @@ BAD = {
         lambda f: save(save(f, x=X, y=Y) / "train.csv", **columns(X, Y)).parent, {}, "any of .*'x'",
     ),
     "objects": (lambda f: npz(x=np.full((N, 1), Bomb(f / "bomb")))(f), {}, "array x: .* object"),
+    "objects as labels": (
+        lambda f: npz(y=np.full(N, Bomb(f / "bomb")))(f), {}, r"a\.npz cannot be read",
+    ),
     "a pickle": (pickled, {}, r"x_features\.npy"),
     "bfloat16 in npy": (npy(X.astype(jnp.bfloat16)), {}, r"bfloat16.*\.safetensors"),
     "no examples": (npz(x=X[:0], y=Y[:0]), {}, "array x: inputs"),
