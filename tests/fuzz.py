@@ -4,8 +4,8 @@
     python -m tests.fuzz LOADER [--seconds=N]
 
 The loaders are in tests/loaders.py, and their undamaged files are what the search starts from. A
-file that is neither read nor refused ends it with a traceback, and stays here as crash-…; add what
-is wrong with it to FOUND in tests/test_damaged_files.py.
+file that is neither read nor refused ends it with a traceback, and stays here as crash-…; add its
+fault to the examples in tests/test_damaged_files.py. One that takes more than 2 GB stays as oom-….
 """
 
 import argparse
@@ -13,34 +13,34 @@ import sys
 import tempfile
 from pathlib import Path
 
-import atheris
-
 READERS = ("linear_cifar", "gzip", "numpy.lib", "safetensors", "tarfile", "zipfile")
-
-with atheris.instrument_imports(include=READERS):
-    import tests.conftest  # noqa: F401 (its settings of JAX)
-    from tests import loaders
 
 
 def main() -> None:
     """Fuzzes one loader."""
+    import atheris
+
+    with atheris.instrument_imports(include=READERS):
+        import tests.conftest  # noqa: F401 (its settings of JAX)
+        from tests import loaders
+
     parser = argparse.ArgumentParser("python -m tests.fuzz", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("loader", choices=loaders.LOADERS)
     parser.add_argument("--seconds", type=int, default=600)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        corpus = Path(folder) / "corpus"
+        corpus, place = Path(folder) / "corpus", Path(folder) / "file"
         corpus.mkdir()
+        place.mkdir()
         for i, content in enumerate(loaders.LOADERS[args.loader].files):
             (corpus / str(i)).write_bytes(content)
+
+        def check(content: bytes) -> None:
+            loaders.check_read_or_refused(place, args.loader, content)
+
         options = [f"-max_total_time={args.seconds}", "-max_len=20000", str(corpus)]
-        place = Path(folder) / "file"
-        place.mkdir()
-        atheris.Setup(
-            [sys.argv[0], *options],
-            lambda content: loaders.check_read_or_refused(place, args.loader, content),
-        )
+        atheris.Setup([sys.argv[0], *options], check)
         atheris.Fuzz()
 
 
