@@ -3,6 +3,7 @@
 import io
 import json
 import secrets
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import safetensors.numpy
 from linear_cifar.checks import Setting, is_text, real_numbers
 from linear_cifar.data.blocks import block_rows, blocks, in_memory
 from linear_cifar.data.dataset import Standardiser, normalised_rows
+from linear_cifar.data.formats import npz_array
 from linear_cifar.errors import DataError, InputError, reason
 from linear_cifar.losses import LOSSES, SOFTMAX_CROSS_ENTROPY, Loss, as_loss
 from linear_cifar.metrics.calibration import TEMPERATURE, scaled_probabilities
@@ -134,9 +136,10 @@ class Classifier:
         details: dict[str, Any] = {"feature_names": ()}  # older files have none
         try:
             if path.suffix == ".npz":
-                with path.open("rb") as opened:  # np.load leaves a damaged file open
-                    file = np.load(opened, allow_pickle=False)
-                    members = {name: file[name] for name in (*_ARRAYS, *_DETAILS) if name in file}
+                with zipfile.ZipFile(path) as archive:
+                    names = {name.removesuffix(".npy") for name in archive.namelist()}
+                    names &= {*_ARRAYS, *_DETAILS}
+                    members = {name: npz_array(archive, name) for name in names}
                 details |= {name: members[name].tolist() for name in _DETAILS if name in members}
             else:
                 with safetensors.safe_open(path, "numpy") as file:

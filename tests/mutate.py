@@ -53,7 +53,14 @@ AREAS = {
         "linear_cifar/metrics linear_cifar/selection.py",
         "test_metrics.py test_calibration.py test_selection.py",
     ),
-    "stratify": Area("linear_cifar/data/stratify.py", "test_dataset.py"),
+    "stratify": Area(
+        "linear_cifar/data/stratify.py", "test_dataset.py test_misuse.py test_files.py"
+    ),
+    "data": Area(
+        "linear_cifar/data/dataset.py linear_cifar/data/blocks.py linear_cifar/data/formats.py"
+        " linear_cifar/data/features.py",
+        "test_dataset.py test_files.py test_damaged_files.py test_misuse.py",
+    ),
     "commands": Area(
         "experiments/common/path.py experiments/common/training.py experiments/common/run_record.py"
         " experiments/common/sweep_record.py experiments/probe experiments/lambda_path.py",

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from linear_cifar.checks import Setting, check_choice
+from linear_cifar.checks import Setting, check_choice, is_text
 from linear_cifar.data.blocks import LazyRows, blocks, in_memory
 from linear_cifar.data.dataset import (
     SPLITS,
@@ -203,6 +203,8 @@ def _read_labels(
     if len(classes) < 2:
         raise DataError(f"{source} labels have one class only, {classes[0]}")
     if classes.dtype.kind == "U":
+        if not all(map(is_text, classes.tolist())):
+            raise DataError(f"{source} labels have to be text without NUL or half characters")
         values = {split: labels.astype(str) for split, labels in values.items()}
     ids = {s: class_ids(files[s][1].source, labels, classes) for s, labels in values.items()}
     rows = {split: np.arange(len(labels)) for split, labels in ids.items()}

@@ -70,15 +70,23 @@ def too_large(source: str, n_bytes: float, max_bytes: float) -> DataError:
     )
 
 
+def npz_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """Reads an array of an .npz file, to the end, which is where its checksum is compared."""
+    with archive.open(f"{name}.npy") as file:
+        array = npy.read_array(file, allow_pickle=False)
+        if file.read(1):  # A damaged header says that the array is smaller than it is.
+            raise DataError(f"{archive.filename} cannot be read: array {name} is too long")
+        return array
+
+
 def open_arrays(path: Path) -> list[StoredArray]:
     """The arrays of a file. An .npy file has one, with the file's name."""
     ending = path.suffix.lower()
 
     @functools.cache
-    def npz_array(name: str) -> np.ndarray:
-        # The entire array, because NumPy compares its checksum only at the end.
-        with np.load(path, allow_pickle=False) as arrays:
-            return arrays[name]
+    def array_of_npz(name: str) -> np.ndarray:
+        with zipfile.ZipFile(path) as archive:
+            return npz_array(archive, name)
 
     def read(name: str, start: int, stop: int) -> np.ndarray:
         with readable(path):
@@ -86,7 +94,7 @@ def open_arrays(path: Path) -> list[StoredArray]:
             if ending == ".npy":
                 return np.array(npy.open_memmap(path, mode="r")[start:stop], order="C")
             if ending == ".npz":
-                return npz_array(name)[start:stop]
+                return array_of_npz(name)[start:stop]
             with safetensors.safe_open(path, framework="numpy") as file:
                 return np.array(file.get_slice(name)[start:stop])
 
@@ -104,6 +112,8 @@ def _headers(path: Path, ending: str) -> dict[str, tuple[tuple[int, ...], np.dty
     headers = {}
     if ending == ".npy":
         array = npy.open_memmap(path, mode="r")
+        if path.stat().st_size != array.offset + array.nbytes:  # its header may be damaged
+            raise DataError(f"{path} cannot be read: it is longer than {list(array.shape)} needs")
         headers[path.stem] = array.shape, array.dtype
     elif ending == ".npz":
         with zipfile.ZipFile(path) as archive:

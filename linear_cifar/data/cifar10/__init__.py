@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 import pickle
+import pickletools
 import tarfile
 import warnings
 import zlib
@@ -180,6 +181,10 @@ def _contents(source: Path, names: Sequence[str]) -> Iterator[tuple[str, bytes]]
 def parse_batch(content: bytes, path: str) -> Split:
     """Reads a pickled batch, images [10000, 3072] and labels [10000]; errors name its `path`."""
     try:
+        for opcode, argument, _ in pickletools.genops(content):
+            # A list of so many objects would be made, of a few bytes of the file.
+            if "PUT" in opcode.name and int(argument or 0) > len(content):
+                raise ValueError(f"it refers to an object {argument}")
         batch = _Unpickler(io.BytesIO(content), encoding="bytes").load()
         images, labels = np.array(batch[b"data"]), np.array(batch[b"labels"])
         if images.dtype != np.uint8 or images.shape != (BATCH_ROWS, BATCH_COLUMNS):
