@@ -52,10 +52,15 @@ AREAS = {
         "test_metrics.py test_calibration.py test_selection.py",
     ),
     "stratify": Area("linear_cifar/data/stratify.py", "test_dataset.py"),
-    "commands": Area(
-        "experiments/common/path.py experiments/common/training.py experiments/common/run_record.py"
-        " experiments/common/sweep_record.py experiments/probe experiments/lambda_path.py",
-        "test_runs.py test_grids.py test_sweep_command.py test_lambda_path.py test_probe.py",
+    "path_and_probe": Area(
+        "experiments/common/path.py experiments/probe experiments/lambda_path.py",
+        "test_lambda_path.py test_probe.py",
+        300,
+    ),
+    "runs_and_sweeps": Area(
+        "experiments/common/training.py experiments/common/run_record.py"
+        " experiments/common/sweep_record.py",
+        "test_runs.py test_sweep_command.py",
         300,
     ),
 }

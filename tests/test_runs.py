@@ -1,6 +1,7 @@
 """Commands that train one configuration: their records are whole, and are what NumPy trains."""
 
 import pickle
+from functools import cache
 from typing import NamedTuple
 
 import jax
@@ -47,6 +48,7 @@ RUNS = {
 }
 
 
+@cache
 def standardised(name, split="assignment"):
     """The inputs and labels of some examples, in float64."""
     dataset = few(split)
