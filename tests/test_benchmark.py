@@ -108,11 +108,6 @@ def test_a_missing_package_is_left_out_with_a_note(tmp_path, monkeypatch):
     assert {row["contender"].split(",")[0] for row in rows} == {"ours", "NumPy"}
 
 
-def test_rejects_an_unknown_section(tmp_path):
-    done = finish("benchmark", tmp_path / "run", "--section=sweep,speed", code=1)
-    assert all(name in done.stderr for name in SECTIONS)
-
-
 # PyTorch is in the extra `bench`, which the tests do without.
 TORCH = ["torch_linear", "torch_stacked"] if find_spec("torch") else []
 

@@ -140,14 +140,6 @@ def test_the_record_is_whole_and_names_its_settings_and_data(finished):
         assert text in done.stdout
 
 
-def test_the_seed_determines_every_byte(tmp_path):
-    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        finish("baseline", tmp_path / name, *QUICK, f"--seed={seed}", "--shuffle")
-    for name in ("params.npz", "history.csv"):
-        a, b, c = ((tmp_path / run / name).read_bytes() for run in "abc")
-        assert a == b != c
-
-
 def test_a_diverged_run_is_recorded_without_numbers(tmp_path):
     words = (*QUICK, "--lam=1", "--learning_rate=1e30")
     assert "diverged" in finish("baseline", tmp_path / "run", *words).stdout
@@ -155,17 +147,6 @@ def test_a_diverged_run_is_recorded_without_numbers(tmp_path):
     assert record["diverged"] is True
     assert record["train_cost"] is record["test_accuracy"] is None
     assert files(tmp_path / "run") == RUN_FILES
-
-
-def test_an_interrupted_baseline_keeps_its_finished_epochs(tmp_path):
-    words, out = (*QUICK, "--n_epochs=10"), tmp_path / "run"
-    finish("baseline", out, *words, code=130, interrupt_at="epoch 2 of 10")
-    assert files(out) == RUN_FILES
-    assert result(out)["interrupted"] is True
-    params, rows, accuracy = train()
-    np.testing.assert_allclose(arrays(out / "params.npz")["weights"], params[0], atol=1e-6)
-    np.testing.assert_allclose(pd.read_csv(out / "history.csv").train_cost, rows[:, 1], rtol=1e-5)
-    assert result(out)["test_accuracy"] == pytest.approx(accuracy, abs=IMAGE)
 
 
 def test_loss_comparison_holds_what_numpy_trains_with_each_loss(tmp_path):

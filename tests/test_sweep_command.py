@@ -17,7 +17,7 @@ from scipy import stats
 from linear_cifar import Hyperparameters, TrainConfig, load_features
 from linear_cifar.training import init_state
 from tests import oracle
-from tests.commands import check_every_file, files, only_line
+from tests.commands import check_every_file, files
 from tests.planted import FITTED, SIZES, arrays, descend, examples, finish, planted, result, save
 
 AXES = {"optimizer": ("sgd", "momentum"), "learning_rate": (0.01, 0.1, 1.0), "lam": (0.0, 0.1)}
@@ -249,10 +249,3 @@ def test_a_single_seed_ties_within_one_standard_error_of_its_validation_accuracy
     assert table.ties_with_best.tolist() == ties.tolist()
     assert 0 < ties.sum() < (~table.diverged).sum() + 1
     check_every_file(grid)
-
-
-def test_resume_refuses_a_loss_that_the_finished_cells_do_not_have(grid, features):
-    words = (f"--features={features}", *GRID, "--loss=multi_bce", "--resume")
-    before = (grid / "grid.csv").read_bytes()
-    assert "multi_bce" in only_line(finish("grid_search", grid, *words, code=1))
-    assert (grid / "grid.csv").read_bytes() == before
