@@ -1,4 +1,4 @@
-"""Planted features and what commands have to make of them, in NumPy, scikit-learn and float64.
+"""Planted features and the commands' answers to them, by NumPy and scikit-learn in float64.
 
 The labels of test examples are noise, so whoever selects by them selects something else.
 """

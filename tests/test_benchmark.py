@@ -1,4 +1,4 @@
-"""`experiments.benchmark`: it compares like with like, and its numbers mean what it says."""
+"""`experiments.benchmark`: it compares like with like, and its numbers are what their names say."""
 
 import json
 import sys

@@ -46,8 +46,8 @@ def test_commands_import_only_public_names_of_the_library():
             assert module.count(".") <= 1, f"{module} is deeper than the public packages"
             public = getattr(importlib.import_module(module), "__all__", None)
             if name is not None and public is not None:
-                known = name in public or importlib.util.find_spec(f"{module}.{name}")
-                assert known, f"{module} doesn't export {name}"
+                exported = name in public or importlib.util.find_spec(f"{module}.{name}")
+                assert exported, f"{module} doesn't export {name}"
             assert not (name or "").startswith("_")
 
 

@@ -177,6 +177,7 @@ def test_each_point_of_the_learning_curve_is_a_probe_of_its_own_examples(probed)
         assert max(s[-1] for s in scored) > row.test_accuracy or row.n == 12
 
 
+@pytest.mark.slow
 def test_features_larger_than_memory_give_the_same(folder, folds, tmp_path):
     splits = load_features(folder / "planted", memory_gb=1e-6)
     assert isinstance(splits.train.inputs, LazyRows)

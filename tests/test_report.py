@@ -32,8 +32,8 @@ from tests.test_report_plan import PRINTED, lam_of
 from tests.test_runs import standardised, train
 
 RIVAL = "grid:500_0.01_0.0"  # the best cell with another η or λ than 0.001 and 0.1
-# What the report says in words, in its order: a measure of one run less that of another, with
-# differences that support it and differences that contradict it.
+# The report's statements in its order: a measure, the run with it and the run it is compared with,
+# then differences that support the statement and differences that contradict it.
 SAID = [
     ("roughness", "lam_0.1", "lam_0", [-0.1], [0.1]),
     ("roughness", "lam_1", "lam_0.1", [-0.1], [0.1]),
@@ -70,7 +70,7 @@ def world(measure, a, b, difference):
     draws = np.random.default_rng(0)
     names = list(PRINTED)
     values = pd.DataFrame({m: draws.uniform(0.2, 0.4, len(names)) for m in MEASURES}, names)
-    values.loc[RIVAL, "validation_accuracy"] = 0.5  # the best of those that may be compared
+    values.loc[RIVAL, "validation_accuracy"] = 0.5  # the best cell that may be compared
     values.loc["grid_narrowed:40_0.001_0.1", "validation_accuracy"] = 0.9
     values.loc[a, measure] = difference + (values.loc[b, measure] if b else 0)
     runs = values.loc[values.index.repeat(5)].rename_axis("name").reset_index()
@@ -134,7 +134,7 @@ class Planted:
             self.solved[planned["name"]] = optima.Solved(planned, path, choice, correct)
 
     def make(self, out):
-        """The report's folder, what it printed, and `report.json`."""
+        """Makes the report; returns its folder, its output and `report.json`."""
         with (
             mock.patch.object(report, "train", return_value=(self.runs, self.arrays)),
             mock.patch.object(optima, "solve", return_value=self.solved),

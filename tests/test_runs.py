@@ -21,7 +21,7 @@ IMAGE = 1.1 / 400  # one image, which rounding may move from one class to anothe
 
 
 class Run(NamedTuple):
-    """A command with some flags, and the other settings that differ from those of `descend`."""
+    """A command with some flags, and its other settings that aren't the defaults of `descend`."""
 
     command: str
     flags: dict
@@ -76,7 +76,7 @@ def train(seed=0, n_epochs=2, shuffle=False, split="assignment", **settings):
 
 @pytest.fixture(scope="module", params=RUNS)
 def finished(request, tmp_path_factory):
-    """A run, its folder, what it printed, and what NumPy trains from each seed."""
+    """A run, its folder, its output, and NumPy's training from each seed."""
     run, out = RUNS[request.param], tmp_path_factory.mktemp("run") / "out"
     words = [f"--{name}={value}" for name, value in run.flags.items()]
     done = finish(run.command, out, *QUICK, *words)
@@ -181,7 +181,7 @@ def test_an_interrupted_loss_comparison_keeps_the_finished_loss(tmp_path):
     assert pd.read_csv(out / "softmax" / "history.csv").epoch.iloc[-1] == 5
 
 
-# Real images. Test accuracies are those of the JPEG copies; the official files differ by 0.01.
+# Real images: the JPEG copies, from which the official files' accuracies differ by 0.01.
 
 BATCHES = [f"data_batch_{number}" for number in range(1, 6)]
 REAL = {

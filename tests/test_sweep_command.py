@@ -1,4 +1,4 @@
-"""`experiments.sweep` and `grid_search`: tables of what NumPy trains, ranked by validation data.
+"""`experiments.sweep` and `grid_search`: as NumPy trains them, ranked by validation data.
 
 The labels of the test examples are noise: another configuration is the best on them.
 """
@@ -59,7 +59,7 @@ def expected(features):
 
 @pytest.fixture(scope="module")
 def swept(features, tmp_path_factory):
-    """A finished sweep, and what it printed."""
+    """A finished sweep and its output."""
     out = tmp_path_factory.mktemp("sweep") / "out"
     words = (f"--features={features}", *WORDS, "--refit", "--table=markdown,csv,latex")
     return out, finish("sweep", out, *words)
