@@ -6,6 +6,7 @@ The labels of test examples are noise, so whoever selects by them selects someth
 import json
 from functools import cache
 
+import jax
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
@@ -96,6 +97,12 @@ def descend(
             weights, bias = weights - rate * velocity[0], bias - rate * velocity[1]
         epochs.append((weights, bias))
     return epochs
+
+
+def shuffled(seed, n, n_epochs):
+    """The rows of each epoch with --shuffle."""
+    keys = [jax.random.fold_in(jax.random.key(seed), epoch + 1) for epoch in range(n_epochs)]
+    return [np.asarray(jax.random.permutation(key, n)) for key in keys]
 
 
 def arrays(path):

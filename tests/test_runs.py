@@ -13,7 +13,7 @@ from linear_cifar import LOSSES, Hyperparameters, TrainConfig
 from linear_cifar.training import init_state
 from tests import oracle
 from tests.commands import QUICK, RUN_FILES, check_every_file, few, files
-from tests.planted import arrays, descend, finish, result
+from tests.planted import arrays, descend, finish, result, shuffled
 
 HISTORY = [f"{split}_{name}" for split in ("train", "validation")
            for name in ("loss", "cost", "accuracy")]  # fmt: skip
@@ -66,9 +66,7 @@ def train(seed=0, n_epochs=2, shuffle=False, split="assignment", **settings):
     """What NumPy trains: weights and bias, the history, and the test accuracy."""
     start = init_state(jax.random.key(seed), Hyperparameters(), few(), TrainConfig()).params
     data = [standardised(name, split) for name in ("train", "validation", "test")]
-    keys = [jax.random.fold_in(jax.random.key(seed), epoch + 1) for epoch in range(n_epochs)]
-    orders = [np.asarray(jax.random.permutation(key, len(data[0][1]))) for key in keys]
-    settings["orders"] = orders if shuffle else None
+    settings["orders"] = shuffled(seed, len(data[0][1]), n_epochs) if shuffle else None
     epochs = descend(start, *data[0], n_epochs=n_epochs, **settings)
     rows = [[*measured(data[0], p, settings), *measured(data[1], p, settings)] for p in epochs]
     return epochs[-1], np.array(rows), measured(data[2], epochs[-1], settings)[2]
@@ -97,9 +95,9 @@ def test_history_and_parameters_are_what_numpy_trains(finished):
         for name, column in zip(HISTORY, rows.T, strict=True):
             tolerance = {"abs": IMAGE} if "accuracy" in name else {"rel": 1e-5}
             assert actual[name].tolist() == pytest.approx(column.tolist(), **tolerance), name
-        weights, bias = ((params[name][i] if several else params[name]) for name in params)
-        np.testing.assert_allclose(weights, expected[0], atol=2e-6)
-        np.testing.assert_allclose(bias, expected[1], atol=2e-6)
+        for name, array in zip(("weights", "bias"), expected, strict=True):
+            one = params[name][i] if several else params[name]
+            np.testing.assert_allclose(one, array, atol=2e-6)
     means = np.mean([rows for _, rows, _ in trained], axis=0)
     np.testing.assert_allclose(pd.read_csv(out / "history.csv")[HISTORY], means, 1e-5, IMAGE)
 
@@ -214,7 +212,12 @@ def test_a_command_on_real_images_splits_them_and_reaches_the_known_accuracy(
     images = stored(real_dir, train_names)[0]
     images = images if command == "baseline" else images[:-1000]
     assert record["dataset"]["sizes"]["train"] == len(images)
-    mean, sd = images.mean(axis=0), images.std(axis=0)
+    parts = np.array_split(images, 50)  # each in float64, which would take too much memory for all
+    mean, square = (
+        np.mean([(part.astype(float) ** power).mean(axis=0) for part in parts], axis=0)
+        for power in (1, 2)
+    )
+    sd = np.sqrt(square - mean**2)
     for name, batches, rows in (
         ("validation", validation_names, validated),
         ("test", ["test_batch"], slice(None)),
@@ -240,12 +243,12 @@ KNOWN = {
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimised")
-def test_three_seeds_on_real_images_meet_the_report(tmp_path, real_dir):
+def test_two_seeds_on_real_images_meet_the_report(tmp_path, real_dir):
     words = "--loss=softmax,multi_bce --lam=0,0.1,1 --learning_rate=0.001,0.1 --n_epochs=40"
-    words += f" --n_seeds=3 --dataset=cifar10 --data_dir={real_dir}"
+    words += f" --n_seeds=2 --dataset=cifar10 --data_dir={real_dir}"
     finish("sweep", tmp_path / "run", *words.split())
     table = pd.read_csv(tmp_path / "run" / "sweep_by_seed.csv")
     for (loss, lam, rate), (low, high) in KNOWN.items():
         rows = table[(table.loss == loss) & (table.lam == lam) & (table.learning_rate == rate)]
-        assert len(rows) == 3
+        assert len(rows) == 2
         assert rows.test_accuracy.between(low, high).all(), rows

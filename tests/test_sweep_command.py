@@ -18,7 +18,18 @@ from linear_cifar import Hyperparameters, TrainConfig, load_features
 from linear_cifar.training import init_state
 from tests import oracle
 from tests.commands import check_every_file, files
-from tests.planted import FITTED, SIZES, arrays, descend, examples, finish, planted, result, save
+from tests.planted import (
+    FITTED,
+    SIZES,
+    arrays,
+    descend,
+    examples,
+    finish,
+    planted,
+    result,
+    save,
+    shuffled,
+)
 
 AXES = {"optimizer": ("sgd", "momentum"), "learning_rate": (0.01, 0.1, 1.0), "lam": (0.0, 0.1)}
 SEEDS = (1, 2, 3)
@@ -34,13 +45,11 @@ def features(tmp_path_factory):
 
 def train(features, seed, splits=("train",), shuffle=True, optimizer="sgd", **settings):
     """Parameters that NumPy trains on some splits, and their measures on all."""
-    key = jax.random.key(seed)
-    start = init_state(key, Hyperparameters(), load_features(features), TrainConfig()).params
+    data = load_features(features)
+    start = init_state(jax.random.key(seed), Hyperparameters(), data, TrainConfig()).params
     inputs, labels = examples(*splits, reference=splits)
-    keys = [jax.random.fold_in(key, epoch + 1) for epoch in range(2)]
-    orders = [np.asarray(jax.random.permutation(key, len(labels))) for key in keys]
     settings = {"batch_size": 50, "momentum": 0.8 if optimizer == "momentum" else 0.0} | settings
-    orders = orders if shuffle else None
+    orders = shuffled(seed, len(labels), 2) if shuffle else None
     params = descend(start, inputs, labels, n_epochs=2, orders=orders, **settings)[-1]
     rows = (examples(split, reference=splits) for split in SIZES)
     values = [oracle.measure(*params, *row, settings["lam"], "softmax") for row in rows]
