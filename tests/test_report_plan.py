@@ -8,7 +8,8 @@ from experiments.common import path
 from experiments.common.flags import parse_axis
 from experiments.common.training import SETTINGS
 from experiments.report import plan
-from tests.commands import few, run
+from tests.commands import few
+from tests.planted import finish
 
 PRINTED = {
     "eta_0.1": 0.2571, "lam_0": 0.3906, "lam_0.1": 0.3915, "lam_1": 0.3717, "full_data": 0.4058,
@@ -26,8 +27,8 @@ TABLE = plan.table().set_index("name")
 NAMES = [*SETTINGS]
 
 
-def lam_of(path):
-    return parse_axis(path["lam"]).values
+def lam_of(planned):
+    return parse_axis(planned["lam"]).values
 
 
 def test_the_plan_has_every_number_that_the_report_prints():
@@ -42,48 +43,29 @@ def arguments(tmp_path, monkeypatch):
         seen = []
 
         def stop(*arguments):
-            seen.append(arguments)
+            seen.extend(arguments)
             raise KeyboardInterrupt
 
         for module, name in ((baseline, "train"), (sweep, "train"), (path, "solve_problems")):
             monkeypatch.setattr(module, name, stop)
-        done = run(
-            *command.split()[2:],
-            "--dataset=synthetic",
-            f"--output_dir={tmp_path / 'run'}",
-        )
-        assert done.returncode == 130, done.stderr
-        return seen[0]
+        name, *words = command.removeprefix("python -m experiments.").split()
+        finish(name, tmp_path / "run", "--dataset=synthetic", *words, code=130)
+        return seen
 
     return arguments
 
 
-@pytest.mark.parametrize("name", TABLE.index[~TABLE.index.str.contains(":")])
-def test_the_command_of_a_run_trains_its_settings(arguments, name):
-    row = TABLE.loc[name]
-    runs, config, dataset, _ = arguments(row.command)
-    assert runs[NAMES].iloc[0].to_dict() == row[NAMES].to_dict()
-    assert (len(runs), config.n_epochs) == (1, row.n_epochs)
-    assert dataset.sha256 == few(row.split).sha256
-
-
-@pytest.mark.parametrize("one", plan.GRIDS, ids=lambda one: one["section"])
-def test_the_command_of_a_grid_trains_its_cells(arguments, one):
-    rows = TABLE[TABLE.section == one["section"]]
-    runs, config, dataset, *_ = arguments(one["command"])
+@pytest.mark.parametrize("command", TABLE.command.unique())
+def test_a_command_trains_the_runs_beside_which_it_stands(arguments, command):
+    rows = TABLE[TABLE.command == command]
+    runs, config, dataset, *_ = arguments(command)
     assert runs[NAMES].to_numpy().tolist() == rows[NAMES].to_numpy().tolist()
     assert {config.n_epochs} == set(rows.n_epochs)
-    assert dataset.sha256 == few().sha256
+    assert {dataset.sha256} == {few(split).sha256 for split in rows.split}
 
 
-@pytest.mark.parametrize("one", plan.PATHS, ids=lambda one: one["name"])
-def test_the_command_of_a_path_solves_its_lam(arguments, one):
-    problems, dataset, config, *_ = arguments(one["command"])
-    np.testing.assert_array_equal(problems.lam, lam_of(one))
-    assert (config.loss.name, dataset.sha256) == (one["loss"], few(one["split"]).sha256)
-
-
-def test_every_penalty_of_the_report_is_on_the_path_of_its_loss_and_data():
-    lams = {(one["split"], one["loss"]): lam_of(one) for one in plan.PATHS}
-    for run_of_report in TABLE[(TABLE.section == "run") & (TABLE.lam > 0)].itertuples():
-        assert run_of_report.lam in lams[run_of_report.split, run_of_report.loss]
+@pytest.mark.parametrize("planned", plan.PATHS, ids=lambda planned: planned["name"])
+def test_the_command_of_a_path_solves_its_lam(arguments, planned):
+    problems, dataset, config, *_ = arguments(planned["command"])
+    np.testing.assert_array_equal(problems.lam, lam_of(planned))
+    assert (config.loss.name, dataset.sha256) == (planned["loss"], few(planned["split"]).sha256)
