@@ -23,12 +23,14 @@ from unittest import mock
 
 import numpy as np
 from absl import app, flags
+from hypothesis import settings
 
 from experiments.common import cli
 from linear_cifar.classifier import Classifier
 from linear_cifar.data import Dataset, load_dataset, synthetic
 
 ROOT = Path(__file__).parent.parent
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 QUICK = ("--dataset=synthetic", "--n_epochs=2")
 RUN_FILES = {
     "result.json",
@@ -37,6 +39,11 @@ RUN_FILES = {
     "figures/curves.png",
     "figures/weights.png",
 }
+
+
+def few_examples(n: int):
+    """A setting of Hypothesis for what takes long: n examples, or a share of a thorough search."""
+    return settings(max_examples=max(1, n * settings().max_examples // 20))
 
 
 def module_of(name: str):
@@ -128,6 +135,21 @@ def run(name, *words, n_images=400, interrupt_at=None, by=signal.SIGINT):
                 delattr(flags.FLAGS, flag)
             flags.FLAGS.unparse_flags()
     return Done(code, out.getvalue(), errors.getvalue())
+
+
+@contextlib.contextmanager
+def parsing(name):
+    """Commands that only parse their flags; yields the names of those that this one defines."""
+    app.define_help_flags()  # absl's own, else they are the first command's
+    others, defined = set(flags.FLAGS), set()
+
+    def main(_):
+        defined.update(set(flags.FLAGS) - others)
+        return 0
+
+    with mock.patch.object(module_of(name), "main", main):
+        assert run(name).returncode == 0
+        yield defined
 
 
 @cache

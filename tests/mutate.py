@@ -51,6 +51,12 @@ AREAS = {
         "linear_cifar/metrics linear_cifar/selection.py",
         "test_metrics.py test_calibration.py test_selection.py",
     ),
+    "ending": Area(
+        "experiments/common/folder.py experiments/common/cli.py experiments/common/flags.py"
+        " experiments/common/progress.py",
+        "test_flags.py test_commands.py test_folder.py test_resuming.py test_surroundings.py",
+        300,
+    ),
     "stratify": Area("linear_cifar/data/stratify.py", "test_dataset.py"),
     "commands": Area(
         "experiments/common/path.py experiments/common/training.py experiments/common/run_record.py"
