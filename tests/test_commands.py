@@ -15,7 +15,6 @@ from experiments.__main__ import summaries
 from tests import folders, tiny
 from tests.commands import (
     CODES,
-    QUICK,
     ROOT,
     RUN_FILES,
     check_every_file,
@@ -275,10 +274,10 @@ def test_an_interrupt_has_its_exit_code_and_leaves_nothing_half_written(
         assert run(*line, "--resume").returncode == 0
         folders.assert_same(folders.read(out), folders.read(finished(name)))
     elif name in TRAINING:
-        assert files(out) == files(finished(name))
+        assert "result.json" in files(out) <= files(finished(name))
         assert result_of(out)["interrupted"] is True
     else:
-        assert done.stderr.splitlines()[-1].startswith("interrupted")
+        assert "interrupted: nothing written" in done.stderr
         assert not out.exists()
 
 
@@ -293,12 +292,27 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, name):
 # A process as a user starts it.
 
 
-@pytest.mark.slow
-def test_a_plain_run_without_network_trains_on_synthetic_images_and_says_so(tmp_path):
-    words = ("experiments.baseline", "--n_epochs=2", f"--data_dir={tmp_path / 'none'}")
-    done = run_process(*words, cwd=tmp_path, PYTHONPATH=str(ROOT))
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A run on one core without network, and where it was started."""
+    place = tmp_path_factory.mktemp("plain")
+    if not hasattr(os, "sched_setaffinity"):
+        pytest.skip("Linux only")
+    allowed = os.sched_getaffinity(0)
+    words = ("experiments.baseline", "--n_epochs=2", f"--data_dir={place / 'none'}")
+    try:
+        os.sched_setaffinity(0, {min(allowed)})  # the process inherits it
+        done = run_process(*words, cwd=place, PYTHONPATH=str(ROOT))
+    finally:
+        os.sched_setaffinity(0, allowed)
     assert done.returncode == 0, done.stderr
-    (out,) = (tmp_path / "runs").iterdir()
+    (out,) = (place / "runs").iterdir()
+    return done, out, place
+
+
+@pytest.mark.slow
+def test_a_plain_run_without_network_trains_on_synthetic_images_and_says_so(plain):
+    done, out, place = plain
     assert files(out) == RUN_FILES
     result = result_of(out)
     assert result["dataset"]["name"] == "synthetic"
@@ -306,22 +320,14 @@ def test_a_plain_run_without_network_trains_on_synthetic_images_and_says_so(tmp_
     assert "SYNTHETIC" in done.stderr
     assert "SYNTHETIC" in done.stdout
     assert f"{result['test_accuracy']:.4f}" in done.stdout
-    assert str(out.relative_to(tmp_path)) in done.stdout
+    assert str(out.relative_to(place)) in done.stdout
     assert "epoch 1 of 2, cost " in done.stderr  # plain progress lines, without a terminal
     assert "epoch 2 of 2, cost " in done.stderr
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux only")
-def test_a_process_that_may_use_one_core_makes_one_device(tmp_path):
-    allowed = os.sched_getaffinity(0)
-    try:
-        os.sched_setaffinity(0, {min(allowed)})  # the process inherits it
-        done = run_process("experiments.baseline", *QUICK, f"--output_dir={tmp_path / 'run'}")
-    finally:
-        os.sched_setaffinity(0, allowed)
-    assert done.returncode == 0, done.stderr
-    assert result_of(tmp_path / "run")["n_devices"] == 1
+def test_a_process_that_may_use_one_core_makes_one_device(plain):
+    assert result_of(plain[1])["n_devices"] == 1
 
 
 def test_the_default_folder_is_new_each_time(tmp_path, monkeypatch):

@@ -46,12 +46,12 @@ COMMANDS = {
 
 @cache
 def data_file() -> Path:
-    """Features of three classes."""
+    """Features of three classes; 108 examples train."""
     folder = tempfile.TemporaryDirectory()
     atexit.register(folder.cleanup)
     rng = np.random.default_rng(0)
-    labels = np.arange(120) % 3
-    inputs = rng.normal(size=(120, 5)) + np.eye(5)[labels]
+    labels = np.arange(150) % 3
+    inputs = rng.normal(size=(150, 5)) + np.eye(5)[labels]
     path = Path(folder.name) / "data.npz"
     np.savez(path, features=inputs.astype(np.float32), labels=labels)
     return path
