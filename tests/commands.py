@@ -1,7 +1,8 @@
-"""Commands as a user runs them: in this process where that tells the same, else in one of its own.
+"""Commands as a user runs them: in this process if that shows the same, else in one of its own.
 
-In this process (`run`) they have a tenth of a second of start-up instead of two, share what is
-compiled, and the synthetic data set has 400 images a batch instead of 10,000 (`few_images`).
+In this process (`run`) a command starts within a tenth of a second instead of two, shares compiled
+programs with the others, and its synthetic data set has 400 images a batch instead of 10,000
+(`few_images`).
 """
 
 import atexit
@@ -84,7 +85,7 @@ def few(split="assignment") -> Dataset:
 
 
 class _Interrupting(io.StringIO):
-    """Keeps what is written; a signal comes once `text` is in it."""
+    """Keeps the text that is written, and sends a signal once `text` is in it."""
 
     def __init__(self, text, number):
         super().__init__()
@@ -139,7 +140,7 @@ def run(name, *words, n_images=400, interrupt_at=None, by=signal.SIGINT):
 
 @contextlib.contextmanager
 def parsing(name):
-    """Commands that only parse their flags; yields the names of those that this one defines."""
+    """Makes a command parse its flags and do nothing else; yields the names of its flags."""
     app.define_help_flags()  # absl's own, else they are the first command's
     others, defined = set(flags.FLAGS), set()
 
@@ -173,25 +174,11 @@ def environment(**changes):
     return without | offline | compiling | changes
 
 
-def run_process(*words, cwd=ROOT, **changes):
-    """Runs a module in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", *map(str, words)],
-        cwd=cwd,
-        env=environment(**changes),
-        text=True,
-        timeout=300,
-        capture_output=True,
-        check=False,
-    )
-    return Done(done.returncode, done.stdout, done.stderr)
-
-
-def start(*words, **changes):
+def start(*words, cwd=ROOT, **changes):
     """Starts a module in a process of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", *map(str, words)],
-        cwd=ROOT,
+        cwd=cwd,
         env=environment(**changes),
         text=True,
         stdout=subprocess.PIPE,
@@ -199,8 +186,18 @@ def start(*words, **changes):
     )
 
 
+def run_process(*words, **settings):
+    """Runs a module in a process of its own."""
+    with start(*words, **settings) as process:
+        try:
+            printed, errors = process.communicate(timeout=300)
+        finally:
+            process.kill()
+    return Done(process.returncode, printed, errors)
+
+
 def interrupt(text, *words, by=signal.SIGINT, **changes):
-    """Runs a module, interrupts it once `text` is in its progress; what it left."""
+    """Runs a module in a process, and sends it a signal once `text` is in its progress."""
     process = start(*words, **changes)
     seen = []
     for line in process.stderr:
@@ -208,8 +205,8 @@ def interrupt(text, *words, by=signal.SIGINT, **changes):
         if text in line:
             break
     process.send_signal(by)
-    shown, errors = process.communicate(timeout=60)
-    return Done(process.returncode, shown, "".join(seen) + errors)
+    printed, errors = process.communicate(timeout=60)
+    return Done(process.returncode, printed, "".join(seen) + errors)
 
 
 def files(folder):

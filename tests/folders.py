@@ -19,7 +19,7 @@ _OVERRIDE = 0b110  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
 
 
 def read(root: Path) -> Folder:
-    """The files and folders in a folder; what can't be read is left out."""
+    """The files and folders in a folder, without those that can't be read."""
     folder: Folder = {}
     for path in sorted(root.rglob("*")):
         if path.is_dir() and not path.is_symlink():
@@ -63,8 +63,8 @@ def _watched() -> dict[Path, list[Folder]]:
 def every_state(root: Path) -> Iterator[list[Folder]]:
     """Every state in which a SIGKILL could leave a folder that this process changes.
 
-    Each state is as before one change, and the last one as at the end. A file that is being written
-    is in it with none of its bytes or all of them.
+    Each state is taken before one change, and the last one at the end. They show a file before its
+    first byte is written, and whole.
     """
     states: list[Folder] = []
     _watched()[root] = states

@@ -60,7 +60,7 @@ def result_of(out):
 
 
 def at_the_ends(text):
-    """The values at the ends of a range in words, and those just outside of it."""
+    """The values at the ends of a range in words, and the next ones outside."""
     ends = dict(re.findall(r"(from|to|at least|above|at most|below) (-?[\d.]+)", text))
     inside, outside = [], []
     for word, end in ends.items():
@@ -75,17 +75,17 @@ def at_the_ends(text):
 
 
 def test_every_module_is_a_command_in_the_list_and_in_this_suite():
-    shown = run_process("experiments").stdout
-    assert re.findall(r"-m experiments\.(\w+)", shown) == sorted(tiny.COMMANDS)
+    listed = run_process("experiments").stdout
+    assert re.findall(r"-m experiments\.(\w+)", listed) == sorted(tiny.COMMANDS)
     assert set(summaries()) == set(tiny.COMMANDS)
 
 
 @every_command
 def test_help_lists_every_flag_with_the_range_and_the_choices_that_hold(name):
-    shown = run(f"experiments.{name}", "--helpshort")
-    assert shown.returncode == 0
+    done = run(f"experiments.{name}", "--helpshort")
+    assert done.returncode == 0
     assert f"python -m experiments.{name}" in module_of(f"experiments.{name}").__doc__
-    help_of = dict(re.findall(r"^  --(\w+).*\n((?: {6}.*\n?)+)", shown.stdout, re.MULTILINE))
+    help_of = dict(re.findall(r"^  --(\w+).*\n((?: {6}.*\n?)+)", done.stdout, re.MULTILINE))
     with parsing(f"experiments.{name}") as defined:
         assert set(help_of) == defined
         for flag, lines in help_of.items():

@@ -34,7 +34,7 @@ def digits(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run_two(digits):
-    """Runs two processes, each with words of its own; what they printed, and their exit code."""
+    """Runs two processes; `each` has the words that only one of them gets."""
 
     def run_two(*words, each=((), ()), cwd=ROOT, code=0):
         with socket.socket() as free:
@@ -95,18 +95,18 @@ def test_two_processes_give_the_numbers_of_one(finished, digits, tmp_path, comma
 def test_resuming_gives_the_same_bytes_though_the_second_cannot_read_the_chunks(
     run_two, finished, tmp_path, command
 ):
-    whole = finished(command)
-    out = shutil.copytree(whole, tmp_path / "resumed")
+    complete = finished(command)
+    out = shutil.copytree(complete, tmp_path / "resumed")
     last = max(out.glob("chunks/*"), key=lambda path: path.stat().st_mtime_ns)  # built on others
     for path in (out / "result.json", out / TABLES[command], last):
         path.unlink()
     elsewhere = tmp_path / "elsewhere"
     run_two(*command, "--resume", each=([f"--output_dir={out}"], [f"--output_dir={elsewhere}"]))
     assert not elsewhere.exists()
-    assert files(out) == files(whole)
+    assert files(out) == files(complete)
     for name in files(out):
         if name.endswith((".csv", ".npz")):
-            assert (out / name).read_bytes() == (whole / name).read_bytes(), name
+            assert (out / name).read_bytes() == (complete / name).read_bytes(), name
 
 
 @pytest.mark.parametrize(

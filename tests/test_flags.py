@@ -169,11 +169,11 @@ def test_a_likely_mistake_gets_a_suggestion(tmp_path, command, word, suggestion)
 
 
 def test_help_shows_the_defaults_and_the_choices_of_the_library():
-    shown = run("experiments.baseline", "--helpshort").stdout
+    text = run("experiments.baseline", "--helpshort").stdout
     for default in ("batch_size=100", "loss=softmax", "momentum=0.9", "figure_format=png"):
-        assert f"--{default}\n" in shown
-    assert f"<{'|'.join(LOSSES)}>" in shown
-    assert f"<{'|'.join(OPTIMIZERS)}>" in shown
+        assert f"--{default}\n" in text
+    assert f"<{'|'.join(LOSSES)}>" in text
+    assert f"<{'|'.join(OPTIMIZERS)}>" in text
     assert "LOW:HIGH:N:log" in run("experiments.sweep", "--helpshort").stdout
 
 

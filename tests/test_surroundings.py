@@ -207,10 +207,10 @@ def test_a_process_leaves_a_whole_record_or_one_line_in_any_surroundings(
             text.replace(b"\xff\xfe", b"").replace(b"\0", b"")
             for text in (done.stdout, done.stderr)
         )
-        shown, errors = (text.decode("utf-8", "replace") for text in written)
+        printed, errors = (text.decode("utf-8", "replace") for text in written)
         assert done.returncode in (0, 1), errors
         for trace in ("Traceback", "Exception ignored", "Fatal Python error"):
-            assert trace not in shown + errors
+            assert trace not in printed + errors
         if "2>" not in stream and "<&-" not in stream:
             lines = [line for line in errors.splitlines() if line.startswith("error: ")]
             assert len(lines) == done.returncode, errors

@@ -24,7 +24,7 @@ from tests.folders import Folder
 _PATH = ("--lam=0.01:10:4:log", "--memory_gb=2e-5")
 _RUN = ("--n_epochs=2", "--batch_size=20")
 _IMAGES = ("--dataset=synthetic",)
-# Each of these leaves several chunks.
+# Several chunks each.
 RESUMABLE = {
     "sweep": (
         *("--shuffle", "--n_seeds=2", "--n_epochs=1", "--lam=0,0.1", "--learning_rate=0.01"),
@@ -99,7 +99,7 @@ class Whole(NamedTuple):
     files: Folder  # in the end
 
     def resume(self) -> Done:
-        """Resumes the folder as it is now; asserts that it becomes that of the whole run."""
+        """Resumes the folder as it is now; asserts the files of the uninterrupted run."""
         done = run(*self.line, "--resume")
         assert done.returncode == 0, done.stderr
         folders.assert_same(folders.read(self.out), self.files)
