@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from functools import cache
 
 import pytest
@@ -232,9 +233,25 @@ def test_a_run_is_recorded_with_its_data_settings_and_files(finished, name):
         flag, _, value = word.strip("-").partition("=")
         if flag in ("n_epochs", "n_folds", "n_seeds", "shuffle"):
             assert result[flag] == json.loads(value or "true")
+    assert "split" not in result or "--dataset=synthetic" in tiny.COMMANDS[name]  # not of features
     marks = {"result.json", "started.json"}
     written = {name for name in files(out) - marks if not name.startswith("chunks/")}
     assert set(result["files"]) == written
+
+
+def test_the_seconds_of_a_run_are_those_of_its_phases(tmp_path):
+    began = time.perf_counter()
+    assert run(*tiny.words("baseline", tmp_path / "out")).returncode == 0
+    elapsed = time.perf_counter() - began
+    seconds = result_of(tmp_path / "out")["seconds"]
+    assert elapsed / 4 < sum(seconds.values()) < elapsed
+    assert min(seconds[name] for name in ("load", "train", "evaluate", "plot")) > 0
+
+
+def test_progress_is_ten_lines_that_tell_the_share(tmp_path):
+    done = run(*tiny.words("baseline", tmp_path / "out"), "--n_epochs=25")
+    shares = [int(share) for share in re.findall(r"^\[ *(\d+) %\]", done.stderr, re.MULTILINE)]
+    assert shares == [12, 20, 32, 40, 52, 60, 72, 80, 92, 100]  # the first epochs past each tenth
 
 
 @tiny.each("baseline", "sweep", among=TRAINING)
