@@ -14,7 +14,6 @@ import pytest
 
 from experiments.common import folder
 from experiments.common.data import load_data
-from linear_cifar import Params
 from tests import folders, tiny
 from tests.commands import files, only_line, run
 
@@ -233,7 +232,7 @@ def test_json_has_no_nan_and_no_long_float32(tmp_path):
     assert read == {"a": 0.3908, "b": [None, None, 1], "c": [0, 1, 2], "d": [None]}
 
 
-def test_tables_and_params_read_back_exactly(tmp_path):
+def test_a_table_reads_back_exactly(tmp_path):
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"x": [0.1, np.nan, rng.normal()], "s": ["λ", "a,b", "c"]})
     folder.write_table(tmp_path / "a.csv", table)
@@ -242,10 +241,3 @@ def test_tables_and_params_read_back_exactly(tmp_path):
     assert header == ["x", "s"]
     assert [float(row[0] or "nan") for row in rows] == pytest.approx(table.x, rel=0, nan_ok=True)
     assert [row[1] for row in rows] == ["λ", "a,b", "c"]
-    for dtype in ("f4", "f8"):
-        params = Params(rng.normal(size=(2, 3)).astype(dtype), rng.normal(size=2).astype(dtype))
-        folder.write_params(tmp_path / "p.npz", params)
-        with np.load(tmp_path / "p.npz") as arrays:
-            for name, array in params._asdict().items():
-                assert arrays[name].dtype == array.dtype
-                assert np.array_equal(arrays[name], array)
