@@ -117,6 +117,8 @@ def run(name, *words, n_images=400, interrupt_at=None, by=signal.SIGINT):
     code = 0
     formatwarning = warnings.formatwarning
     handlers = {number: signal.getsignal(number) for number in cli.ENDING}
+    if interrupt_at and by == signal.SIGINT:  # a shell ignores it for what it starts with &
+        signal.signal(by, signal.default_int_handler)
     with (
         few_images(n_images),
         mock.patch.object(sys, "argv", argv),  # whose flags --helpshort shows

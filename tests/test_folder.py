@@ -74,6 +74,14 @@ def test_a_new_run_appears_whole_or_not_at_all(tmp_path):
     assert [path.name for path in place.iterdir()] == ["out"]
 
 
+def test_a_run_in_an_empty_folder_gets_its_result_last(tmp_path):
+    with folders.every_state(tmp_path) as states:
+        assert start("baseline", tmp_path).returncode == 0
+    complete = [state.keys() for state in states if "result.json" in state]
+    assert complete
+    assert all(files(tmp_path) <= state for state in complete)
+
+
 def link_to_a_folder(out):
     (out.parent / "far").mkdir()
     out.symlink_to("far")
