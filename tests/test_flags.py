@@ -174,6 +174,8 @@ def test_help_shows_the_defaults_and_the_choices_of_the_library():
         assert f"--{default}\n" in text
     assert f"<{'|'.join(LOSSES)}>" in text
     assert f"<{'|'.join(OPTIMIZERS)}>" in text
+    for limit in ("from 0 to 2147483647", "above 0", "at least 0 and below 1", "at least 1"):
+        assert limit in " ".join(text.split())
     assert "LOW:HIGH:N:log" in run("experiments.sweep", "--helpshort").stdout
 
 
