@@ -1,7 +1,8 @@
-"""Commands as a user runs them: in this process where that tells the same, else in one of its own.
+"""Commands as a user runs them: in this process if that shows the same, else in one of its own.
 
-In this process (`run`) they have a tenth of a second of start-up instead of two, share what is
-compiled, and the synthetic data set has 400 images a batch instead of 10,000 (`few_images`).
+In this process (`run`) a command starts within a tenth of a second instead of two, shares compiled
+programs with the others, and its synthetic data set has 400 images a batch instead of 10,000
+(`few_images`).
 """
 
 import atexit
@@ -23,12 +24,14 @@ from unittest import mock
 
 import numpy as np
 from absl import app, flags
+from hypothesis import settings
 
 from experiments.common import cli
 from linear_cifar.classifier import Classifier
 from linear_cifar.data import Dataset, load_dataset, synthetic
 
 ROOT = Path(__file__).parent.parent
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 QUICK = ("--dataset=synthetic", "--n_epochs=2")
 RUN_FILES = {
     "result.json",
@@ -37,6 +40,11 @@ RUN_FILES = {
     "figures/curves.png",
     "figures/weights.png",
 }
+
+
+def few_examples(n: int):
+    """A setting of Hypothesis for what takes long: n examples, or a share of a thorough search."""
+    return settings(max_examples=max(1, n * settings().max_examples // 20))
 
 
 def module_of(name: str):
@@ -77,7 +85,7 @@ def few(split="assignment") -> Dataset:
 
 
 class _Interrupting(io.StringIO):
-    """Keeps what is written; a signal comes once `text` is in it."""
+    """Keeps the text that is written, and sends a signal once `text` is in it."""
 
     def __init__(self, text, number):
         super().__init__()
@@ -109,6 +117,8 @@ def run(name, *words, n_images=400, interrupt_at=None, by=signal.SIGINT):
     code = 0
     formatwarning = warnings.formatwarning
     handlers = {number: signal.getsignal(number) for number in cli.ENDING}
+    if interrupt_at and by == signal.SIGINT:  # a shell ignores it for what it starts with &
+        signal.signal(by, signal.default_int_handler)
     with (
         few_images(n_images),
         mock.patch.object(sys, "argv", argv),  # whose flags --helpshort shows
@@ -128,6 +138,21 @@ def run(name, *words, n_images=400, interrupt_at=None, by=signal.SIGINT):
                 delattr(flags.FLAGS, flag)
             flags.FLAGS.unparse_flags()
     return Done(code, out.getvalue(), errors.getvalue())
+
+
+@contextlib.contextmanager
+def parsing(name):
+    """Makes a command parse its flags and do nothing else; yields the names of its flags."""
+    app.define_help_flags()  # absl's own, else they are the first command's
+    others, defined = set(flags.FLAGS), set()
+
+    def main(_):
+        defined.update(set(flags.FLAGS) - others)
+        return 0
+
+    with mock.patch.object(module_of(name), "main", main):
+        assert run(name).returncode == 0
+        yield defined
 
 
 @cache
@@ -151,25 +176,11 @@ def environment(**changes):
     return without | offline | compiling | changes
 
 
-def run_process(*words, cwd=ROOT, **changes):
-    """Runs a module in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", *map(str, words)],
-        cwd=cwd,
-        env=environment(**changes),
-        text=True,
-        timeout=300,
-        capture_output=True,
-        check=False,
-    )
-    return Done(done.returncode, done.stdout, done.stderr)
-
-
-def start(*words, **changes):
+def start(*words, cwd=ROOT, **changes):
     """Starts a module in a process of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", *map(str, words)],
-        cwd=ROOT,
+        cwd=cwd,
         env=environment(**changes),
         text=True,
         stdout=subprocess.PIPE,
@@ -177,8 +188,18 @@ def start(*words, **changes):
     )
 
 
+def run_process(*words, **settings):
+    """Runs a module in a process of its own."""
+    with start(*words, **settings) as process:
+        try:
+            printed, errors = process.communicate(timeout=300)
+        finally:
+            process.kill()
+    return Done(process.returncode, printed, errors)
+
+
 def interrupt(text, *words, by=signal.SIGINT, **changes):
-    """Runs a module, interrupts it once `text` is in its progress; what it left."""
+    """Runs a module in a process, and sends it a signal once `text` is in its progress."""
     process = start(*words, **changes)
     seen = []
     for line in process.stderr:
@@ -186,8 +207,8 @@ def interrupt(text, *words, by=signal.SIGINT, **changes):
         if text in line:
             break
     process.send_signal(by)
-    shown, errors = process.communicate(timeout=60)
-    return Done(process.returncode, shown, "".join(seen) + errors)
+    printed, errors = process.communicate(timeout=60)
+    return Done(process.returncode, printed, "".join(seen) + errors)
 
 
 def files(folder):

@@ -61,6 +61,12 @@ AREAS = {
         " linear_cifar/data/features.py",
         "test_dataset.py test_files.py test_damaged_files.py test_misuse.py",
     ),
+    "ending": Area(
+        "experiments/common/folder.py experiments/common/cli.py experiments/common/flags.py"
+        " experiments/common/progress.py",
+        "test_flags.py test_commands.py test_folder.py test_resuming.py test_surroundings.py",
+        300,
+    ),
     "path_and_probe": Area(
         "experiments/common/path.py experiments/probe experiments/lambda_path.py",
         "test_lambda_path.py test_probe.py",

@@ -3,79 +3,138 @@
 import json
 import shutil
 import signal
+import sys
+import time
+from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
+from hypothesis import example, given, strategies as st
 
 from experiments.common import folder
-from tests.campaign import damage, folders, kills, privileges, small
-from tests.commands import files, only_line, run, run_process
-from tests.conftest import undrawn_figures
+from tests import folders, tiny
+from tests.commands import CODES, ROOT, few_examples, files, only_line, run, start
 
-SWEEP, GRID, PATH, PROBE = (
-    f"experiments.{name}" for name in ("sweep", "grid_search", "lambda_path", "probe")
-)
+PROJECT = tuple(str(ROOT / name) for name in ("linear_cifar", "experiments"))
+CHUNK, SECOND = "chunks/000000-000002.npz", "chunks/000001-000003.npz"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _undrawn():
-    with undrawn_figures():
+def _reduced():
+    with tiny.reduced():
         yield
 
 
-@pytest.fixture(scope="module", params=small.RESUMABLE)
-def whole(request, tmp_path_factory):
-    """An uninterrupted run of each command; a test may change its folder."""
-    return small.run_uninterrupted(request.param, tmp_path_factory.mktemp("run") / "place")
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    return tiny.run_whole("sweep", tmp_path_factory.mktemp("sweep"))
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return tiny.run_whole("lambda_path", tmp_path_factory.mktemp("path"))
 
 
 def notes(done):
-    return [line for line in done.stderr.splitlines() if line.startswith("note: ")]
+    return "".join(line for line in done.stderr.splitlines() if line.startswith("note: "))
 
 
-def chunks_in(folder):
-    return {name for name in folder if name.startswith("chunks/") and "partial" not in name}
+def times(whole):
+    return {path.name: path.stat().st_mtime_ns for path in (whole.out / "chunks").iterdir()}
+
+
+def restore(whole, state=None):
+    folders.write(whole.files if state is None else state, whole.out)
 
 
 # Kills.
 
 
-def test_a_run_resumes_from_every_state_that_a_kill_could_leave(whole):
-    """Eight of them; `python -m tests.campaign --only=killed` tries the others."""
-    numbers = np.linspace(0, len(whole.states) - 1, 8).round().astype(int)
-    for number in numbers:
-        folders.write(whole.states[number], whole.out)
-        assert whole.resume() is None, number
+@pytest.mark.parametrize("name", ["sweep", pytest.param("path", marks=pytest.mark.slow)])
+def test_a_run_resumes_from_every_state_that_a_kill_could_leave(request, name):
+    whole = request.getfixturevalue(name)
+    assert len(whole.states) > len(whole.files)
+    for state in whole.states:
+        restore(whole, state)
+        whole.resume()
 
 
-def test_a_process_that_is_killed_resumes_with_its_finished_chunks(whole):
-    """It is killed while it writes its second chunk."""
-    shutil.rmtree(whole.out)
-    ends = {"END_AFTER_CHUNKS": "1", "END_WITH": "SIGKILL"}
-    assert run_process("tests.campaign.program", *whole.line, **ends).returncode == -signal.SIGKILL
-    left = folders.read(whole.out)
-    (chunk,) = chunks_in(left)
-    assert any("partial" in name for name in left)
-    written = (whole.out / chunk).stat().st_mtime_ns
-    assert whole.resume() is None
-    assert (whole.out / chunk).stat().st_mtime_ns == written
+@few_examples(5)
+@given(st.lists(st.tuples(st.integers(0), st.floats(0, 1)), min_size=2, max_size=2))
+def test_a_run_resumes_after_two_kills_that_leave_half_a_file(sweep, kills):
+    states = sweep.states
+    for number, share in kills:
+        i = number % (len(states) - 1)
+        state, following = dict(states[i]), states[i + 1]
+        for name, content in following.items():
+            if content and content != state.get(name) and str(Path(name).parent) in (".", *state):
+                state[name] = content[: int(share * len(content))]
+        restore(sweep, state)
+        with folders.every_state(sweep.out) as states:
+            sweep.resume()
 
 
-@pytest.mark.parametrize("number", kills.CODES)
-def test_an_interrupted_run_says_how_to_continue(whole, number):
-    shutil.rmtree(whole.out)
-    done = small.run(whole.line, interrupt_at="%]", by=number)
-    assert done.returncode == kills.CODES[number]
-    assert f"--resume --output_dir={whole.out}" in done.stderr.splitlines()[-1]
-    assert whole.resume() is None
+@pytest.mark.slow
+@few_examples(1)
+@given(st.floats(0, 1), st.sampled_from([signal.SIGKILL, *CODES]))
+@example(0.0, signal.SIGKILL)
+def test_a_process_that_gets_a_signal_during_its_work_can_be_resumed(sweep, seconds, number):
+    shutil.rmtree(sweep.out)
+    process = start("tests.programs.small_sweep", *sweep.line[1:])
+    while process.poll() is None and not list(sweep.out.glob("chunks/[0-9]*")):
+        time.sleep(0.01)
+    time.sleep(seconds)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    # After its end Python handles no signal.
+    assert process.returncode in (0, -number, CODES.get(number)), errors
+    assert process.returncode != CODES.get(number) or "interrupted" in errors
+    before = times(sweep)
+    sweep.resume()
+    chunks = {name for name in before if "partial" not in name}
+    assert chunks
+    assert {name: times(sweep)[name] for name in chunks} == {name: before[name] for name in chunks}
 
 
-def test_a_run_resumes_after_signals_and_damage_of_any_kind(whole):
-    runs = {whole.line[0]: whole}
-    with privileges.given_up():
-        for case in (kills.killed, damage.damaged):
-            failures = [case(np.random.default_rng((0, n)), runs) for n in range(4)]
-            assert not list(filter(None, failures))
+class Calls:
+    """A profiler that counts calls and returns of the project's functions, and signals at one."""
+
+    def __init__(self, at=0, number=0):
+        self.n, self._at, self._number = 0, at, number
+
+    def __call__(self, frame, *_):
+        handled = signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        if handled and frame.f_code.co_filename.startswith(PROJECT):
+            self.n += 1
+            if self.n == self._at:
+                signal.raise_signal(self._number)
+
+    def start(self, whole):
+        shutil.rmtree(whole.out, ignore_errors=True)
+        sys.setprofile(self)
+        try:
+            return run(*whole.line)
+        finally:
+            sys.setprofile(None)
+
+
+@pytest.fixture(scope="module")
+def n_calls(sweep):
+    calls = Calls()
+    calls.start(sweep)
+    return calls.n
+
+
+@pytest.mark.slow
+@few_examples(4)
+@given(st.integers(0), st.sampled_from(sorted(CODES)))
+def test_a_signal_at_any_call_has_its_exit_code_and_costs_nothing(sweep, n_calls, place, number):
+    done = Calls(1 + place % n_calls, number).start(sweep)
+    assert done.returncode in (0, CODES[number])
+    assert done.returncode == 0 or "interrupted" in done.stderr
+    assert {path.name for path in sweep.out.parent.iterdir()} <= {"out"}
+    sweep.resume()
 
 
 # Chunks.
@@ -99,149 +158,181 @@ def same(read, expected):
     )
 
 
-@pytest.mark.parametrize("bit", [2, 4])
-def test_no_flipped_bit_of_a_chunk_gives_another_number(chunk, bit):
-    """These make another digit of a shape: (2,) becomes (0,) or (6,)."""
+def test_no_flipped_bit_of_a_chunk_gives_another_number(chunk):
     chunks, expected = chunk
     (path,) = chunks.folder.iterdir()
     content = path.read_bytes()
     n_refused = 0
-    row = {name: array[1] for name, array in expected.items() if name != "rows"}
     for place in range(len(content)):
         damaged = bytearray(content)
-        damaged[place] ^= bit
+        damaged[place] ^= 1 << place % 8
         path.write_bytes(damaged)
-        try:
-            assert same(folder.read_row(chunks, 2), row), place
-        except folder.FolderError:
-            n_refused += 1
-        assert all(same(read, expected) for read in folder.read_chunks(chunks)), place
+        read = list(folder.read_chunks(chunks))
+        assert all(same(arrays, expected) for arrays in read), place
+        n_refused += not read
     assert n_refused > len(content) / 2
 
 
-DAMAGE = {
-    "empty": lambda path: path.write_bytes(b""),
-    "cut": lambda path: path.write_bytes(path.read_bytes()[:-1]),
-    "not an archive": lambda path: path.write_bytes(b"PK and no more"),
-    "a link to nothing": lambda path: (path.unlink(), path.symlink_to("nothing")),
-}
+def test_a_damaged_shape_of_a_large_array_is_noticed(chunk):
+    """NumPy reads fewer numbers then, and compares no checksum."""
+    chunks, expected = chunk
+    (path,) = chunks.folder.iterdir()
+    folder.write_chunk(chunks, expected["rows"], weights=np.ones((2, 3000)))
+    path.write_bytes(path.read_bytes().replace(b"(2, 3000)", b"(2, 1000)"))
+    assert not list(folder.read_chunks(chunks))
 
 
-@pytest.mark.parametrize("kind", DAMAGE)
-def test_a_damaged_chunk_is_computed_again(whole, kind):
-    folders.write(whole.whole, whole.out)
-    path = min((whole.out / "chunks").iterdir())
-    DAMAGE[kind](path)
-    done = run(*whole.line, "--resume")
-    assert done.returncode == 0, done.stderr
-    assert any(f"{whole.out / 'chunks'}/0" in note for note in notes(done))
-    assert folders.difference(folders.read(whole.out), whole.whole) is None
+@pytest.mark.parametrize("damage", [b"", b"PK and no more", "a link to nothing"])
+def test_a_damaged_chunk_is_computed_again_and_a_note_names_it(sweep, damage):
+    restore(sweep)
+    before = times(sweep)
+    damage_file(sweep.out / CHUNK, damage)
+    assert CHUNK in notes(sweep.resume())
+    assert times(sweep)[Path(SECOND).name] == before[Path(SECOND).name]
 
 
-def test_a_chunk_of_another_run_is_computed_again(whole, tmp_path):
-    other = {SWEEP: "--seed=1", GRID: "--n_epochs=2", PATH: "--tolerance=0.1"}
-    line = [*whole.line[:-1], other.get(whole.line[0], "--loss=multi_bce")]
-    assert run(*line, f"--output_dir={tmp_path / 'other'}").returncode == 0
-    folders.write(whole.whole, whole.out)
-    names = sorted(path.name for path in (whole.out / "chunks").iterdir())
-    foreign = sorted((tmp_path / "other" / "chunks").iterdir())
-    for name, path in zip(names, foreign, strict=False):
-        shutil.copy(path, whole.out / "chunks" / name)
-    done = run(*whole.line, "--resume")
-    assert done.stderr.count("another run") >= min(len(names), len(foreign))
-    assert folders.difference(folders.read(whole.out), whole.whole) is None
+def test_chunks_of_another_run_are_computed_again(sweep, tmp_path):
+    assert run(*tiny.words("sweep", tmp_path), "--seed=1").returncode == 0
+    restore(sweep)
+    shutil.copytree(tmp_path / "chunks", sweep.out / "chunks", dirs_exist_ok=True)
+    assert notes(sweep.resume()).count("another run") == len(list((tmp_path / "chunks").iterdir()))
 
 
 # started.json.
 
-STARTED = {
-    "cut": lambda path: path.write_bytes(path.read_bytes()[:9]),
-    "a list": lambda path: path.write_bytes(b"[1]"),
-    "not UTF-8": lambda path: path.write_bytes(b"\xff\xfe"),
-    "deep": lambda path: path.write_bytes(b"[" * 100_000),
-}
+
+@pytest.mark.parametrize("content", [b'{"exp', b"[1]", b"\xff\xfe", b"[" * 100_000])
+def test_chunks_are_used_although_the_settings_are_lost(sweep, content):
+    restore(sweep)
+    before = times(sweep)
+    (sweep.out / "started.json").write_bytes(content)
+    sweep.resume()
+    assert times(sweep) == before
 
 
-@pytest.fixture(scope="module")
-def grid(tmp_path_factory):
-    return small.run_uninterrupted(GRID, tmp_path_factory.mktemp("grid") / "place")
+@pytest.mark.parametrize("machine", [None, {"n_devices": 64}])
+def test_another_machine_is_a_note(sweep, machine):
+    restore(sweep)
+    started = json.loads((sweep.out / "started.json").read_text()) | {"machine": machine}
+    (sweep.out / "started.json").write_text(json.dumps(started))
+    assert "n_devices" in notes(sweep.resume())
 
 
-def times(run):
-    return {path.name: path.stat().st_mtime_ns for path in (run.out / "chunks").iterdir()}
-
-
-@pytest.mark.parametrize("kind", STARTED)
-def test_chunks_are_used_although_the_settings_are_lost(grid, kind):
-    folders.write(grid.whole, grid.out)
-    before = times(grid)
-    STARTED[kind](grid.out / "started.json")
-    assert grid.resume() is None
-    assert times(grid) == before
-
-
-@pytest.mark.parametrize("machine", [None, {"versions": None}, {"n_devices": 64}])
-def test_another_machine_is_a_note(grid, machine):
-    folders.write(grid.whole, grid.out)
-    started = json.loads((grid.out / "started.json").read_text()) | {"machine": machine}
-    (grid.out / "started.json").write_text(json.dumps(started))
-    done = run(*grid.line, "--resume")
-    assert done.returncode == 0, done.stderr
-    assert "n_devices" in "".join(notes(done))
-    assert folders.difference(folders.read(grid.out), grid.whole) is None
-
-
-def test_nothing_to_resume_is_a_note(grid):
-    shutil.rmtree(grid.out)
-    done = run(*grid.line, "--resume")
-    assert "resume" in "".join(notes(done))
-    assert folders.difference(folders.read(grid.out), grid.whole) is None
+def test_nothing_to_resume_is_a_note(sweep):
+    shutil.rmtree(sweep.out)
+    assert "nothing to resume" in notes(sweep.resume())
 
 
 def test_resume_needs_a_folder():
-    assert "--output_dir" in only_line(run(GRID, "--resume"))
+    assert "--output_dir" in only_line(run("experiments.sweep", "--resume"))
+
+
+def test_figures_of_an_earlier_format_go(sweep, tmp_path):
+    out = tmp_path / "copy"  # because this process knows what it wrote into the other folder
+    folders.write(sweep.files, out)
+    before = files(out)
+    done = run(*tiny.words("sweep", out), "--resume", "--figure_format=pdf")
+    assert done.returncode == 0, done.stderr
+    assert files(out) == {name.replace(".png", ".pdf") for name in before}
+
+
+# Any file.
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda values: st.lists(values, max_size=2) | st.dictionaries(st.text(), values, max_size=2),
+    max_leaves=4,
+)
+NAMES = ("started.json", "result.json", CHUNK, "sweep.csv", "params.npz")
+KEYS = ("experiment", "machine", "files", "data", "lam", "seed")
+INSTEAD = {
+    "nothing": lambda path: None,
+    "a folder": lambda path: (path.mkdir(), (path / "mine").write_text("mine")),
+    "a link to nothing": lambda path: path.symlink_to("nothing"),
+    "a link to itself": lambda path: path.symlink_to(path.name),
+    "no permission": lambda path: (path.write_text("mine"), path.chmod(0)),
+}
+
+
+def damage_file(path, damage):
+    """Puts bytes or something else in the place of a file, of a part, or of a JSON value."""
+    content = path.read_bytes()
+    if isinstance(damage, str):
+        path.unlink()
+        INSTEAD[damage](path)
+    elif isinstance(damage, bytes):
+        path.write_bytes(damage)
+    elif isinstance(damage, dict):
+        value = json.loads(content) if path.suffix == ".json" else {}
+        path.write_text(json.dumps(value | damage))
+    else:
+        start, length, new = damage
+        start %= len(content) + 1
+        path.write_bytes(content[:start] + new + content[start + length :])
+
+
+@few_examples(10)
+@given(
+    name=st.sampled_from(NAMES),
+    damage=st.tuples(st.integers(0), st.integers(0, 99), st.binary(max_size=9))
+    | st.dictionaries(st.sampled_from(KEYS), JSON, min_size=1, max_size=1)
+    | st.sampled_from(sorted(INSTEAD)),
+)
+@example("started.json", {"lam": "\ud800\n"})
+@example("started.json", {"seed": 10**400})
+@example("result.json", {"files": [[]]})
+@example(CHUNK, "a folder")
+def test_a_damaged_file_gives_the_same_bytes_or_one_line(sweep, name, damage):
+    restore(sweep)
+    damage_file(sweep.out / name, damage)
+    with folders.permissions_apply():
+        done = run(*sweep.line, "--resume")
+    if done.returncode:
+        only_line(done)
+        assert name != CHUNK or isinstance(damage, str)  # it is computed again
+    else:
+        folders.assert_same(folders.read(sweep.out), sweep.files)
 
 
 # Other settings.
 
 OTHER = {
-    SWEEP: ("--lam=0", "--shuffle=false", "--n_epochs=2", "--seed=1", "--batch_size=10"),
-    GRID: ("--lam=0", "--learning_rate=0.1", "--n_epochs=2", "--seed=1"),
-    PATH: ("--lam=0.1", "--loss=multi_bce", "--n_folds=3", "--tolerance=1e-3", "--seed=1"),
-    PROBE: ("--lam=0.1", "--loss=multi_bce", "--tolerance=1e-3", "--max_passes=9"),
+    "sweep": ("--lam=0", "--shuffle=false", "--n_epochs=2", "--seed=1", "--batch_size=10"),
+    "grid_search": ("--lam=0", "--learning_rate=0.1", "--n_epochs=2", "--seed=1"),
+    "lambda_path": ("--lam=0.1", "--loss=multi_bce", "--n_folds=3", "--tolerance=1e-3", "--seed=1"),
+    "probe": ("--lam=0.1", "--loss=multi_bce", "--tolerance=1e-3", "--max_passes=9"),
 }
 
 
-def test_resume_with_another_setting_is_refused_and_names_it(whole):
-    folders.write(whole.whole, whole.out)
-    for word in OTHER[whole.line[0]]:
-        name = word.removeprefix("--").split("=")[0]
-        assert name in only_line(run(*whole.line, word, "--resume"))
-    assert folders.read(whole.out) == whole.whole
+@pytest.mark.parametrize("name", OTHER)
+def test_resume_with_another_setting_is_refused_and_names_it(tmp_path, monkeypatch, name):
+    line = tiny.words(name, tmp_path / "run")
+    with monkeypatch.context() as patch:  # it ends once it is started
+        patch.setattr(folder, "chunks_of", mock.Mock(side_effect=KeyboardInterrupt))
+        assert run(*line).returncode == 130
+    before = folders.read(tmp_path)
+    assert set(before) == {"run", "run/started.json"}
+    for word in OTHER[name]:
+        flag = word.strip("-").split("=")[0]
+        assert flag in only_line(run(*line, word, "--resume"))
+    assert "data" in only_line(run(*line, "--test_fraction=0.3", "--resume"))
+    assert folders.read(tmp_path) == before
 
 
-def test_resume_with_other_data_is_refused(whole):
-    folders.write(whole.whole, whole.out)
-    word = "--test_fraction=0.3"
-    assert "data" in only_line(run(*whole.line, word, "--resume"))
-    assert folders.read(whole.out) == whole.whole
-
-
-@pytest.mark.parametrize("finished", [True, False])
-def test_another_choice_keeps_every_finished_row(whole, finished):
-    words = ["--select=loss"]
-    if whole.line[0] in (PATH, PROBE):
-        words.append("--one_standard_error")
-    state = whole.whole
-    if not finished:
-        state = next(state for state in whole.states if len(chunks_in(state)) >= 1)
-    folders.write(state, whole.out)
+@pytest.mark.parametrize("complete", [True, False])
+@pytest.mark.parametrize("name", ["sweep", pytest.param("path", marks=pytest.mark.slow)])
+def test_another_choice_keeps_every_finished_row(request, name, complete):
+    whole = request.getfixturevalue(name)
+    words = ["--select=loss", *(["--one_standard_error"] if name == "path" else [])]
+    chunks = {name for name in whole.files if name.startswith("chunks/")}
+    unfinished = (state for state in whole.states if chunks & set(state))
+    restore(whole, whole.files if complete else next(unfinished))
     before = times(whole)
     done = run(*whole.line, *words, "--resume")
     assert done.returncode == 0, done.stderr
     assert times(whole).items() >= before.items()
     result = json.loads((whole.out / "result.json").read_text())
     assert "loss" in (result.get("chosen_by"), result["select"])
-    expected = {name: whole.whole[name] for name in chunks_in(whole.whole)}
-    assert {name: folders.read(whole.out)[name] for name in expected} == expected
-    assert files(whole.out) == {name for name, content in whole.whole.items() if content}
+    after = folders.read(whole.out)
+    assert {name: after[name] for name in chunks} == {name: whole.files[name] for name in chunks}
+    assert files(whole.out) == {name for name, content in whole.files.items() if content}

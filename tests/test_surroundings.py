@@ -1,53 +1,56 @@
-"""What surrounds a command: signals, streams that can't be written to, and other folders."""
+"""What surrounds a command: signals, streams that can't be written to, variables, limits, names."""
 
 import contextlib
-import json
+import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import example, given, strategies as st
 
 from experiments.common.data import load_data
-from tests.campaign import kills, small, surroundings
-from tests.commands import ROOT, RUN_FILES, environment, files, interrupt, run, run_process
+from tests import tiny
+from tests.commands import (
+    ROOT,
+    RUN_FILES,
+    check_every_file,
+    environment,
+    few_examples,
+    files,
+    interrupt,
+    run,
+    run_process,
+)
 from tests.conftest import undrawn_figures
 
-BASELINE = "experiments.baseline"
 FILES = RUN_FILES - {"figures/weights.png"}  # features have no images
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return small.write_data(tmp_path_factory.mktemp("data"))
 
 
 # Signals.
 
 
-@pytest.mark.parametrize("number", kills.CODES)
-def test_an_interrupted_run_keeps_its_finished_epochs(data, tmp_path, number):
+def test_an_interrupted_run_keeps_its_finished_epochs(tmp_path):
     with undrawn_figures():
-        line = small.words(BASELINE, data, tmp_path / "run")
-        done = run(*line, "--n_epochs=10", interrupt_at="40 %", by=number)
-    assert done.returncode == kills.CODES[number], done.stderr
+        line = tiny.words("baseline", tmp_path / "run")
+        done = run(*line, "--n_epochs=10", interrupt_at="40 %")
+    assert done.returncode == 130, done.stderr
     assert files(tmp_path) == {f"run/{name}" for name in FILES}
-    assert json.loads((tmp_path / "run" / "result.json").read_text())["interrupted"] is True
     assert len(pd.read_csv(tmp_path / "run" / "history.csv")) == 1 + 4
 
 
-def test_a_run_that_is_interrupted_before_an_epoch_leaves_nothing(data, tmp_path):
-    done = run(*small.words(BASELINE, data, tmp_path / "run"), interrupt_at="held out")
+def test_a_run_that_is_interrupted_before_an_epoch_leaves_nothing(tmp_path):
+    done = run(*tiny.words("baseline", tmp_path / "run"), interrupt_at="held out")
     assert done.returncode == 130
-    assert "interrupted" in done.stderr
-    assert files(tmp_path) == set()
+    assert "nothing written" in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
-def test_a_signal_whose_exception_is_lost_ends_the_run_at_its_next_progress(
-    data, tmp_path, monkeypatch
-):
+def test_a_signal_whose_exception_is_lost_ends_the_run_at_its_next_progress(tmp_path, monkeypatch):
     """Python drops what a signal's handler raises within a garbage-collection callback."""
 
     def load_and_lose(*arguments, **settings):
@@ -55,32 +58,34 @@ def test_a_signal_whose_exception_is_lost_ends_the_run_at_its_next_progress(
             signal.raise_signal(signal.SIGTERM)
         return load_data(*arguments, **settings)
 
-    monkeypatch.setattr(f"{BASELINE}.load_data", load_and_lose)
-    done = run(*small.words(BASELINE, data, tmp_path / "run"))
+    monkeypatch.setattr("experiments.baseline.load_data", load_and_lose)
+    done = run(*tiny.words("baseline", tmp_path / "run"))
     assert done.returncode == 143
     assert "interrupted" in done.stderr
     assert files(tmp_path) == set()
 
 
+def test_an_ignored_signal_stays_ignored_as_under_nohup(tmp_path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        line = tiny.words("baseline", tmp_path / "run")
+        assert run(*line, interrupt_at="50 %", by=signal.SIGHUP).returncode == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.slow
-def test_a_signal_during_compilation_has_its_exit_code(data, tmp_path):
-    line = small.words(BASELINE, data, tmp_path / "run")
-    done = interrupt("held out", *line, by=signal.SIGTERM)
+@pytest.mark.parametrize(("text", "n_files"), [("held out", 0), ("[", len(FILES))])
+def test_a_process_that_compiles_or_trains_ends_with_the_code_of_its_signal(
+    tmp_path, text, n_files
+):
+    line = tiny.words("baseline", tmp_path / "run")
+    done = interrupt(text, *line, "--n_epochs=1000", "--shuffle", by=signal.SIGTERM)
     assert done.returncode == 143, done.stderr
-    assert done.stderr.splitlines()[-1].startswith("interrupted")
-    assert files(tmp_path) == set()
+    assert len(files(tmp_path)) == n_files
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", kills.CODES)
-def test_a_process_keeps_its_finished_epochs(data, tmp_path, number):
-    line = small.words(BASELINE, data, tmp_path / "run")
-    done = interrupt("[", *line, "--n_epochs=1000", "--shuffle", by=number)
-    assert done.returncode == kills.CODES[number], done.stderr
-    assert files(tmp_path) == {f"run/{name}" for name in FILES}
-    assert 1 < len(pd.read_csv(tmp_path / "run" / "history.csv")) < 1001
-
-
 def test_a_signal_within_exec_has_its_exit_code():
     done = run_process("tests.programs.executing")
     assert done.returncode == 143
@@ -88,12 +93,11 @@ def test_a_signal_within_exec_has_its_exit_code():
 
 
 @pytest.mark.slow
-def test_a_signal_after_the_end_does_not_say_that_nothing_is_written(data, tmp_path):
+def test_a_signal_after_the_end_does_not_say_that_nothing_is_written(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
         "import atexit, os, signal\natexit.register(os.kill, os.getpid(), signal.SIGINT)\n"
     )
-    line = small.words(BASELINE, data, tmp_path / "run")
-    done = run_process(*line, PYTHONPATH=str(tmp_path))
+    done = run_process(*tiny.words("baseline", tmp_path / "run"), PYTHONPATH=str(tmp_path))
     assert done.returncode == -signal.SIGINT
     assert "written to" in done.stdout
     assert "interrupted" not in done.stderr
@@ -108,78 +112,109 @@ def test_a_process_that_waits_for_the_others_can_be_interrupted(tmp_path):
     assert "interrupted: nothing written\n" in done.stderr  # after it JAX may warn of proxies
 
 
-# Streams.
+# Odd surroundings, several at once; the usual ones come first.
 
-
-@pytest.mark.parametrize(
-    ("stream", "code"),
-    [
-        pytest.param("{} | head -1", 0, marks=pytest.mark.slow),
-        ("{} >/dev/full", 1),
-        pytest.param("{} | true", 0, marks=pytest.mark.slow),
-        pytest.param("{} 2>&-", 0, marks=pytest.mark.slow),
-        pytest.param("{} <&- >&- 2>&-", 0, marks=pytest.mark.slow),
-    ],
+NO_TEXT = b"\xff".decode("utf-8", "surrogateescape")  # a name that isn't UTF-8
+STREAMS = (
+    *("{}", "{} >&-", "{} 2>&-", "{} <&- >&- 2>&-", "{} >/dev/full", "{} 2>/dev/full"),
+    *("{} >/dev/full 2>&1", "{} | head -1", "{} 2>&1 | head -1", "{} | true"),
 )
-def test_output_that_cannot_be_written_costs_no_record(data, tmp_path, stream, code):
-    words = small.words(BASELINE, data, tmp_path / "run")
-    done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", stream.format(" ".join([sys.executable, "-m", *words]))],
-        cwd=ROOT,
-        env=environment(PYTHONUNBUFFERED="1"),
-        text=True,
-        timeout=300,
-        capture_output=True,
-        check=False,
-    )
-    assert done.returncode == code, done.stderr
-    assert sum(line.startswith("error: ") for line in done.stderr.splitlines()) == code
-    assert not any(text in done.stderr for text in ("Traceback", "Exception ignored"))
-    assert json.loads((tmp_path / "run" / "result.json").read_text())["test_accuracy"] > 0
-    assert (tmp_path / "run" / "params.npz").exists()
+VARIABLES = (
+    *("LC_ALL=C", "LC_ALL=xx_XX.UTF-8", "PYTHONUTF8=0", "PYTHONIOENCODING=ascii"),
+    *("PYTHONIOENCODING=utf-16", "HOME=", "HOME=/nonexistent", "TMPDIR=/nonexistent", "PATH="),
+    *("OMP_NUM_THREADS=abc", "COLUMNS=0", "COLUMNS=abc", "TERM=nonsense", "MPLBACKEND=nonsense"),
+    *("MPLCONFIGDIR=/proc/nonexistent", "JAX_PLATFORMS=nonsense", "JAX_PLATFORMS=cuda"),
+    *("JAX_NUM_CPU_DEVICES=3", "JAX_ENABLE_X64=1", "JAX_DEBUG_NANS=1", "JAX_LOG_COMPILES=1"),
+    *("XLA_FLAGS=--xla_force_host_platform_device_count=3", "PYTHONOPTIMIZE=2"),
+    *("PYTHONDEVMODE=1", "PYTHONUNBUFFERED=1", "TZ=nonsense"),
+)
+LIMITS = (
+    *("true", "umask 777", "umask 077", "ulimit -f 0", "ulimit -f 4", "ulimit -f 100"),
+    *("ulimit -n 64", "ulimit -s 1024", "trap '' PIPE", "trap '' INT TERM HUP"),
+    *("cd gone && rmdir ../gone", "cd read-only", "cd unreadable", "cd /"),
+)
+PLACES = (
+    *("out", "a b  c", "a\nb", "λ/é 漢", NO_TEXT, "-out", ".hidden", "x" * 230, "x" * 300),
+    *("a/" * 100, "%s{0}$x$\\n", ".", "..", "/dev/null", "/dev/null/out", "/proc/out", ""),
+    *("link", "dangling", "loop", "file", "pipe", "file/out", "read-only", "read-only/out"),
+    *("unreadable", "other", "empty"),
+)
+DATA = (
+    *("data.npz", "$x^$.npz", NO_TEXT + ".npz", "a\nb.npz", "%s{}.npz", "named.npz"),
+    "x" * 251 + ".npz",
+)
+
+
+@contextlib.contextmanager
+def furnished():
+    """A folder with every place and all data."""
+    with tiny.folder() as place:
+        for name in ("gone", "real", "empty", "other", "read-only", "unreadable"):
+            (place / name).mkdir()
+        (place / "other" / "mine").write_text("mine")
+        (place / "file").write_text("mine")
+        os.mkfifo(place / "pipe")
+        for name, target in (("link", "real"), ("dangling", "not/there"), ("loop", "loop")):
+            (place / name).symlink_to(target)
+        for name in DATA:
+            shutil.copy(tiny.data_file(), place / name)
+        with np.load(tiny.data_file()) as arrays:
+            names = np.array(["$a$", "λ\n", "b,\"c'"])[arrays["labels"]]
+            np.savez(place / "named.npz", features=arrays["features"], labels=names)
+        (place / "read-only").chmod(0o555)
+        (place / "unreadable").chmod(0)
+        try:
+            yield place
+        finally:
+            (place / "read-only").chmod(0o755)
+            (place / "unreadable").chmod(0o755)
 
 
 @pytest.mark.slow
-def test_a_terminal_without_greek_letters_has_others(data, tmp_path):
-    ascii_only = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
-    done = run_process(*small.words(BASELINE, data, tmp_path / "run"), **ascii_only)
-    assert done.returncode == 0, done.stderr
-    assert r"\u03bb=" in done.stdout
-    assert files(tmp_path / "run") == FILES
-
-
-# Names, devices, and other folders.
-
-
-@pytest.mark.parametrize("name", ["$x^$.npz", surroundings.NO_TEXT + ".npz"])
-def test_the_data_may_have_any_name(data, tmp_path, name):
-    shutil.copy(data, tmp_path / name)
-    line = small.words(BASELINE, tmp_path / name, tmp_path / "run")
-    done = run(*line)
-    assert done.returncode == 0, done.stderr
-    assert files(tmp_path / "run") == FILES
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("platform", ["nonsense", "cuda"])  # JAX raises different errors
-def test_a_missing_device_is_one_line(data, tmp_path, platform):
-    done = run_process(*small.words(BASELINE, data, tmp_path / "run"), JAX_PLATFORMS=platform)
-    assert small.error_in(done) is None
-    assert platform in done.stderr
-    assert files(tmp_path) == set()
-
-
-def test_research_code_can_have_its_own_experiments_beside_it(tmp_path):
-    (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments" / "__init__.py").write_text("MINE = True\n")
-    shutil.copy(ROOT / "tests" / "programs" / "user.py", tmp_path / "main.py")
-    done = subprocess.run(
-        [sys.executable, "main.py"],
-        cwd=tmp_path,
-        env=environment(PYTHONPATH=str(ROOT)),
-        text=True,
-        capture_output=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith("(2, 4)\n")
+@few_examples(1)
+@given(
+    st.sampled_from(["baseline", "sweep", "lambda_path"]),
+    st.sampled_from(STREAMS),
+    st.lists(st.sampled_from(VARIABLES), max_size=2),
+    st.sampled_from(LIMITS),
+    st.sampled_from(PLACES),
+    st.sampled_from(DATA),
+)
+@example("baseline", "{} | head -1", ["PYTHONUNBUFFERED=1"], "true", NO_TEXT, "named.npz")
+@example("baseline", "{} >/dev/full", ["PYTHONUNBUFFERED=1"], "umask 077", "link", "data.npz")
+@example("baseline", "{} <&- >&- 2>&-", ["HOME="], "trap '' PIPE", "λ/é 漢", "$x^$.npz")
+@example("baseline", "{}", ["PYTHONIOENCODING=ascii", "PYTHONUTF8=0"], "true", "out", "data.npz")
+@example("baseline", "{}", ["JAX_PLATFORMS=cuda"], "true", "out", "data.npz")
+def test_a_process_leaves_a_whole_record_or_one_line_in_any_surroundings(
+    name, stream, variables, limit, out, data
+):
+    with furnished() as place:
+        words = tiny.words(name, out, place / data)
+        line = stream.format(shlex.join([sys.executable, "-m", *words]))
+        bounds = "--bounding-set=-dac_override,-dac_read_search"  # of the superuser
+        prefix = [] if os.geteuid() else ["setpriv", bounds]
+        changes = {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "", "MPLCONFIGDIR": str(place)}
+        done = subprocess.run(
+            [*prefix, "/bin/bash", "-o", "pipefail", "-c", f"{limit}; {line}"],
+            cwd=place,
+            env=environment(**changes | dict(word.split("=", 1) for word in variables)),
+            capture_output=True,
+            timeout=100,
+            check=False,
+        )
+        # Without what UTF-16 has beyond UTF-8.
+        written = (
+            text.replace(b"\xff\xfe", b"").replace(b"\0", b"")
+            for text in (done.stdout, done.stderr)
+        )
+        printed, errors = (text.decode("utf-8", "replace") for text in written)
+        assert done.returncode in (0, 1), errors
+        for trace in ("Traceback", "Exception ignored", "Fatal Python error"):
+            assert trace not in printed + errors
+        if "2>" not in stream and "<&-" not in stream:
+            lines = [line for line in errors.splitlines() if line.startswith("error: ")]
+            assert len(lines) == done.returncode, errors
+        is_recorded = done.returncode == 0 or "cannot write to stdout" in errors
+        if is_recorded and not limit.startswith("cd") and out:
+            assert (place / out / "result.json").exists(), errors
+            check_every_file(place / out)

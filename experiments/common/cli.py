@@ -48,13 +48,17 @@ def launch(
     """
 
     def guarded(arguments: list[str]) -> int | None:
-        with signals_as_interrupts() as received:
-            code = _run(main, arguments)
-            if code == INTERRUPTED and received:
-                _end(128 + received[0])  # the shell's convention
-            if code and jax.distributed.is_initialized():
-                _end(code)  # JAX would wait for the others, and they for this process
-            return code
+        try:
+            with signals_as_interrupts() as received:
+                code = _run(main, arguments)
+                if code == INTERRUPTED and received:
+                    _end(128 + received[0])  # the shell's convention
+                if code and jax.distributed.is_initialized():
+                    _end(code)  # JAX would wait for the others, and they for this process
+                return code
+        except progress.SignalError:  # just before or after `_run`
+            print("interrupted", file=sys.stderr)
+            _end(128 + progress.received[0])
 
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name) or Path(os.devnull).open("w")  # noqa: SIM115, open to the end

@@ -1,0 +1,125 @@
+"""Folders as values: every state in which a kill could leave one, and what differs between two."""
+
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import shutil
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+Folder = dict[str, bytes | None]  # contents by relative path, None for a folder
+_CHANGING = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink"}
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+_CAPABILITIES_VERSION = 0x20080522
+_OVERRIDE = 0b110  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
+
+
+def read(root: Path) -> Folder:
+    """The files and folders in a folder, without those that can't be read."""
+    folder: Folder = {}
+    for path in sorted(root.rglob("*")):
+        if path.is_dir() and not path.is_symlink():
+            folder[str(path.relative_to(root))] = None
+        elif path.is_file():
+            with contextlib.suppress(PermissionError):
+                folder[str(path.relative_to(root))] = path.read_bytes()
+    return folder
+
+
+def write(folder: Folder, root: Path) -> None:
+    """Replaces whatever is at `root` by a folder with these contents."""
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir()
+    for name, content in folder.items():
+        if content is None:
+            (root / name).mkdir()
+        else:
+            (root / name).write_bytes(content)
+
+
+@cache  # an audit hook can't be removed again
+def _watched() -> dict[Path, list[Folder]]:
+    """The states of watched folders."""
+    watched: dict[Path, list[Folder]] = {}
+    reading: list[Path] = []  # `read` opens files itself
+
+    def hook(event: str, arguments: tuple) -> None:
+        changes = event in _CHANGING or (event == "open" and arguments[2] & _WRITING)
+        if changes and not reading:
+            for root, states in watched.items():
+                reading.append(root)
+                states.append(read(root))
+                reading.pop()
+
+    sys.addaudithook(hook)
+    return watched
+
+
+@contextlib.contextmanager
+def every_state(root: Path) -> Iterator[list[Folder]]:
+    """Every state in which a SIGKILL could leave a folder that this process changes.
+
+    Each state is taken before one change, and the last one at the end. They show a file before its
+    first byte is written, and whole.
+    """
+    states: list[Folder] = []
+    _watched()[root] = states
+    try:
+        yield states
+    finally:
+        del _watched()[root]
+    states.append(read(root))
+    states[:] = [state for i, state in enumerate(states) if i == 0 or state != states[i - 1]]
+
+
+def assert_same(folder: Folder, expected: Folder) -> None:
+    """Asserts the same files and bytes; seconds, command lines and machines may differ."""
+    names = {*folder, *expected}
+    absent = b"absent"
+    different = [
+        name
+        for name in sorted(names)
+        if _essence(folder.get(name, absent)) != _essence(expected.get(name, absent))
+    ]
+    assert different == []
+
+
+def _essence(content: bytes | None) -> object:
+    """A JSON object without what may differ; other files as they are."""
+    try:
+        value = json.loads(content or b"")
+    except ValueError:
+        return content
+    changing = ("seconds", "command", "machine")
+    return {name: value[name] for name in value if name not in changing}, "seconds" in value
+
+
+@contextlib.contextmanager
+def files_of_at_most(n_bytes: int) -> Iterator[None]:
+    """A full disk, as a process meets it: a longer file can't be written."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextlib.contextmanager
+def permissions_apply() -> Iterator[None]:
+    """In this thread, to the superuser as well."""
+    header, data = (ctypes.c_uint32 * 2)(_CAPABILITIES_VERSION, 0), (ctypes.c_uint32 * 6)()
+    libc = ctypes.CDLL(None)
+    libc.capget(header, data)  # effective, permitted and inheritable ones, twice
+    before = data[0]
+    data[0] = before & ~_OVERRIDE
+    libc.capset(header, data)
+    try:
+        yield
+    finally:
+        data[0] = before
+        libc.capset(header, data)
