@@ -40,10 +40,8 @@ def test_it_takes_examples_as_they_are_stored(loss, normalise):
     fitted = classifier(loss=loss, normalise_rows=normalise)
     stored = np.random.default_rng(0).uniform(0, 6, (9, 5)).astype(np.float16)
     stored[4] = 0
-    rows = stored.astype(float)
-    if normalise:
-        rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-300)
-    mean, scale = fitted.standardiser
+    lengths = np.linalg.norm(stored.astype(float), axis=1, keepdims=True) if normalise else 1
+    rows, (mean, scale) = stored / np.maximum(lengths, 1e-300), fitted.standardiser
     expected = (rows - mean) / scale @ fitted.params.weights.T + fitted.params.bias
     lazy = LazyRows(lambda start, stop: stored[start:stop].copy(), stored.shape, stored.dtype)
     for inputs in (stored, jnp.asarray(stored), stored.tolist(), lazy):
@@ -63,18 +61,17 @@ def test_a_row_without_finite_logits_is_named():
         classifier(normalise_rows=False).logits(inputs, np.float32)
 
 
-@pytest.mark.parametrize("inputs", [np.zeros((9, 4)), np.zeros(5), np.full((2, 5), "a")])
-def test_inputs_that_do_not_fit_are_refused(inputs):
-    with pytest.raises(InputError, match="inputs"):
-        classifier().predict(inputs)
+def test_inputs_that_do_not_fit_are_refused():
+    for inputs in (np.zeros((9, 4)), np.zeros(5), np.full((2, 5), "a")):
+        with pytest.raises(InputError, match="inputs"):
+            classifier().predict(inputs)
 
 
 @each_format
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_file_is_read_back_bit_for_bit(tmp_path, suffix, dtype):
     path = tmp_path / f"model{suffix}"
-    path.write_bytes(b"an earlier file, to replace")
-    for loss in LOSSES.values():
+    for loss in LOSSES:  # the second replaces the first
         saved = classifier(dtype, loss=loss)
         saved.save(path)
         assert contents(Classifier.load(path)) == contents(saved)

@@ -39,11 +39,9 @@ def assert_same_coefficients(ours, theirs, relative=1e-5):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("cv", [False, True])
 def test_every_check_of_scikit_learn_passes(cv):
-    estimator, settings = LinearProbe(), {"loss": "multi_bce", "class_weight": "balanced"}
-    if cv:
-        settings |= {"cv": 3, "select": "loss", "one_standard_error": True}
-        estimator = LinearProbeCV([0.001, 0.1], **settings)
-    results = check_estimator(estimator, on_skip=None)
+    settings = {"cv": 3, "loss": "multi_bce", "select": "loss", "class_weight": "balanced"}
+    cross_validated = LinearProbeCV([0.001, 0.1], one_standard_error=True, **settings)
+    results = check_estimator(cross_validated if cv else LinearProbe(), on_skip=None)
     skipped = {r["check_name"] for r in results if r["status"] == "skipped"}
     assert skipped <= SKIPPED
     assert sum(r["status"] == "passed" for r in results) == len(results) - len(skipped) >= 60
@@ -121,19 +119,15 @@ def test_a_fit_that_misses_its_tolerance_warns():
     assert probe.n_iter_ <= 4
 
 
-def test_settings_out_of_range_are_value_errors():
+def test_settings_out_of_range_and_a_fold_without_weights_are_value_errors():
     wrong = {"lam": 0.0, "loss": "hinge", "class_weight": "equal", "tol": 0.0, "max_iter": 0}
     probes = {name: LinearProbe(**{name: value}) for name, value in wrong.items()}
     probes |= {"lam is 0": LinearProbeCV([0.1, 0.0]), "select": LinearProbeCV(select="f1")}
     for name, probe in probes.items():
         with pytest.raises(ValueError, match=name):
             probe.fit(*IRIS)
-
-
-def test_a_fold_without_weights_is_rejected():
-    splits = [(np.arange(100), np.arange(100, 150))]
     with pytest.raises(ValueError, match="fold 0"):
-        LinearProbeCV(cv=splits).fit(*IRIS, sample_weight=IRIS[1] < 2)
+        LinearProbeCV(cv=[(np.arange(100), np.arange(100, 150))]).fit(*IRIS, IRIS[1] < 2)
 
 
 @pytest.mark.parametrize(

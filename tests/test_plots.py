@@ -28,7 +28,7 @@ def test_the_least_data_make_a_figure_with_its_title(plot):
     assert figure.get_suptitle().startswith("$^$ λ")
 
 
-def texts(ax):
+def texts(ax):  # at positions, and at the ticks of both axes
     ticks = [[label.get_text() for label in axis.get_ticklabels()] for axis in (ax.xaxis, ax.yaxis)]
     return {text.get_position(): text.get_text() for text in ax.texts}, *ticks
 
@@ -79,12 +79,10 @@ def test_a_history_has_the_mean_of_its_seeds_with_a_band_and_the_learning_rate()
 def test_weight_images_share_a_scale_about_grey_and_keep_channels_rows_and_columns():
     weights = np.zeros((10, 3, 32, 32))
     weights[0], weights[1, 0, 2:, :30] = 0.5, -1.0  # red, all but two rows above, two columns right
-    params = Params(weights.reshape(10, -1), np.zeros(10))
+    params, expected = Params(weights.reshape(10, -1), np.zeros(10)), np.full((10, 32, 32, 3), 0.5)
     axes = plots.plot_weights(params, list("abcdefghij"), (3, 32, 32), "title").axes
-    images = np.array([ax.images[0].get_array() for ax in axes])
-    expected = np.full(images.shape, 0.5)
     expected[0], expected[1, 2:, :30, 0] = 0.75, 0
-    assert np.array_equal(images, expected)
+    assert np.array_equal([ax.images[0].get_array() for ax in axes], expected)
     assert [ax.get_title() for ax in axes] == list("abcdefghij")
 
 
