@@ -3,14 +3,13 @@
 import dataclasses
 import importlib
 import itertools
-import json
 from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import optimize, special
+from scipy import optimize
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
@@ -27,14 +26,8 @@ from linear_cifar import (
     solve,
 )
 from linear_cifar.data import LazyRows, stratified_folds
-from linear_cifar.optimum import (
-    ExampleWeights,
-    SolveConfig,
-    certain_predictions,
-    certified_gap,
-    solve_chunks,
-)
-from tests.commands import run_process
+from linear_cifar.optimum import SolveConfig, certain_predictions, certified_gap, solve_chunks
+from tests.oracle import losses_and_gradient
 
 LAM = np.array([0.01, 1.0, 1e-3])  # in no order
 EXACT = {"tolerance": 1e-11, "dtype": jnp.float64}
@@ -50,10 +43,6 @@ def clusters(n=300, d=8, k=3, spread=0.5, scale=1.0, n_classes=3, **settings):
     return dataset_from_arrays((inputs, labels), class_names=names, **settings)
 
 
-def digits(n):
-    return dataset_from_arrays([array[:n] for array in load_digits(return_X_y=True)])
-
-
 PROBLEMS = {
     "overlapping": clusters,
     "separable": partial(clusters, spread=20),
@@ -63,7 +52,7 @@ PROBLEMS = {
     "two classes": partial(clusters, k=2, n_classes=2),
     "wide": partial(clusters, 60, 100, scale=0.1, standardise="centre"),
     "too wide to decompose": partial(clusters, 40, 8200),  # in a file
-    "digits": partial(digits, 300),
+    "digits": lambda: dataset_from_arrays([a[:301] for a in load_digits(return_X_y=True)]),
 }
 
 
@@ -72,12 +61,12 @@ def dataset(name):
     return PROBLEMS[name]()
 
 
-def standardised(inputs):
-    deviation = inputs.std(axis=0)
-    return (inputs - inputs.mean(axis=0)) / np.where(deviation > 0, deviation, 1)
+def standardised(data):
+    x, deviation = data.train.inputs, data.train.inputs.std(axis=0)
+    x = x if data.standardise == "none" else x - x.mean(axis=0)
+    return x / np.where(deviation > 0, deviation, 1) if data.standardise == "scale" else x
 
 
-@cache
 def example_weights(name):
     """Integers for each λ, 0 among them."""
     return np.random.default_rng(1).integers(0, 3, (len(LAM), len(dataset(name).train.labels)))
@@ -85,17 +74,13 @@ def example_weights(name):
 
 def problem(name, i, loss, weighted=False):
     """The arguments of the oracles: inputs, labels, λ, loss and weights of the examples."""
-    inputs, labels = dataset(name).train
-    centred = inputs - inputs.mean(axis=0)
-    x = {"scale": standardised(inputs), "centre": centred, "none": inputs}[
-        dataset(name).standardise
-    ]
+    labels = dataset(name).train.labels
     weights = example_weights(name)[i] if weighted else np.ones(len(labels))
-    return x, labels, LAM[i], loss, weights
+    return standardised(dataset(name)), labels, LAM[i], loss, weights
 
 
 def minimum(k, x, labels, lam, loss, weights):
-    """The optimum of scikit-learn; a class without examples has weights of 0 and no probability.
+    """The optimum of scikit-learn; a class without examples has no weights and no probability.
 
     Its losses are sums, and ours are means, over K binary losses too. For softmax with two classes
     it has the difference of our two vectors.
@@ -107,16 +92,13 @@ def minimum(k, x, labels, lam, loss, weights):
         model.fit(x @ rotation.T, targets, sample_weight=weights / weights.sum())
         return model.coef_ @ rotation, model.intercept_
 
-    matrix, bias, present = np.zeros((k, x.shape[1])), np.full(k, -np.inf), np.unique(labels)
+    matrix, bias, present = np.zeros((k, x.shape[1])), np.full(k, -1e3), np.unique(labels)
     if loss is MULTIPLE_BINARY_CROSS_ENTROPY:
         for i in present:
             matrix[[i]], bias[[i]] = fit(labels == i, 1 / (2 * lam * k))
     elif len(present) == 2:
         difference, offset = fit(labels, 1 / lam)
-        matrix[present], bias[present] = (
-            np.array([[-0.5], [0.5]]) @ difference,
-            [-0.5, 0.5] * offset,
-        )
+        matrix[present], bias[present] = np.outer([-0.5, 0.5], difference), [-0.5, 0.5] * offset
     else:
         matrix[present], bias[present] = fit(labels, 1 / (2 * lam))
     return Params(matrix, bias)
@@ -129,28 +111,15 @@ def minimum_of(name, i, loss, weighted=False):
 
 def true_cost(params, x, labels, lam, loss, weights):
     """J in NumPy float64."""
-    scores = x @ params.weights.T + params.bias
-    if loss is SOFTMAX_CROSS_ENTROPY:
-        losses = special.logsumexp(scores, axis=1) - scores[np.arange(len(x)), labels]
-    else:
-        sign = 2 * np.eye(len(params.bias))[labels] - 1
-        losses = -special.log_expit(sign * scores).mean(axis=1)
+    losses, _ = losses_and_gradient(x @ params.weights.T + params.bias, labels, loss.name)
     return np.average(losses, weights=weights) + lam * (params.weights**2).sum()
-
-
-def logit_gradient(params, x, labels, loss):
-    """dl/ds of each example, from its definition."""
-    scores, targets = x @ params.weights.T + params.bias, np.eye(len(params.bias))[labels]
-    if loss is SOFTMAX_CROSS_ENTROPY:
-        return special.softmax(scores, axis=1) - targets
-    return (special.expit(scores) - targets) / scores.shape[1]
 
 
 def at_best_bias(matrix, x, labels, lam, loss, weights):
     """W with the bias at which the mean of dl/ds vanishes; for softmax the one whose mean is 0."""
 
     def slope(bias):
-        by_logit = logit_gradient(Params(matrix, bias), x, labels, loss)
+        _, by_logit = losses_and_gradient(x @ matrix.T + bias, labels, loss.name)
         mean = np.average(by_logit, axis=0, weights=weights)
         return mean + (bias.mean() if loss is SOFTMAX_CROSS_ENTROPY else 0)
 
@@ -161,8 +130,9 @@ def at_best_bias(matrix, x, labels, lam, loss, weights):
 
 def slope_norm(params, x, labels, lam, loss, weights):
     """‖M + 2λW‖ in NumPy float64."""
-    by_logit = logit_gradient(params, x, labels, loss) * weights[:, None] / weights.sum()
-    return np.linalg.norm(by_logit.T @ x + 2 * lam * params.weights)
+    _, by_logit = losses_and_gradient(x @ params.weights.T + params.bias, labels, loss.name)
+    gradient = (by_logit * weights[:, None]).T @ x / weights.sum()
+    return np.linalg.norm(gradient + 2 * lam * params.weights)
 
 
 def run(params, i):
@@ -182,7 +152,7 @@ def on_disk(data, monkeypatch, n_rows=100):
 IN_MEMORY = ("softmax", "float64", "memory", 1, False)
 ON_DISK = ("multi_bce", "float32", "file", 2, True)
 OTHERS = [("softmax", "float32", "file", 1, True), ("multi_bce", "float64", "memory", 2, False)]
-ONE_SHAPE, SHAPES = list(PROBLEMS)[:5], list(PROBLEMS)[5:]
+ONE_SHAPE = list(PROBLEMS)[:5]
 FAST = [
     *itertools.product((*ONE_SHAPE, "two classes", "wide"), [IN_MEMORY]),
     *itertools.product((*ONE_SHAPE, "digits", "too wide to decompose"), [ON_DISK]),
@@ -250,30 +220,11 @@ def test_the_certificate_is_the_bound_of_the_design_at_the_optimal_bias(loss, we
         assert true_gap <= gap[i] <= (1 + curvature / (2 * lam)) * true_gap * (1 + 1e-6)
 
 
-@BOTH
-def test_solve_reports_the_certificate_of_its_parameters(loss):
-    name, weights = "overlapping", example_weights("overlapping")
-    config = SolveConfig(loss, tolerance=0.02, max_passes=4)
-    *_, step = solve_chunks(LAM, dataset(name), config, weights=weights)
-    optimum = step.optimum
-    for row, i in enumerate(step.rows):
-        params = run(optimum.params, row)
-        norm = slope_norm(params, *problem(name, i, loss, weighted=True))
-        assert optimum.gap[row] == pytest.approx(norm**2 / (4 * LAM[i]), rel=0.05)
-        assert optimum.distance[row] == pytest.approx(norm / (2 * LAM[i]), rel=0.05)
-        error = np.linalg.norm(params.weights - minimum_of(name, i, loss, True).weights)
-        assert error <= optimum.distance[row]
-    np.testing.assert_allclose(step.relative_gap, optimum.gap / optimum.cost, rtol=1e-12)
-    assert np.array_equal(optimum.converged, optimum.gap <= 0.02 * optimum.cost)
-    assert set(optimum.converged.tolist()) == {False, True}
-
-
 def assert_bounded(optimum, lam, data, weights=None, rounding=1e-12):
     """The cost is above scikit-learn's by at most its gap."""
-    x, labels = standardised(data.train.inputs), data.train.labels
-    weights = np.ones(len(x)) if weights is None else weights
+    weights = np.ones(len(data.train.labels)) if weights is None else weights
     for i in range(len(lam)):
-        args = (x, labels, lam[i], SOFTMAX_CROSS_ENTROPY, weights)
+        args = (standardised(data), data.train.labels, lam[i], SOFTMAX_CROSS_ENTROPY, weights)
         above = optimum.cost[i] - true_cost(minimum(data.n_classes, *args), *args)
         assert -rounding < above <= optimum.gap[i] + rounding
 
@@ -305,31 +256,12 @@ def test_a_class_of_tiny_weight_gets_its_bias():
     assert_bounded(optimum, lam, data, weights, rounding=1e-14)
 
 
-@pytest.mark.slow
-def test_three_devices_give_scikit_learns_optimum():
-    """300 examples and 64 features are no multiples of three devices."""
-    cost, converged = json.loads(run_process("tests.programs.solve_digits", 3).stdout)
-    assert all(converged)
-    for i, loss in enumerate([SOFTMAX_CROSS_ENTROPY] * 3):
-        expected = true_cost(minimum_of("digits", i, loss), *problem("digits", i, loss))
-        assert cost[i] == pytest.approx(expected, rel=1e-10)
-
-
-def test_later_chunks_start_from_the_first_and_resume_with_the_same_bits():
+def test_later_chunks_start_from_the_first():
     lam, data = np.geomspace(0.001, 10, 32), dataset("overlapping")
     first, second = (step for step in solve_chunks(lam, data) if step.optimum)
     assert sorted(first.rows + second.rows) == list(range(32))
-    finished = {
-        row: Params(weights, bias)
-        for row, weights, bias in zip(first.rows, *first.optimum.params, strict=True)
-    }
-    again = [step for step in solve_chunks(lam, data, finished=finished) if step.optimum]
-    assert [step.rows for step in again] == [second.rows]
-    assert np.array_equal(again[0].optimum.params.weights, second.optimum.params.weights)
     cold = solve(lam[list(second.rows)], data)
     assert second.optimum.passes.mean() < 0.7 * cold.passes.mean()
-    everything = finished | dict.fromkeys(second.rows, finished[first.rows[0]])
-    assert not list(solve_chunks(lam, data, finished=everything))
 
 
 def test_memory_bytes_bound_how_many_lambda_go_together():
@@ -361,44 +293,18 @@ def test_a_start_worse_than_zero_is_replaced_and_its_pass_counts():
 
 
 def test_a_scalar_lambda_gives_one_optimum_without_an_axis():
-    name = "overlapping"
-    one = solve(LAM[0], dataset(name), dtype=jnp.float64)
-    expected = minimum_of(name, 0, SOFTMAX_CROSS_ENTROPY)
+    one, many = (solve(lam, dataset("overlapping")) for lam in (LAM[2], LAM))
     assert one.cost.shape == one.gap.shape == one.passes.shape == ()
-    np.testing.assert_allclose(one.params.weights, expected.weights, atol=1e-2)
-    again = solve(LAM[0], dataset(name), dtype=jnp.float64, start=one.params)
-    assert again.passes < one.passes
+    np.testing.assert_allclose(one.params.weights, many.params.weights[2], atol=1e-2)
 
 
-def test_what_misses_the_tolerance_is_not_converged():
-    optimum = solve([1e-6, 100.0, 1e-5], dataset("overlapping"), max_passes=4)
+def test_what_misses_the_tolerance_is_not_converged_but_has_its_bound():
+    lam, data = [1e-6, 100.0, 1e-5], dataset("overlapping")
+    optimum = solve(lam, data, max_passes=4)
     assert optimum.converged.tolist() == [False, True, False]
+    assert np.array_equal(optimum.converged, optimum.gap <= 1e-6 * optimum.cost)
     assert optimum.passes.max() == 5
-    assert optimum.gap[0] > 1e-6 * optimum.cost[0]
-
-
-def test_features_that_are_not_centred_reach_the_tolerance_too():
-    inputs, labels = dataset("overlapping").train
-    data = dataset_from_arrays((10 * inputs, labels), standardise="none")
-    assert solve(LAM, data, dtype=jnp.float64).converged.all()
-
-
-def test_a_descent_takes_about_as_many_passes_as_were_measured():
-    passes = [
-        step.passes for step in solve_chunks(LAM, dataset("overlapping"), SolveConfig(**EXACT))
-    ]
-    assert (np.diff(passes, axis=0) >= 0).all()
-    assert passes[-1].max() <= 1.5 * 19
-
-
-@pytest.mark.slow
-def test_a_class_that_all_examples_have_costs_nothing():
-    inputs, labels = dataset("two classes").train
-    data = dataset_from_arrays((inputs, 0 * labels), class_names=["all", "none"])
-    *_, step = solve_chunks(LAM, data, SolveConfig(dtype=jnp.float64))
-    assert step.optimum.converged.all()
-    for zero in (step.optimum.cost, step.optimum.gap, step.relative_gap):
-        np.testing.assert_allclose(zero, 0, atol=1e-15)
+    assert_bounded(optimum, lam, data)
 
 
 @pytest.mark.slow
@@ -410,87 +316,41 @@ def test_runs_that_finish_early_leave_without_a_trace(synthetic):
     assert optimum.passes[9] > 10 * optimum.passes[0]
 
 
-@pytest.mark.slow
-def test_slow_progress_does_not_end_a_descent():
-    """The gap stays where it is for more than fifty passes, while the cost falls."""
-    optimum = solve([1e-6], digits(400), dtype=jnp.float64, max_passes=3000)
-    assert optimum.converged.all()
-    assert optimum.passes[0] > 500
-
-
 def test_a_run_stops_when_its_result_is_unchanged():
-    lam, data, settings = np.array([1e-7, 10.0, 1e-9]), dataset("separable"), {**EXACT}
-
-    def constant(params):
-        return np.zeros(len(params.bias))
-
-    optimum = solve(lam, data, **settings, stop_when_unchanged=constant)
+    lam, data, looks = [1e-7, 10.0, 1e-9], dataset("separable"), itertools.count()
+    optimum = solve(lam, data, **EXACT, stop_when_unchanged=lambda params: 0 * params.bias)
     assert optimum.unchanged.tolist() == [True, False, True]
-    assert optimum.passes[[0, 2]].tolist() == [76, 76]  # looks after 25, 50 and 75; a certificate
     assert optimum.converged.tolist() == [False, True, False]
-    looks = itertools.count()
-
-    def changing(params):
-        return np.full(len(params.bias), next(looks))
-
-    settings["max_passes"] = 120
-    assert not solve(lam, data, **settings, stop_when_unchanged=changing).unchanged.any()
-    assert next(looks) == 4
-    with pytest.raises(InputError, match="stop_when_unchanged"):
-        solve(lam, data, **settings, stop_when_unchanged=lambda _: np.zeros(1))
+    settings = {"stop_when_unchanged": lambda params: 0 * params.bias + next(looks)}
+    assert not solve(lam, data, **EXACT, **settings, max_passes=120).unchanged.any()
+    assert next(looks) > 2
 
 
-@pytest.mark.parametrize(
-    ("lam", "settings", "name"),
-    [
-        ([0.1, 0.0], {}, "lam is 0"),
-        ([np.nan], {}, "lam"),
-        ([1e39], {}, "lam in float32"),
-        ([1e-38], {}, "lam in float32"),
-        ([[0.1]], {}, "lam"),
-        ([], {}, "lam"),
-        ([0.1], {"weights": np.ones(3)}, "weights"),
-        ([0.1], {"weights": -np.ones(300)}, "weights"),
-        ([0.1], {"weights": np.full(300, np.inf)}, "weights"),
-        ([0.1], {"weights": np.zeros(300)}, "weights"),
-        ([0.1], {"weights": ExampleWeights(np.ones((1, 299)), [0])}, "weights"),
-        ([0.1], {"loss": "hinge"}, "loss"),
-        ([0.1], {"tolerance": 0.0}, "tolerance"),
-        ([0.1], {"max_passes": 0}, "max_passes"),
-        ([0.1], {"dtype": jnp.float16}, "dtype"),
-        ([0.1], {"start": Params(np.zeros((1, 3, 3)), np.zeros((1, 3)))}, "start"),
-    ],
-)
-def test_impossible_arguments_are_refused_by_name(lam, settings, name):
-    with pytest.raises(InputError, match=name):
-        solve(lam, dataset("overlapping"), **settings)
-
-
-def test_float64_needs_x64():
+def test_impossible_arguments_are_refused_by_name():
+    data, wrong = dataset("overlapping"), {"loss": ["hinge"], "dtype": [jnp.float16]}
+    wrong |= {"lam": [[0.1, 0.0], [1e-38], [[0.1]]]}
+    wrong |= {"weights": [np.ones(3), -np.ones(300), np.zeros(300)]}
+    wrong |= {"start": [Params(np.zeros((1, 3, 3)), np.zeros((1, 3)))]}
+    for name, value in ((name, value) for name, values in wrong.items() for value in values):
+        with pytest.raises(InputError, match=name):
+            solve(**{"lam": [0.1], "dataset": data, name: value})
     with jax.enable_x64(False), pytest.raises(InputError, match="x64"):
-        solve([0.1], dataset("overlapping"), dtype=jnp.float64)
+        solve([0.1], data, dtype=jnp.float64)
 
 
-@pytest.mark.parametrize(
-    "loss",
-    [pytest.param(SOFTMAX_CROSS_ENTROPY, marks=pytest.mark.slow), MULTIPLE_BINARY_CROSS_ENTROPY],
-    ids=str,
-)
-def test_cross_validation_measures_each_fold_with_a_fit_without_it(loss):
+def test_cross_validation_measures_each_fold_with_a_fit_without_it():
     key, n_folds, lam, data = jax.random.key(1), 4, np.array([1e-3, 1.0]), dataset("overlapping")
+    loss = MULTIPLE_BINARY_CROSS_ENTROPY
     result = cross_validate(key, lam, data, n_folds, loss=loss, tolerance=1e-10)
-    assert result.converged.all()
     x, labels, *_ = problem("overlapping", 0, loss)
     folds = stratified_folds(key, labels, n_folds)
-    loss_table, accuracy_table = np.zeros((2, n_folds, 2))
     for fold, i in np.ndindex(n_folds, 2):
         inside, outside = folds == fold, folds != fold
         params = minimum(3, x[outside], labels[outside], lam[i], loss, np.ones(outside.sum()))
         args = (x[inside], labels[inside], 0, loss, np.ones(inside.sum()))
-        loss_table[fold, i] = true_cost(params, *args)
-        accuracy_table[fold, i] = np.mean(predictions(params, x[inside]) == labels[inside])
-    np.testing.assert_allclose(result.loss, loss_table, rtol=1e-4)
-    np.testing.assert_allclose(result.accuracy, accuracy_table, atol=1e-6)
+        assert result.loss[fold, i] == pytest.approx(true_cost(params, *args), rel=1e-4)
+        accuracy = np.mean(predictions(params, x[inside]) == labels[inside])
+        assert result.accuracy[fold, i] == pytest.approx(accuracy)
     stopped = cross_validate(key, [1e-8, 100.0], data, n_folds, loss=loss, max_passes=4)
     assert stopped.converged.tolist() == [[False, True]] * n_folds
 
@@ -504,42 +364,6 @@ def certain_of(params, distance, x, data, loss):
     mean, scale = data.standardiser
     split = Split(x * scale + mean, np.zeros(len(x), int))
     return certain_predictions(params, distance, LAM[0], data, split, loss)
-
-
-def bias_bound(params, distance, x, labels, lam, loss, weights):
-    """B, the bound of ‖b − b*‖ that linear_cifar/optimum/prediction.py derives, in NumPy."""
-    scores, k = x @ params.weights.T + params.bias, len(params.bias)
-    if loss is SOFTMAX_CROSS_ENTROPY:
-        p, most = special.softmax(scores, axis=1), 1 / 2
-        curvature = np.linalg.eigvalsh(np.diag(p.mean(axis=0)) - p.T @ p / len(x))[1]
-    else:
-        p, most = special.expit(scores), 1 / (4 * k)
-        curvature = (p * (1 - p)).mean(axis=0).min() / k
-    slope = slope_norm(params, x, labels, lam, loss, weights)
-    rest = np.linalg.norm(logit_gradient(params, x, labels, loss).mean(axis=0))
-    lengths = np.linalg.norm(x, axis=1)
-    reach = 1 + 2 * distance * lengths.max()
-    constant = 2 * slope * distance * reach + 2 * most * np.mean(lengths**2) * distance**2
-    linear = 4 * slope * distance + 2 * rest * reach
-    return np.roots([curvature - 4 * rest, -linear, -constant]).max()
-
-
-@BOTH
-@pytest.mark.parametrize("size", [0.1, 1e-8])
-def test_predictions_called_certain_are_beyond_the_derived_bound(loss, size):
-    args = problem("overlapping", 0, loss)
-    best, rng = minimum_of("overlapping", 0, loss), np.random.default_rng(0)
-    noise = rng.normal(size=best.weights.shape)
-    matrix = best.weights + size * noise / np.linalg.norm(noise)
-    bias = at_best_bias(matrix, *args).bias + 0.03 * size * rng.normal(size=3)
-    params = Params(matrix, bias)
-    tie = np.linalg.pinv(matrix[:2] - matrix[[2, 0]]) @ (bias[[2, 0]] - bias[:2])
-    points = tie + np.geomspace(1e-9, 1e3, 20_000)[:, None] * rng.normal(size=(20_000, 8))
-    scores = np.sort(points @ params.weights.T + params.bias)
-    bound = size * np.linalg.norm(points, axis=1) + bias_bound(params, size, *args)
-    certain = certain_of(params, size, points, dataset("overlapping"), loss)
-    assert 0.1 < certain.mean() < 0.9
-    assert np.array_equal(certain, scores[:, 2] - scores[:, 1] > np.sqrt(2) * bound)
 
 
 @BOTH
