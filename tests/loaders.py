@@ -119,10 +119,9 @@ def read_batches(name, folder, content):
     with mock.patch.multiple(cifar10, BATCH_ROWS=10, BATCH_COLUMNS=12, MAX_BYTES=4000):
         batches, _ = cifar10.load_batches(source, names)
     for images, labels in batches:
-        assert (images.shape, images.dtype) == ((10, 12), np.uint8)
-        assert (labels.shape, labels.dtype) == ((10,), np.int32)
-        assert 0 <= labels.min() <= labels.max() <= 9
-    return [images.tobytes() + labels.tobytes() for images, labels in batches]
+        assert (images.shape, images.dtype, labels.shape) == ((10, 12), np.uint8, (10,))
+        assert set(labels.tolist()) <= set(range(10))
+    return [(images.tobytes(), labels.tobytes()) for images, labels in batches]
 
 
 def read_features(name, folder, content):
@@ -157,11 +156,13 @@ def read_model(name, folder, content):
     return [*details, *(array.tobytes() for array in (*model.params, *model.standardiser))]
 
 
+READERS = dict.fromkeys(("batch", "tar", "tar.gz"), read_batches)
+READERS |= dict.fromkeys(("m.npz", "m.safetensors"), read_model)
+
+
 def read(name, folder, content):
     """Writes a file into a folder, and reads it; asserts that the data can be used."""
-    readers = {"batch": read_batches, "tar": read_batches, "tar.gz": read_batches}
-    readers |= {"m.npz": read_model, "m.safetensors": read_model}
-    return readers.get(name, read_features)(name, folder, content)
+    return READERS.get(name, read_features)(name, folder, content)
 
 
 @cache
