@@ -252,6 +252,8 @@ def indexed(folder):
 RARE = np.where(np.arange(N) == 3, 8, Y)
 # What is written, further arguments, and the words of the message that say where the fault is.
 BAD = {
+    "missing": (lambda f: f / "no.npz", {}, r"no\.npz does not exist"),
+    "another ending": (written("a.pt", b"a"), {}, r"a\.pt"),
     "words in a csv": (written("a.csv", b"a,y\n1,2\nz,3\n"), {}, "column a"),
     "a gap in a csv": (written("a.csv", b"a,y\n1,2\n,3\n"), {}, "column a: row 1"),
     "an index in csv": (written("a.csv", b",a,y\n0,1,2\n1,2,3\n"), {}, "column ''.* index"),
@@ -263,6 +265,7 @@ BAD = {
     "no labels beside": (lambda f: save(f, x=X) / "x.npy", {}, "no labels beside .*'labels.npy'"),
     "objects as labels": (lambda f: npz(y=np.full(N, Bomb(f / "bomb")))(f), {}, r"a\.npz"),
     "objects": (lambda f: save(f, x=np.full((N, 1), Bomb(f / "bomb")), y=Y) / "x.npy", {}, "x.npy"),
+    "no examples": (npz(x=X[:0], y=Y[:0]), {}, "array x: inputs"),
     "NaN": (replaced(13, 2, np.nan), {}, "row 13, column 2"),
     "equal rows": (npz(x=0 * X + 3), {}, "array x: inputs are equal"),
     "a row of zeros": (replaced(9, slice(None), 0), {"normalise_rows": True}, "row 9"),

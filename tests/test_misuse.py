@@ -95,6 +95,7 @@ BAD_DATA = {
     "beyond float32": ("train inputs .*row 3, column 2", arrays(replaced(1e39))),
     "a large offset": ("train inputs, column 0", arrays(X + 1e9)),
     "one label short": ("train labels", arrays(X, Y[:-1])),
+    "dates as labels": ("train labels", arrays(X, Y.astype("M8[s]"))),
     "broken labels": ("train labels .*row 0", arrays(X, Y + 0.5)),
     "labels from 1": ("train labels: row 1", arrays(X, Y + 1, class_names=list("ab"))),
     "a number left out": ("train labels: row 1", arrays(X, Y * 2)),
