@@ -26,14 +26,14 @@ def main() -> None:
 
     parser = argparse.ArgumentParser("python -m tests.fuzz", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("loader", choices=loaders.LOADERS)
+    parser.add_argument("loader", choices=loaders.FILES)
     parser.add_argument("--seconds", type=int, default=600)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         corpus, place = Path(folder) / "corpus", Path(folder) / "file"
         corpus.mkdir()
         place.mkdir()
-        for i, content in enumerate(loaders.LOADERS[args.loader].files):
+        for i, content in enumerate(loaders.FILES[args.loader]):
             (corpus / str(i)).write_bytes(content)
 
         def check(content: bytes) -> None:

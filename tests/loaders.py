@@ -5,11 +5,8 @@ import io
 import pickle
 import tarfile
 import tempfile
-import zipfile
-from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 from unittest import mock
 
 import numpy as np
@@ -23,15 +20,6 @@ from linear_cifar import Classifier, InputError, Params, Standardiser, load_feat
 from linear_cifar.data import cifar10
 
 
-class Loader(NamedTuple):
-    """A kind of file."""
-
-    files: tuple[bytes, ...]  # undamaged
-    # Writes a file into a folder, reads it, asserts that the data can be used, and returns them.
-    read: Callable[[Path, bytes], list]
-    has_checksum: bool = False  # of everything that is read
-
-
 class Bomb:
     """Unpickling it makes a file."""
 
@@ -42,74 +30,35 @@ class Bomb:
         return Path.touch, (self.path,)
 
 
-def written(name, write):
-    """The bytes of a file of some name that a function writes."""
-    with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder) / name)
-        return (Path(folder) / name).read_bytes()
-
-
-def python_2_pickle(images, labels, shape=None, kind=b"u1", global_name=b"numpy\ndtype"):
+def python_2_pickle(images, labels):
     """A batch as Python 2 pickles it, like the official files: strings are bytes, NumPy is 1."""
-    rows, columns = (b"M" + n.to_bytes(2, "little") for n in shape or images.shape)
+    rows, columns = (b"M" + n.to_bytes(2, "little") for n in images.shape)
     fortran = b"\x88" if images.flags.f_contiguous else b"\x89"
-    pixels = images.tobytes("A")
     array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
-    dtype = b"c" + global_name + b"\nU\x02" + kind + b"K\x00K\x01\x87R"
+    dtype = b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R"
     dtype += b"(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
-    state = b"(K\x01" + rows + columns + b"\x86" + dtype + fortran
-    state += b"T" + len(pixels).to_bytes(4, "little") + pixels + b"tb"
+    pixels = b"T" + images.size.to_bytes(4, "little") + images.tobytes("A")
+    state = b"(K\x01" + rows + columns + b"\x86" + dtype + fortran + pixels + b"tb"
     numbers = b"](" + b"".join(b"K" + bytes([label]) for label in labels) + b"e"
     return b"\x80\x02}(U\x06labels" + numbers + b"U\x04data" + array + state + b"u."
 
 
 def archive(contents):
     """CIFAR-10's archive with some batches, before it is compressed."""
-
-    def pack(path):
-        with tarfile.open(path, "w") as tar:
-            for name, content in contents.items():
-                member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
-                member.size = len(content)
-                tar.addfile(member, io.BytesIO(content))
-
-    return written("a.tar", pack)
-
-
-IMAGES = np.arange(120, dtype=np.uint8).reshape(10, 12)
-BATCHES = (
-    python_2_pickle(IMAGES, list(range(10))),
-    pickle.dumps({b"labels": list(range(10)), b"data": IMAGES}, 3),
-    pickle.dumps({b"labels": np.arange(10), b"data": np.asfortranarray(IMAGES)}, 4),
-)
-SMALL = mock.patch.multiple(cifar10, BATCH_ROWS=10, BATCH_COLUMNS=12, MAX_BYTES=4000)
-ARCHIVE = archive({"data_batch_1": BATCHES[0], "test_batch": BATCHES[1]}).rstrip(b"\0") + bytes(
-    1024
-)
-
-
-def check_batch(images, labels):
-    assert (images.shape, images.dtype) == ((10, 12), np.uint8)
-    assert (labels.shape, labels.dtype) == ((10,), np.int32)
-    assert 0 <= labels.min() <= labels.max() <= 9
-    return images.tobytes() + labels.tobytes()
-
-
-def read_batch(folder, content):
-    with SMALL:
-        return [check_batch(*cifar10.parse_batch(content, f"{folder}/batch"))]
-
-
-def read_archive(folder, content):
-    (folder / cifar10.ARCHIVE).write_bytes(content)
-    with SMALL:
-        batches, _ = cifar10.load_batches(folder / cifar10.ARCHIVE, ("data_batch_1", "test_batch"))
-    return [check_batch(*batch) for batch in batches]
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        for name, content in contents.items():
+            member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return stream.getvalue()
 
 
 def save(path, **arrays):
     """Writes arrays into one file by its ending, or into a folder of .npy files; returns it."""
-    if path.suffix == ".npz":
+    if path.suffix == ".npy":
+        np.save(path, *arrays.values())
+    elif path.suffix == ".npz":
         np.savez(path, **arrays)
     elif path.suffix == ".safetensors":
         save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, path)
@@ -124,62 +73,77 @@ def save(path, **arrays):
     return path
 
 
+def written(name, write):
+    """The bytes of a file of some name that a function writes."""
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder) / name)
+        return (Path(folder) / name).read_bytes()
+
+
 def saved(name, **arrays):
     return written(name, lambda path: save(path, **arrays))
 
 
-def npy(array):
-    return written("a.npy", lambda path: np.save(path, array))
-
-
+IMAGES = np.arange(120, dtype=np.uint8).reshape(10, 12)
+BATCHES = (
+    python_2_pickle(IMAGES, range(10)),
+    pickle.dumps({b"labels": np.arange(10), b"data": np.asfortranarray(IMAGES)}, 4),
+)
+NAMES = ("data_batch_1", "test_batch")
+TAR = archive(dict(zip(NAMES, BATCHES, strict=True)))
 # More than the 4096 bytes that zipfile reads ahead, because it compares checksums at the end.
 X = np.random.default_rng(0).normal(size=(120, 13)).astype(np.float32)
 Y = np.arange(120) % 2
 TABLE = {"a": X[:12, 0], "b": X[:12, 1], "label": Y[:12]}
-FEATURES = {
-    "x.npy": tuple(map(npy, (X, np.asfortranarray(X), X > 0))),
-    "y.npy": tuple(map(npy, (Y, Y.astype(float), Y.astype(str), Y.astype("S")))),
+FITTED = Params(np.eye(2, 3), np.zeros(2)), Standardiser(np.arange(3.0), np.ones(3))
+MODEL = Classifier(*FITTED, ("cat", "dog"), "multi_bce", 0.1, True, 2.5)
+FILES = {  # undamaged
+    "batch": BATCHES,
+    "tar": (TAR,),
+    "tar.gz": (gzip.compress(TAR, 1),),
+    "x.npy": tuple(saved("x.npy", x=x) for x in (X, np.asfortranarray(X), X > 0)),
+    "y.npy": tuple(saved("y.npy", y=y) for y in (Y, *map(Y.astype, (float, str, "S")))),
     "a.npz": (saved("a.npz", x=X, y=Y), saved("a.npz", x_train=X, y_train=Y, x_test=X, y_test=Y)),
     "a.safetensors": tuple(saved("a.safetensors", x=x, y=Y) for x in (X, X.astype(bfloat16))),
     "a.csv": (saved("a.csv", **TABLE), b"a,b,label\n" + b"0.5,1,x\n2,-1e3,y\n" * 6),
     "a.parquet": (saved("a.parquet", **TABLE),),
+    "m.npz": (written("m.npz", MODEL.save),),
+    "m.safetensors": (written("m.safetensors", MODEL.save),),
 }
+
+
+def read_batches(name, folder, content):
+    path = folder / (NAMES[0] if name == "batch" else cifar10.ARCHIVE)
+    path.write_bytes(gzip.compress(content, 1) if name == "tar" else content)
+    source, names = (folder, NAMES[:1]) if name == "batch" else (path, NAMES)
+    with mock.patch.multiple(cifar10, BATCH_ROWS=10, BATCH_COLUMNS=12, MAX_BYTES=4000):
+        batches, _ = cifar10.load_batches(source, names)
+    for images, labels in batches:
+        assert (images.shape, images.dtype, labels.shape) == ((10, 12), np.uint8, (10,))
+        assert set(labels.tolist()) <= set(range(10))
+    return [(images.tobytes(), labels.tobytes()) for images, labels in batches]
 
 
 def read_features(name, folder, content):
     """Reads a file of features into memory and in blocks, which have to give the same."""
-    (folder / "x.npy").write_bytes(FEATURES["x.npy"][0])
-    (folder / "y.npy").write_bytes(FEATURES["y.npy"][0])
+    (folder / "x.npy").write_bytes(FILES["x.npy"][0])
+    (folder / "y.npy").write_bytes(FILES["y.npy"][0])
     (folder / name).write_bytes(content)
-    path = folder / ("x.npy" if name == "y.npy" else name)
-    data = check_features(load_features(path))
-    if path.suffix in (".npy", ".safetensors"):
-        assert check_features(load_features(path, memory_gb=1e-12)) == data
-    return data
-
-
-def check_features(dataset):
-    data = [dataset.class_names]
-    for split in (dataset.train, dataset.validation, dataset.test):
-        inputs = split.inputs[:]
-        assert np.isfinite(inputs.astype(np.float32)).all()
-        assert split.labels.dtype == np.int32
-        assert split.labels.shape == inputs.shape[:1]
-        assert set(split.labels.tolist()) <= set(range(dataset.n_classes))
-        data += [inputs.dtype, inputs.shape, inputs.tobytes(), split.labels.tobytes()]
-    assert np.isfinite(dataset.standardiser.mean).all()
-    assert (dataset.standardiser.scale > 0).all()
-    return data
-
-
-FITTED = Params(np.eye(2, 3), np.zeros(2)), Standardiser(np.arange(3.0), np.ones(3))
-MODELS = {
-    name: (
-        written(name, Classifier(*FITTED, ("cat", "dog"), lam=0.1).save),
-        written(name, Classifier(*FITTED, "ab", "multi_bce", 0.1, True, 2.5).save),
-    )
-    for name in ("m.npz", "m.safetensors")
-}
+    path, read = folder / ("x.npy" if name == "y.npy" else name), []
+    for memory_gb in (None, 1e-12) if path.suffix in (".npy", ".safetensors") else (None,):
+        dataset = load_features(path, memory_gb=memory_gb)
+        data = [dataset.class_names]
+        for split in (dataset.train, dataset.validation, dataset.test):
+            inputs = split.inputs[:]
+            assert np.isfinite(inputs.astype(np.float32)).all()
+            assert split.labels.shape == inputs.shape[:1]
+            assert set(split.labels.tolist()) <= set(range(dataset.n_classes))
+            data += [inputs.dtype, inputs.shape, inputs.tobytes(), split.labels.tobytes()]
+        assert np.isfinite(dataset.standardiser.mean).all()
+        assert (dataset.standardiser.scale > 0).all()
+        read.append(data)
+    assert read[-1] == read[0]
+    return read[0]
 
 
 def read_model(name, folder, content):
@@ -192,54 +156,26 @@ def read_model(name, folder, content):
     return [*details, *(array.tobytes() for array in (*model.params, *model.standardiser))]
 
 
-def member(name, file, of, read):
-    """One array of an .npz file, damaged before the file is written, so that its checksum fits."""
-    with zipfile.ZipFile(io.BytesIO(of)) as zipped:
-        members = {info.filename: zipped.read(info) for info in zipped.infolist()}
-
-    def pack(content, path):
-        with zipfile.ZipFile(path, "w") as zipped:
-            for info, array in (members | {f"{name}.npy": content}).items():
-                zipped.writestr(info, array)
-
-    def read_packed(folder, content):
-        return read(file, folder, written(file, partial(pack, content)))
-
-    return Loader((members[f"{name}.npy"],), read_packed)
+READERS = dict.fromkeys(("batch", "tar", "tar.gz"), read_batches)
+READERS |= dict.fromkeys(("m.npz", "m.safetensors"), read_model)
 
 
-LOADERS = {
-    "batch": Loader(BATCHES, read_batch),
-    "tar": Loader((ARCHIVE,), lambda folder, tar: read_archive(folder, gzip.compress(tar, 1))),
-    "tar.gz": Loader((gzip.compress(ARCHIVE, 1),), read_archive, has_checksum=True),
-    **{
-        name: Loader(files, partial(read_features, name), has_checksum=name.endswith("z"))
-        for name, files in FEATURES.items()
-    },
-    "x in a.npz": member("x", "a.npz", FEATURES["a.npz"][0], read_features),
-    **{
-        name: Loader(files, partial(read_model, name), has_checksum=name.endswith("z"))
-        for name, files in MODELS.items()
-    },
-    "names in m.npz": member("class_names", "m.npz", MODELS["m.npz"][0], read_model),
-}
+def read(name, folder, content):
+    """Writes a file into a folder, and reads it; asserts that the data can be used."""
+    return READERS.get(name, read_features)(name, folder, content)
 
 
 @cache
 def undamaged(folder, name):
-    """The data of a loader's undamaged files."""
-    return [LOADERS[name].read(folder, content) for content in LOADERS[name].files]
+    return [read(name, folder, content) for content in FILES[name]]
 
 
 def check_read_or_refused(folder, name, content):
-    """Asserts that a file, perhaps damaged, is read or refused in one line that names it.
-
-    If it has a checksum, it is refused or has the data of an undamaged file.
-    """
+    """A file, perhaps damaged, is read, or refused in one line that names it."""
     try:
-        data = LOADERS[name].read(folder, content)
+        data = read(name, folder, content)
     except InputError as error:
         assert "\n" not in str(error), f"more than one line: {error}"
         assert str(folder) in str(error) or "logits" in str(error), f"it doesn't say where: {error}"
-    else:
-        assert data in undamaged(folder, name) or not LOADERS[name].has_checksum
+    else:  # .npz and .gz have checksums
+        assert data in undamaged(folder, name) or not name.endswith("z")

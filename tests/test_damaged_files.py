@@ -1,44 +1,38 @@
 """Damaged files of every kind: the data that they are meant to hold, or one line that refuses."""
 
 import contextlib
+import zipfile
 
 import pytest
 from hypothesis import example, given, settings, strategies as st
 
-from linear_cifar import InputError
-from tests.loaders import LOADERS, check_read_or_refused, undamaged
-
-
-def with_a_flipped_bit(content, bit):
-    number = int.from_bytes(content, "little") ^ (1 << bit)
-    return number.to_bytes(len(content) + 1, "little")[: len(content)]
+from linear_cifar import InputError, load_features
+from tests.loaders import FILES, check_read_or_refused, read, undamaged
 
 
 @st.composite
 def damaged_files(draw):
-    """A loader, and one of its files after a few changes, most of them where headers are."""
-    name = draw(st.sampled_from(list(LOADERS)))
-    content = draw(st.sampled_from(LOADERS[name].files))
+    """A file's name, and its content after a few changes, most of them where headers are."""
+    name = draw(st.sampled_from(list(FILES)))
+    content = draw(st.sampled_from(FILES[name]))
     for _ in range(draw(st.integers(1, 3))):
         size = len(content)
         place = st.integers(0, min(size, 200))
         start = draw(place | place.map(lambda i, size=size: size - i) | st.integers(0, size))
         old = content[start : start + draw(st.integers(1, 40))]
-        new = draw(
-            st.integers(0, 8 * len(old)).map(lambda bit, old=old: with_a_flipped_bit(old, bit))
-            | st.binary(max_size=40)
-            | st.sampled_from([b"", bytes(len(old)), b"\xff" * len(old), old * 2])
-        )
+        flipped = bytes([old[0] ^ 1 << draw(st.integers(0, 7))]) + old[1:] if old else b""
+        changes = [flipped, b"", bytes(len(old)), b"\xff" * len(old), old * 2]
+        new = draw(st.sampled_from(changes) | st.binary(max_size=40))
         rest = content[start + len(old) :]
         content = content[:start] + new + draw(st.sampled_from([rest] * 9 + [b""]))
     return name, draw(st.sampled_from([content] * 9 + [b"", bytes(len(content))]))
 
 
 def found(name, old, new):
-    """An example for each file of a loader, changed in a way that once broke it."""
+    """An example for each file of a name, changed in a way that once broke its loader."""
 
     def with_examples(test):
-        for content in LOADERS[name].files:
+        for content in FILES[name]:
             test = example((name, content.replace(old, new)))(test)
         return test
 
@@ -56,24 +50,25 @@ def folder(tmp_path_factory):
 @found("y.npy", b"0\0\0\0", b"\xff\xff\xff\xff")  # letters beyond Unicode
 @found("y.npy", b"0\0\0\0", b"\0\xd8\0\0")  # half a pair of surrogates
 @found("m.npz", b"), }", b"(, {")  # a header that ends too soon
-@found("names in m.npz", b"), }", b"(, {")
-@found("x.npy", b"(120, 13)", b"(120, 12)")  # a header that says that the array is smaller
-@found("a.npz", b"(120, 13)", b"(120, 12)")
-@found("x in a.npz", b"(120, 13)", b"(120, 12)")
+@found("a.npz", b"(120, 13)", b"(120, 12)")  # a header that says that the array is smaller
 def test_a_damaged_file_is_read_or_refused_in_one_line_and_a_checksum_is_believed(folder, file):
     check_read_or_refused(folder, *file)
 
 
-@pytest.mark.parametrize("name", [name for name in LOADERS if name != "a.csv"])  # it has no length
+@pytest.mark.parametrize("name", [name for name in FILES if name != "a.csv"])  # it has no length
 def test_an_undamaged_file_is_read_and_one_that_is_cut_is_never_read_short(folder, name):
-    for content, data in zip(LOADERS[name].files, undamaged(folder, name), strict=True):
+    for content, data in zip(FILES[name], undamaged(folder, name), strict=True):
         for size in (0, 1, len(content) // 2, *range(len(content) - 9, len(content))):
             with contextlib.suppress(InputError):
-                assert LOADERS[name].read(folder, content[:size]) == data
+                assert read(name, folder, content[:size]) == data
 
 
-@pytest.mark.parametrize("name", ["x.npy", "x in a.npz"])
-def test_an_array_longer_than_its_header_says_is_refused(folder, name):
-    content = LOADERS[name].files[0].replace(b"(120, 13)", b"(120, 12)")
+@pytest.mark.parametrize("name", ["x.npy", "a.npz"])
+def test_an_array_longer_than_its_header_says_is_refused(tmp_path, name):
+    content = FILES["x.npy"][0].replace(b"(120, 13)", b"(120, 12)")
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:  # whose checksums fit
+        for array, member in (("x.npy", content), ("y.npy", FILES["y.npy"][0])):
+            archive.writestr(array, member)
+            (tmp_path / array).write_bytes(member)
     with pytest.raises(InputError, match="cannot be read"):
-        LOADERS[name].read(folder, content)
+        load_features(tmp_path / name)

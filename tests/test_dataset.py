@@ -1,7 +1,5 @@
 """Datasets, blocks of rows and stratified draws, against NumPy and scikit-learn."""
 
-from fractions import Fraction
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +8,8 @@ from hypothesis import example, given, strategies as st
 from sklearn.preprocessing import StandardScaler
 
 from linear_cifar.data import (
+    SPLITS,
     STANDARDISE,
-    DataError,
     Dataset,
     LazyRows,
     Split,
@@ -36,7 +34,7 @@ def lazy(array):
     return LazyRows(lambda start, stop: array[start:stop].copy(), array.shape, array.dtype)
 
 
-@pytest.mark.parametrize("n", [1, 256, 700])
+@pytest.mark.parametrize("n", [1, 700])
 def test_the_standardiser_matches_scikit_learn(n):
     inputs = RNG.integers(0, 256, (n, 5), dtype=np.uint8)
     fitted, expected = fit_standardiser(inputs), StandardScaler().fit(inputs.astype(float))
@@ -49,37 +47,25 @@ def test_the_deviation_is_accurate_beside_a_mean_that_is_a_hundred_million_times
     assert_close(fit_standardiser(inputs).scale, inputs.std(axis=0), factor=1e4)
 
 
-@pytest.mark.parametrize("value", [0.1, 7.0])
-def test_a_constant_feature_becomes_zero(value):
-    inputs = np.where(np.arange(4) == 1, value, X.astype(np.float64))
-    standardised = fit_standardiser(inputs)(jnp.asarray(inputs), jnp.float64)
+@pytest.mark.parametrize("column", [np.full(60, 0.1), 1e-50 * X[:, 0]], ids=["constant", "tiny"])
+def test_a_feature_without_a_deviation_that_float32_can_hold_becomes_zero(column):
+    inputs = np.stack([X[:, 0], column], axis=1)
+    standardised = fit_standardiser(inputs)(jnp.asarray(inputs))
     assert abs(standardised[:, 1]).max() < 1e-12
     assert_close(standardised[:, 0].std(), 1.0)
 
 
-def test_a_deviation_too_small_for_float32_gives_no_nan():
-    inputs = X * np.where(np.arange(4) == 1, 8e-51, 1.0)
-    data = dataset_from_arrays((inputs, Y))
-    for dtype in (jnp.float32, jnp.float64):
-        assert np.isfinite(data.standardiser(jnp.asarray(inputs), dtype)).all()
-
-
-def test_every_split_is_standardised_with_the_training_statistics():
-    data = dataset_from_arrays((X, Y), (2 * X + 1, Y), (X[:9] - 5, Y[:9]))
-    scaler = StandardScaler().fit(X.astype(np.float64))
-    for split, inputs in ((data.validation, 2 * X + 1), (data.test, X[:9] - 5)):
-        standardised = data.standardiser(jnp.asarray(split.inputs), jnp.float64)
-        assert_close(standardised, scaler.transform(inputs.astype(np.float64)))
-
-
 @pytest.mark.parametrize("standardise", STANDARDISE)
-def test_standardise_selects_parts_of_the_standardiser_also_after_a_refit(standardise):
-    wide = X.astype(np.float64)
-    data = dataset_from_arrays((wide[:40], Y[:40]), (wide[40:], Y[40:]), standardise=standardise)
-    for dataset, inputs in ((data, wide[:40]), (with_validation(data), wide)):
-        mean, scale = dataset.standardiser
-        assert_close(mean, 0 * mean if standardise == "none" else inputs.mean(axis=0))
-        assert_close(scale, inputs.std(axis=0) if standardise == "scale" else np.ones(4))
+def test_every_split_has_the_training_statistics_that_standardise_selects(standardise):
+    scaler = StandardScaler(with_mean=standardise != "none", with_std=standardise == "scale")
+    data = dataset_from_arrays((X, Y), (2 * X + 1, Y), (X[:9], Y[:9]), standardise=standardise)
+    refitted = np.concatenate([X, 2 * X + 1])
+    for dataset, training in ((data, X), (with_validation(data), refitted)):
+        scaler.fit(training.astype(float))
+        for split in SPLITS:
+            inputs = getattr(dataset, split).inputs
+            standardised = dataset.standardiser(jnp.asarray(inputs), jnp.float64)
+            assert_close(standardised, scaler.transform(inputs.astype(float)))
 
 
 def test_the_checksum_depends_on_inputs_labels_and_standardise():
@@ -91,32 +77,23 @@ def test_the_checksum_depends_on_inputs_labels_and_standardise():
 
 @pytest.mark.parametrize("names", [None, ("elk", "dog", "cat")])
 def test_a_class_id_is_the_place_of_its_label_among_the_class_names(names):
-    data = dataset_from_arrays(
-        (X, WORDS), (X[:7], WORDS[7:14]), (X, WORDS[::-1]), class_names=names
-    )
+    words = WORDS, WORDS[7:14], WORDS[::-1]
+    data = dataset_from_arrays(*((X[: len(w)], w) for w in words), class_names=names)
     assert data.class_names == (names or ("cat", "dog", "elk"))
-    splits, words = (data.train, data.validation, data.test), (WORDS, WORDS[7:14], WORDS[::-1])
-    for split, expected in zip(splits, words, strict=True):
-        assert np.array_equal(np.array(data.class_names)[split.labels], expected)
-        assert split.labels.dtype == np.int32
-
-
-def test_a_refit_keeps_the_dtype_that_all_splits_have():
-    narrow = X.astype(jnp.bfloat16), Y
-    assert with_validation(dataset_from_arrays(narrow, narrow)).train.inputs.dtype == jnp.bfloat16
+    for split, expected in zip(SPLITS, words, strict=True):
+        labels = getattr(data, split).labels
+        assert np.array_equal(np.array(data.class_names)[labels], expected)
 
 
 def test_a_dataset_goes_through_jit_and_vmap():
-    datasets = [dataset_from_arrays((k * X + k, Y)) for k in (1, 2, 3)]
-
     def trace(data):
         assert data.n_classes == 3  # static
         return data.standardiser(data.train.inputs) * data.train.labels[:, None]
 
+    datasets = [dataset_from_arrays((k * X + k, Y)) for k in (1, 2)]
     expected = StandardScaler().fit_transform(X) * Y[:, None]
-    assert_close(jax.jit(trace)(datasets[0]), expected)
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *datasets)
-    assert_close(jax.vmap(trace)(stacked), np.stack([expected] * 3), factor=10)
+    assert_close(jax.jit(jax.vmap(trace))(stacked), np.stack([expected] * 2), factor=10)
 
 
 def test_a_refit_joins_splits_in_files_and_of_different_dtypes():
@@ -129,21 +106,16 @@ def test_a_refit_joins_splits_in_files_and_of_different_dtypes():
         assert np.array_equal(data.train.inputs[:], expected)
         assert np.array_equal(data.train.inputs[50:70], expected[50:70])
         assert np.array_equal(data.train.labels, np.concatenate([Y, Y[::-1]]))
-        assert data.test is splits[2]
-        assert_close(data.standardiser.mean, expected.astype(np.float64).mean(axis=0))
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_normalised_rows_have_length_1_at_any_scale(dtype):
     rows = RNG.normal(size=(20, 1280)).astype(dtype)
-    if dtype != np.float16:
-        rows[3:5] *= np.array([[1e30], [1e-30]], dtype)  # the squares are beyond float32
+    rows[3:5] *= np.array([[1e30], [1e-30]], dtype)  # the squares are beyond float32
     rows[5] = 0
-    wide = rows.astype(np.float64)
-    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
-    result = normalised_rows(rows)
-    assert result.dtype == (np.float64 if dtype == np.float64 else np.float32)
-    assert_close(result, wide / np.where(lengths == 0, 1, lengths))
+    lengths = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+    assert normalised_rows(rows).dtype == dtype
+    assert_close(normalised_rows(rows), rows / np.where(lengths == 0, 1, lengths), dtype)
 
 
 LARGE = RNG.integers(0, 256, (40, 2**19), dtype=np.uint8)  # 20 MB, more than a block
@@ -151,16 +123,11 @@ LARGE = RNG.integers(0, 256, (40, 2**19), dtype=np.uint8)  # 20 MB, more than a 
 
 @given(st.slices(40).filter(lambda part: part.step in (None, 1)), st.sets(st.integers(0, 39)))
 def test_rows_in_a_file_equal_the_array(part, numbers):
-    indices = np.array(sorted(numbers), int)
-    rows = lazy(LARGE[:, :2])
-    for actual, expected in (
-        (rows[part], LARGE[part, :2]),
-        (rows[indices], LARGE[indices, :2]),
-        (rows.take(indices).in_memory(), LARGE[indices, :2]),
-        (rows.take(indices)[1:3], LARGE[indices, :2][1:3]),
-    ):
-        assert actual.dtype == np.uint8
-        assert np.array_equal(actual, expected)
+    indices, array = np.array(sorted(numbers), int), LARGE[:, :2]
+    rows = lazy(array)
+    assert np.array_equal(rows[part], array[part])
+    assert np.array_equal(rows[indices], array[indices])
+    assert np.array_equal(rows.take(indices)[1:3], array[indices][1:3])
 
 
 def test_rows_of_several_blocks_equal_the_array_and_are_read_a_block_at_a_time():
@@ -180,17 +147,10 @@ def test_rows_of_several_blocks_equal_the_array_and_are_read_a_block_at_a_time()
 def test_blocks_are_all_rows_in_order(n, n_rows):
     array = np.arange(3.0 * n).reshape(n, 3)
     for inputs in (array, lazy(array)):
-        pairs = list(blocks(inputs, n_rows))
-        assert np.array_equal(np.concatenate([block for _, block in pairs]), array)
-        assert all(np.array_equal(array[part], block) for part, block in pairs)
-        assert max(len(block) for _, block in pairs) <= (n_rows or n)
-
-
-def test_rows_in_a_file_are_never_silently_an_array():
-    with pytest.raises(DataError, match="on disk"):
-        np.asarray(lazy(X))
-    with pytest.raises(IndexError, match="step"):
-        lazy(X)[::2]
+        places, parts = zip(*blocks(inputs, n_rows), strict=True)
+        assert np.array_equal(np.concatenate(parts), array)
+        assert np.array_equal(np.concatenate([array[place] for place in places]), array)
+        assert max(map(len, parts)) <= (n_rows or n)
 
 
 KEYS = jax.random.split(jax.random.key(0), 100)
@@ -198,63 +158,35 @@ KEYS = jax.random.split(jax.random.key(0), 100)
 LABELS = st.lists(st.integers(0, 4), min_size=45, max_size=45).map(
     lambda labels: np.array([*labels, *range(5)])
 )
-RARE = np.array([0, 1, 2, 3] + [4] * 46)  # four classes with one example
-
-
-def exact_shares(counts, n):
-    """Shares of n examples in proportion to the classes' counts, but at least 1 each."""
-    rare = np.zeros(len(counts), bool)
-    while True:
-        rest, size = int(n - rare.sum()), int(counts[~rare].sum())
-        shares = [
-            Fraction(1) if is_rare else Fraction(rest * int(count), size)
-            for count, is_rare in zip(counts, rare, strict=True)
-        ]
-        if min(shares) >= 1:
-            return shares
-        rare |= [share < 1 for share in shares]
 
 
 @given(LABELS, st.integers(5, 50))
-@example(RARE, 5)
-@example(RARE, 7)
-def test_a_stratified_subset_rounds_each_class_s_share_by_largest_remainders(labels, n):
+@example(np.array([0, 1, 2, 3] + [4] * 46), 7)  # four classes with one example
+def test_a_stratified_subset_has_each_class_s_share_and_an_example_of_each(labels, n):
     rows = stratified_subset(KEYS[0], labels, n)
-    assert len(rows) == n
     assert (np.diff(rows) > 0).all()
-    shares = exact_shares(np.bincount(labels), n)
-    excess = np.bincount(labels[rows]) - [int(share) for share in shares]
-    remainders = np.array([share % 1 for share in shares])
-    assert set(excess) <= {0, 1}
-    assert remainders[excess == 1].min(initial=1) >= remainders[excess == 0].max(initial=0)
-
-
-def test_a_subset_breaks_ties_between_classes_at_random():
-    draws = [stratified_subset(key, np.arange(50) % 5, 6) % 5 for key in KEYS]
-    assert {int(np.bincount(classes).argmax()) for classes in draws} == set(range(5))
+    counts, shares = np.bincount(labels[rows]), n / 50 * np.bincount(labels)
+    assert counts.sum() == n
+    assert counts.min() >= 1
+    assert shares.min() < 1 or abs(counts - shares).max() < 1
 
 
 def test_few_shot_draws_have_exact_counts_and_are_nested():
     labels = np.random.default_rng(0).permutation(np.arange(50) % 5)
     rows = few_shot(KEYS[0], labels, 4)
-    assert (np.diff(rows) > 0).all()
     assert np.bincount(labels[rows]).tolist() == [4] * 5
     assert set(few_shot(KEYS[0], labels, 1)) < set(few_shot(KEYS[0], labels, 3)) < set(rows)
     assert few_shot(KEYS[0], labels, 10).tolist() == list(range(50))
 
 
-@pytest.mark.parametrize(
-    "draw",
-    [
-        lambda key: few_shot(key, np.arange(50) % 5, 2),
-        lambda key: stratified_subset(key, np.arange(50) % 5, 10),
-        lambda key: np.flatnonzero(stratified_folds(key, np.arange(50) % 5, 5) == 0),
-    ],
-    ids=["few_shot", "subset", "a fold"],
-)
-def test_every_example_is_drawn_with_the_same_probability(draw):
-    frequency = np.bincount(np.concatenate([draw(key) for key in KEYS]), minlength=50)
-    assert abs(frequency - 20).max() <= 16  # four deviations of a binomial draw at 1/5
+def test_every_example_is_drawn_with_the_same_probability():
+    labels = np.arange(50) % 5
+    shots = [few_shot(key, labels, 2) for key in KEYS]
+    subsets = [stratified_subset(key, labels, 10) for key in KEYS]
+    folds = [np.flatnonzero(stratified_folds(key, labels, 5) == 0) for key in KEYS]
+    for draws in (shots, subsets, folds):
+        frequency = np.bincount(np.concatenate(draws), minlength=50)
+        assert abs(frequency - 20).max() <= 16  # four deviations of a binomial draw at 1/5
 
 
 @given(LABELS, st.integers(2, 50))
@@ -263,5 +195,4 @@ def test_folds_and_the_classes_in_them_have_sizes_equal_to_within_one(labels, n_
     assert folds.shape == labels.shape
     for group in (folds, *(folds[labels == k] for k in range(5))):
         assert np.ptp(np.bincount(group, minlength=n_folds)) <= 1
-    assert folds.min() == 0
     assert folds.max() == n_folds - 1
