@@ -44,7 +44,7 @@ def test_c_matches_scikit_learn(loss, n_classes):
     models = separate.estimators_ if loss is BINARY else [model.fit(inputs, labels)]
     for name, expected in zip(("coef_", "intercept_"), as_scikit_learn(params, loss), strict=True):
         actual = np.concatenate([getattr(model, name) for model in models])
-        np.testing.assert_allclose(actual, expected, atol=1e-5)
+        np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(("loss", "n_classes"), [(SOFTMAX, 2), (BINARY, 2), (BINARY, 4)])
