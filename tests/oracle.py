@@ -20,14 +20,12 @@ def multi_bce(scores, targets):
 
 
 DEFINITIONS = {"softmax": softmax, "multi_bce": multi_bce}
+LINKS = {"softmax": partial(special.softmax, axis=-1), "multi_bce": special.expit}
 
 
 def losses_and_gradient(scores, labels, loss):
     """Per-example losses [n] and dl/ds [n, K]; a loss without a definition is a KeyError."""
     return DEFINITIONS[loss](scores, np.eye(scores.shape[1])[labels])
-
-
-LINKS = {"softmax": partial(special.softmax, axis=-1), "multi_bce": special.expit}
 
 
 def measure(weights, bias, inputs, labels, lam, loss):
@@ -80,12 +78,9 @@ def train(
     decay_factor=1.0,
     decay_every=10,
     optimizer="sgd",
-    **numbers,
+    **numbers,  # of the optimiser, such as `momentum`
 ):
-    """Parameters and history rows (train loss, cost, accuracy, validation ditto) by epoch.
-
-    The `numbers` are of the optimiser, such as `momentum`.
-    """
+    """Parameters and history rows (train loss, cost, accuracy, validation ditto) by epoch."""
     weights, bias = np.array(weights, float), np.array(bias, float)
     stored = dataset.train.inputs.astype(float)
     mean, deviation = stored.mean(axis=0), stored.std(axis=0)
@@ -96,10 +91,8 @@ def train(
     gradients = []
 
     def row():
-        return (
-            *measure(weights, bias, x_train, y_train, lam, loss),
-            *measure(weights, bias, x_validation, y_validation, lam, loss),
-        )
+        splits = (x_train, y_train), (x_validation, y_validation)
+        return np.ravel([measure(weights, bias, *split, lam, loss) for split in splits])
 
     rows = [row()]
     for epoch in range(n_epochs):
