@@ -51,7 +51,8 @@ AREAS = {
     "optimum": Area("linear_cifar/optimum", "test_optimum.py", 300),
     "metrics": Area(
         "linear_cifar/metrics linear_cifar/selection.py",
-        "test_metrics.py test_calibration.py test_selection.py",
+        "test_metrics.py test_calibration.py test_selection.py test_optimum.py",
+        300,
     ),
     "stratify": Area(
         "linear_cifar/data/stratify.py", "test_dataset.py test_misuse.py test_files.py"
