@@ -210,6 +210,29 @@ def test_impossible_settings_are_refused_by_name(small, run, config, name):
         train(KEY, run, small, config)
 
 
+# The lowest and the highest values, and the nearest ones that are refused.
+RANGES = {
+    "lam": ([0.0, 1e300], [-1e-9, np.nan, np.inf]),
+    "learning_rate": ([1e-9], [0.0]),
+    "decay_factor": ([1.0], [0.999]),
+    "decay_every": ([1, 2**31 - 1], [0, 2**31, 1.5]),
+    "momentum": ([0.0, 0.999], [-1e-9, 1.0]),
+    "b1": ([0.0, 0.999], [-1e-9, 1.0]),
+    "b2": ([0.0, 0.999], [-1e-9, 1.0]),
+    "eps": ([1e-9], [0.0]),
+}
+
+
+@pytest.mark.parametrize("name", Hyperparameters._fields)
+def test_a_hyperparameter_is_accepted_in_its_range_and_refused_by_name_outside(name):
+    accepted, refused = RANGES[name]
+    config = TrainConfig(n_epochs=1, measure=False, dtype=jnp.float64)
+    sweep(KEY, {name: accepted}, ONE_EACH, config)
+    for value in refused:
+        with pytest.raises(InputError, match=name):
+            sweep(KEY, {name: [value]}, ONE_EACH, config)
+
+
 def test_inputs_on_disk_are_refused_in_one_line(small):
     rows = LazyRows(lambda a, b: small.train.inputs[a:b], (400, 192), np.uint8)
     on_disk = replace(small, train=Split(rows, small.train.labels))
