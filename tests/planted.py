@@ -13,7 +13,7 @@ from sklearn.multiclass import OneVsRestClassifier
 
 from tests.commands import run
 from tests.conftest import undrawn_figures
-from tests.oracle import losses_and_gradient
+from tests.oracle import cost_gradient, losses_and_gradient
 
 CLASSES = np.array(["ant", "bee", "cat"])
 SIZES = {"train": 150, "validation": 90, "test": 80}
@@ -66,20 +66,9 @@ def measures(params, inputs, labels, loss):
 
 
 def descend(
-    params,
-    inputs,
-    labels,
-    *,
-    n_epochs,
-    loss="softmax",
-    lam=0.0,
-    learning_rate=0.001,
-    batch_size=100,
-    momentum=0.0,
-    decay_factor=1.0,
-    decay_every=10,
-    orders=None,
-):
+    params, inputs, labels, *, n_epochs, loss="softmax", lam=0.0, learning_rate=0.001,
+    batch_size=100, momentum=0.0, decay_factor=1.0, decay_every=10, orders=None,
+):  # fmt: skip
     """Weights and bias before training and after each epoch of mini-batch gradient descent.
 
     `orders` are the rows of each epoch in their order; None visits them as they are stored.
@@ -90,9 +79,7 @@ def descend(
         rate = learning_rate / decay_factor ** (epoch // decay_every)
         order = np.arange(len(labels)) if orders is None else orders[epoch]
         for rows in np.split(order, range(batch_size, len(order), batch_size)):
-            scores = inputs[rows] @ weights.T + bias
-            slope = losses_and_gradient(scores, labels[rows], loss)[1] / len(rows)
-            gradient = slope.T @ inputs[rows] + 2 * lam * weights, slope.sum(axis=0)
+            gradient = cost_gradient(weights, bias, inputs[rows], labels[rows], lam, loss)
             velocity = [momentum * v + g for v, g in zip(velocity, gradient, strict=True)]
             weights, bias = weights - rate * velocity[0], bias - rate * velocity[1]
         epochs.append((weights, bias))
