@@ -7,28 +7,14 @@ import json
 import re
 from itertools import product
 
-import jax
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from linear_cifar import Hyperparameters, TrainConfig, load_features
-from linear_cifar.training import init_state
 from tests import oracle
 from tests.commands import check_every_file, files
-from tests.planted import (
-    FITTED,
-    SIZES,
-    arrays,
-    descend,
-    examples,
-    finish,
-    planted,
-    result,
-    save,
-    shuffled,
-)
+from tests.planted import FITTED, SIZES, arrays, descend, examples, finish, result, save
 
 AXES = {"optimizer": ("sgd", "momentum"), "learning_rate": (0.01, 0.1, 1.0), "lam": (0.0, 0.1)}
 SEEDS = (1, 2, 3)
@@ -42,26 +28,22 @@ def features(tmp_path_factory):
     return save(tmp_path_factory.mktemp("planted"))
 
 
-def train(features, seed, splits=("train",), shuffle=True, optimizer="sgd", **settings):
+def train(seed, splits=("train",), optimizer="sgd", batch_size=50, **settings):
     """Parameters that NumPy trains on some splits, and their measures on all."""
-    data = load_features(features)
-    start = init_state(jax.random.key(seed), Hyperparameters(), data, TrainConfig()).params
-    inputs, labels = examples(*splits, reference=splits)
-    settings = {"batch_size": 50, "momentum": 0.8 if optimizer == "momentum" else 0.0} | settings
-    orders = shuffled(seed, len(labels), 2) if shuffle else None
-    params = descend(start, inputs, labels, n_epochs=2, orders=orders, **settings)[-1]
+    settings |= {"batch_size": batch_size, "momentum": 0.8 if optimizer == "momentum" else 0.0}
+    params = descend(seed, *examples(*splits, reference=splits), n_epochs=2, **settings)[-1]
     rows = (examples(split, reference=splits) for split in SIZES)
     values = [oracle.measure(*params, *row, settings["lam"], "softmax") for row in rows]
     return params, dict(zip(MEASURES, np.ravel(values), strict=True))
 
 
 @pytest.fixture(scope="module")
-def expected(features):
+def expected():
     """The measures of every configuration in NumPy, each [S]."""
     by_values = {}
     for values in product(*AXES.values()):
-        settings = dict(zip(AXES, values, strict=True))
-        runs = [train(features, seed, **settings)[1] for seed in SEEDS]
+        settings = dict(zip(AXES, values, strict=True), shuffle=True)
+        runs = [train(seed, **settings)[1] for seed in SEEDS]
         by_values[values] = {name: np.array([run[name] for run in runs]) for name in MEASURES}
     return by_values
 
@@ -112,7 +94,7 @@ def test_the_table_has_means_deviations_and_ties_over_seeds_the_best_by_validati
 
 
 def test_the_best_by_validation_is_recorded_with_its_test_accuracy_and_its_parameters(
-    swept, features, expected
+    swept, expected
 ):
     out, done = swept
     best = tuple(result(out)["best"][name] for name in AXES)
@@ -125,13 +107,13 @@ def test_the_best_by_validation_is_recorded_with_its_test_accuracy_and_its_param
     assert result(out)["test_accuracy"] == pytest.approx(test[best])
     sd = expected[best]["test_accuracy"].std(ddof=1)
     assert re.search(rf"test accuracy of the best +{test[best]:.4f} ± {sd:.4f}", done.stdout)
-    params, _ = train(features, SEEDS[0], **dict(zip(AXES, best, strict=True)))
+    params, _ = train(SEEDS[0], **dict(zip(AXES, best, strict=True)), shuffle=True)
     np.testing.assert_allclose(arrays(out / "params.npz")["weights"], params[0], atol=1e-5)
 
 
-def test_refit_trains_the_best_on_validation_examples_too(swept, features):
+def test_refit_trains_the_best_on_validation_examples_too(swept):
     best = {name: result(swept[0])["best"][name] for name in AXES}
-    refits = [train(features, seed, FITTED, **best) for seed in SEEDS]
+    refits = [train(seed, FITTED, shuffle=True, **best) for seed in SEEDS]
     params = arrays(swept[0] / "params_refit.npz")
     np.testing.assert_allclose(params["weights"], refits[0][0][0], atol=1e-5)
     np.testing.assert_allclose(params["bias"], refits[0][0][1], atol=1e-5)
@@ -151,10 +133,11 @@ def test_tables_show_mean_and_deviation_over_seeds_in_every_format(swept, expect
 
 def test_a_configuration_with_a_measure_that_is_not_finite_is_last_and_never_the_best(tmp_path):
     """With η = 1000 training and validation are fine, but a huge test example overflows."""
-    inputs, labels = planted()["test"]
-    huge = np.where(np.arange(len(labels))[:, None], inputs, np.float32(1e38))
-    features, out = save(tmp_path, planted() | {"test": (huge, labels)}), tmp_path / "out"
-    words = (f"--features={features}", "--lam=0", "--n_epochs=1", "--overwrite")
+    inputs = np.load(save(tmp_path) / "test_features.npy")
+    inputs[0] = 1e38
+    np.save(tmp_path / "test_features.npy", inputs)
+    out = tmp_path / "out"
+    words = (f"--features={tmp_path}", "--lam=0", "--n_epochs=1", "--overwrite")
     done = finish("sweep", out, *words, "--learning_rate=1e30,1000,0.0001")
     table = pd.read_csv(out / "sweep.csv")
     assert table.learning_rate[0] == result(out)["best"]["learning_rate"] == 0.0001
@@ -185,8 +168,7 @@ def test_a_grid_has_what_numpy_validates_under_the_reports_keys_and_ties(feature
     check_every_file(grid)
     cells, accuracies = {}, {}
     for batch_size, lam in product((50, 70), (0.0, 0.3)):
-        settings = {"batch_size": batch_size, "learning_rate": 0.1, "lam": lam}
-        params, values = train(features, 0, shuffle=False, **settings)
+        params, values = train(0, batch_size=batch_size, learning_rate=0.1, lam=lam)
         accuracy = values["validation_accuracy"]
         cells[f"{batch_size}_0.1_{lam}"] = pytest.approx(accuracy, abs=1e-6)
         cells[f"{batch_size}_1e+30_{lam}"] = None  # it diverged
