@@ -13,7 +13,8 @@ from tests.planted import FITTED, SIZES, arrays, examples, finish, measures, opt
 C = (0.003, 0.03, 0.3, 3.0, 30.0)
 PATHS = {
     "softmax": f"--C={','.join(map(str, C))}",
-    "multi_bce": "--loss=multi_bce --lam=0.001:1:5:log --n_folds=4 --one_standard_error",
+    "multi_bce": "--loss=multi_bce --lam=0.001:1:5:log --n_folds=4 --one_standard_error "
+    "--memory_gb=1e-6",  # several chunks, and the features stay on disk
 }
 each_loss = pytest.mark.parametrize("loss", PATHS)
 
@@ -22,9 +23,8 @@ each_loss = pytest.mark.parametrize("loss", PATHS)
 def outs(tmp_path_factory):
     """A finished path of each loss; the multi_bce one has folds."""
     folder, features = tmp_path_factory.mktemp("paths"), save(tmp_path_factory.mktemp("planted"))
-    words = (f"--features={features}", "--memory_gb=1e-5")  # several chunks
-    for loss, more in PATHS.items():
-        finish("lambda_path", folder / loss, *words, *more.split())
+    for loss, words in PATHS.items():
+        finish("lambda_path", folder / loss, f"--features={features}", *words.split())
     return {loss: folder / loss for loss in PATHS}
 
 
