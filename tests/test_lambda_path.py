@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from linear_cifar import evaluate, solve
 from linear_cifar.data import stratified_folds
 from tests.commands import files
 from tests.planted import FITTED, SIZES, arrays, examples, finish, measures, optimum, result, save
@@ -135,10 +136,10 @@ def test_the_refit_is_fitted_to_training_and_validation_examples(outs, loss):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimised")
-def test_the_optimum_on_real_images_has_its_known_cost(tmp_path, real_dir):
-    words = ("--dataset=cifar10", f"--data_dir={real_dir}", "--lam=0.1,1")
-    finish("lambda_path", tmp_path / "out", *words)
-    path = pd.read_csv(tmp_path / "out" / "path.csv")
-    assert path.cost.tolist() == pytest.approx([1.69036, 1.89303], abs=1e-5)
-    assert path.validation_accuracy.tolist() == pytest.approx([0.390, 0.367], abs=1e-3)
-    assert "figures/weights.png" in files(tmp_path / "out")
+def test_optima_on_real_images_have_their_known_cost_and_accuracy(real):
+    optimum = solve([0.1, 1.0], real)
+    for i, (lam, cost, accuracy) in enumerate(((0.1, 1.69036, 0.390), (1.0, 1.89303, 0.367))):
+        params = optimum.params._make(array[i] for array in optimum.params)
+        validation = evaluate(params, real.validation, real.standardiser, lam)
+        assert optimum.cost[i] == pytest.approx(cost, abs=1e-5)
+        assert validation.accuracy == pytest.approx(accuracy, abs=1e-3)

@@ -9,7 +9,7 @@ import pytest
 from scipy import optimize, special
 from sklearn.metrics import classification_report, confusion_matrix
 
-from linear_cifar import Classifier
+from linear_cifar import Classifier, evaluate, load_features, solve, with_validation
 from linear_cifar.data import few_shot, stratified_folds, stratified_subset
 from tests.commands import only_line
 from tests.oracle import softmax
@@ -145,11 +145,11 @@ def test_each_point_of_the_learning_curve_is_a_probe_of_its_own_examples(probed,
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimised")
-def test_real_features_reach_their_known_accuracy(tmp_path, real_features):
-    finish("probe", tmp_path / "out", f"--features={real_features}", "--lam=0.01")
-    actual = result(tmp_path / "out")
-    assert actual["C"] == pytest.approx(1e-3)
-    assert actual["test_accuracy"] == pytest.approx(0.781, abs=0.001)
+def test_real_features_reach_their_known_accuracy(real_features):
+    dataset = with_validation(load_features(real_features))
+    params = solve(0.01, dataset).params  # C is 1e-3
+    accuracy = evaluate(params, dataset.test, dataset.standardiser, 0.01).accuracy
+    assert accuracy == pytest.approx(0.781, abs=0.001)
 
 
 def test_a_flag_that_cannot_be_used_is_refused_by_its_name(probed, folder, tmp_path, monkeypatch):

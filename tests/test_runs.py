@@ -152,8 +152,8 @@ def test_an_interrupted_loss_comparison_keeps_the_finished_loss(tmp_path):
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimised")
 def test_full_data_on_real_images_reach_the_known_accuracy(tmp_path, real_dir):
-    words = (f"--data_dir={real_dir}", "--dataset=cifar10", "--lam=0.1")
-    done = finish("full_data", tmp_path / "run", *words)
+    words = "--split=full --dataset=cifar10 --lam=0.1 --learning_rate=0.001 --n_epochs=40"
+    done = finish("sweep", tmp_path / "run", f"--data_dir={real_dir}", *words.split())
     record = result(tmp_path / "run")
     assert 0.402 <= record["test_accuracy"] <= 0.414
     assert record["dataset"]["sizes"] == {"train": 49000, "validation": 1000, "test": 10000}
