@@ -11,9 +11,10 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 
+from linear_cifar import init_params
 from tests.commands import run
 from tests.conftest import undrawn_figures
-from tests.oracle import losses_and_gradient
+from tests.oracle import cost_gradient, losses_and_gradient
 
 CLASSES = np.array(["ant", "bee", "cat"])
 SIZES = {"train": 150, "validation": 90, "test": 80}
@@ -32,9 +33,9 @@ def planted():
     return data | {"test": (data["test"][0], draws.permutation(data["test"][1]))}
 
 
-def save(folder, data=None):
+def save(folder):
     """Writes the splits as a folder of features."""
-    for split, (inputs, labels) in (data or planted()).items():
+    for split, (inputs, labels) in planted().items():
         np.save(folder / f"{split}_features.npy", inputs)
         np.save(folder / f"{split}_labels.npy", CLASSES[labels])
     return folder
@@ -66,43 +67,24 @@ def measures(params, inputs, labels, loss):
 
 
 def descend(
-    params,
-    inputs,
-    labels,
-    *,
-    n_epochs,
-    loss="softmax",
-    lam=0.0,
-    learning_rate=0.001,
-    batch_size=100,
-    momentum=0.0,
-    decay_factor=1.0,
-    decay_every=10,
-    orders=None,
-):
-    """Weights and bias before training and after each epoch of mini-batch gradient descent.
-
-    `orders` are the rows of each epoch in their order; None visits them as they are stored.
-    """
+    seed, inputs, labels, *, n_epochs, loss="softmax", lam=0.0, learning_rate=0.001,
+    batch_size=100, momentum=0.0, decay_factor=1.0, decay_every=10, shuffle=False,
+):  # fmt: skip
+    """Weights and bias before training and after each epoch of mini-batch gradient descent."""
+    keys = [jax.random.fold_in(jax.random.key(seed), epoch) for epoch in range(n_epochs + 1)]
+    params = init_params(keys[0], inputs.shape[1], labels.max() + 1)
     weights, bias = (np.array(array, float) for array in params)
     velocity, epochs = [0, 0], [(weights, bias)]
-    for epoch in range(n_epochs):
+    for epoch, key in enumerate(keys[1:]):
         rate = learning_rate / decay_factor ** (epoch // decay_every)
-        order = np.arange(len(labels)) if orders is None else orders[epoch]
+        order = np.arange(len(labels))
+        order = np.asarray(jax.random.permutation(key, order)) if shuffle else order
         for rows in np.split(order, range(batch_size, len(order), batch_size)):
-            scores = inputs[rows] @ weights.T + bias
-            slope = losses_and_gradient(scores, labels[rows], loss)[1] / len(rows)
-            gradient = slope.T @ inputs[rows] + 2 * lam * weights, slope.sum(axis=0)
+            gradient = cost_gradient(weights, bias, inputs[rows], labels[rows], lam, loss)
             velocity = [momentum * v + g for v, g in zip(velocity, gradient, strict=True)]
             weights, bias = weights - rate * velocity[0], bias - rate * velocity[1]
         epochs.append((weights, bias))
     return epochs
-
-
-def shuffled(seed, n, n_epochs):
-    """The rows of each epoch with --shuffle."""
-    keys = [jax.random.fold_in(jax.random.key(seed), epoch + 1) for epoch in range(n_epochs)]
-    return [np.asarray(jax.random.permutation(key, n)) for key in keys]
 
 
 def arrays(path):

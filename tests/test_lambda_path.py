@@ -1,38 +1,31 @@
 """`experiments.lambda_path` on planted data, beside scikit-learn and NumPy in float64."""
 
-import shutil
-
 import jax
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
+from linear_cifar import evaluate, solve
 from linear_cifar.data import stratified_folds
-from tests.commands import files, only_line
+from tests.commands import files
 from tests.planted import FITTED, SIZES, arrays, examples, finish, measures, optimum, result, save
 
 C = (0.003, 0.03, 0.3, 3.0, 30.0)
 PATHS = {
-    "softmax": (f"--C={','.join(map(str, C))}",),
-    "multi_bce": (
-        *("--loss=multi_bce", "--lam=0.001:1:5:log", "--n_folds=4", "--one_standard_error"),
-        "--memory_gb=1e-5",  # several chunks
-    ),
+    "softmax": f"--C={','.join(map(str, C))}",
+    "multi_bce": "--loss=multi_bce --lam=0.001:1:5:log --n_folds=4 --one_standard_error "
+    "--memory_gb=1e-6",  # several chunks, and the features stay on disk
 }
+each_loss = pytest.mark.parametrize("loss", PATHS)
 
 
 @pytest.fixture(scope="module")
-def features(tmp_path_factory):
-    return save(tmp_path_factory.mktemp("planted"))
-
-
-@pytest.fixture(scope="module")
-def outs(features, tmp_path_factory):
+def outs(tmp_path_factory):
     """A finished path of each loss; the multi_bce one has folds."""
-    folder = tmp_path_factory.mktemp("paths")
+    folder, features = tmp_path_factory.mktemp("paths"), save(tmp_path_factory.mktemp("planted"))
     for loss, words in PATHS.items():
-        finish("lambda_path", folder / loss, f"--features={features}", *words)
+        finish("lambda_path", folder / loss, f"--features={features}", *words.split())
     return {loss: folder / loss for loss in PATHS}
 
 
@@ -46,12 +39,15 @@ def table(outs, loss):
     return read.assign(params=[params[row] for row in range(len(read))])
 
 
-def test_c_is_scikit_learns_on_the_training_examples(outs):
+def test_the_record_is_whole_and_c_is_scikit_learns_on_the_training_examples(outs):
+    names = {name for name in files(outs["softmax"]) if not name.startswith("chunks/")}
+    tables = {"started.json", "result.json", "path.csv", "params.npz", "params_refit.npz"}
+    assert names == tables | {"figures/path.png", "figures/cost.png"}
     expected = 1 / (2 * SIZES["train"] * np.array(C[::-1]))
     np.testing.assert_allclose(table(outs, "softmax").lam, expected, rtol=1e-14)
 
 
-@pytest.mark.parametrize("loss", PATHS)
+@each_loss
 def test_costs_and_weights_are_scikit_learns_within_their_certificates(outs, loss):
     inputs, labels = examples("train")
     for row in table(outs, loss).itertuples():
@@ -68,19 +64,19 @@ def test_costs_and_weights_are_scikit_learns_within_their_certificates(outs, los
         assert row.weights_norm == pytest.approx(np.linalg.norm(row.params[0]))
 
 
-@pytest.mark.parametrize("loss", PATHS)
+@each_loss
 @pytest.mark.parametrize("split", SIZES)
 def test_losses_and_accuracies_are_numpys(outs, loss, split):
     ends = ("", "_error", "_low", "_high")
     inputs, labels = examples(split)
     for row in table(outs, loss).to_dict("records"):
         losses, correct = measures(row["params"], inputs, labels, loss)
-        means, errors = (losses.mean(), correct.mean()), stats.sem([losses, correct], axis=1)
-        reach = stats.t.ppf(0.975, len(losses) - 1) * errors[0]
-        expected = (means[0], errors[0], means[0] - reach, means[0] + reach)
+        errors = stats.sem([losses, correct], axis=1)
+        reach = stats.t.ppf(0.975, len(losses) - 1) * errors[0] * np.array([-1, 1])
+        expected = (losses.mean(), errors[0], *(losses.mean() + reach))
         np.testing.assert_allclose([row[f"{split}_loss{end}"] for end in ends], expected, 1e-4)
         wilson = stats.binomtest(correct.sum(), len(correct)).proportion_ci(method="wilson")
-        expected = (means[1], errors[1], *wilson)
+        expected = (correct.mean(), errors[1], *wilson)
         np.testing.assert_allclose([row[f"{split}_accuracy{end}"] for end in ends], expected, 1e-6)
 
 
@@ -95,94 +91,55 @@ def test_fold_means_and_standard_errors_are_those_of_separate_fits(outs):
             held_out = measures(params, inputs[left_out], labels[left_out], "multi_bce")
             means.append(np.mean(held_out, axis=1))
         errors = (row.folds_loss_error, row.folds_accuracy_error)
-        actual = (row.folds_loss, row.folds_accuracy, *errors)
         expected = (*np.mean(means, axis=0), *stats.sem(means))  # the error has √n
-        np.testing.assert_allclose(actual, expected, atol=3e-5)
+        np.testing.assert_allclose((row.folds_loss, row.folds_accuracy, *errors), expected, 0, 3e-5)
 
 
 def test_the_chosen_lam_is_the_best_on_validation_examples_only(outs):
     path, actual = table(outs, "softmax"), result(outs["softmax"])
-    best = path.sort_values(["validation_accuracy", "validation_loss"], ascending=[False, True])
-    best = best.iloc[0]
-    assert (actual["lam"], actual["by_one_standard_error"]) == (best.lam, False)
+    ranked = path.sort_values(["validation_accuracy", "validation_loss"], ascending=[False, True])
+    best = ranked.iloc[0]
     assert path.test_accuracy.max() > best.test_accuracy  # noise prefers another one
     assert path.validation_loss.idxmin() != best.name  # so does the loss
     np.testing.assert_allclose(arrays(outs["softmax"] / "params.npz")["weights"], best.params[0])
-    for name in ("train_accuracy", "validation_accuracy"):
+    for name in ("lam", "train_accuracy", "validation_accuracy"):
         assert actual[name] == best[name]
-    assert actual["train_cost"] == best.cost
-    cost = best.validation_loss + best.lam * best.weights_norm**2
-    assert actual["validation_cost"] == pytest.approx(cost)
+    costs = best.cost, best.validation_loss + best.lam * best.weights_norm**2
+    assert (actual["train_cost"], actual["validation_cost"]) == pytest.approx(costs)
 
 
 def test_one_standard_error_takes_the_largest_lam_within_it(outs):
     path, actual = table(outs, "multi_bce"), result(outs["multi_bce"])
     best = path.loc[path.folds_accuracy.idxmax()]
     close = path[path.folds_accuracy >= best.folds_accuracy - best.folds_accuracy_error]
-    assert actual["lam"] == close.lam.max() > best.lam
+    assert actual["lam"] == close.lam.max() > best.lam == actual["best"]["lam"]
     assert path.lam.max() > close.lam.max()  # twice the error would take it
-    assert actual["by_one_standard_error"] is True
-    assert actual["best"]["lam"] == best.lam
     assert actual["validation_accuracy"] == path.folds_accuracy[close.lam.idxmax()]
 
 
-def test_select_loss_chooses_the_least_validation_loss(outs, features, tmp_path):
-    out = shutil.copytree(outs["softmax"], tmp_path / "copy")
-    words = (f"--features={features}", *PATHS["softmax"], "--select=loss", "--resume")
-    finish("lambda_path", out, *words)
-    path = table(outs, "softmax")
-    assert result(out)["lam"] == path.lam[path.validation_loss.idxmin()]
-
-
-@pytest.mark.parametrize("loss", PATHS)
+@each_loss
 def test_the_refit_is_fitted_to_training_and_validation_examples(outs, loss):
     actual = result(outs[loss])
     inputs, labels = examples(*FITTED, reference=FITTED)
     theirs = optimum(inputs, labels, actual["lam"], loss)
-    params = arrays(outs[loss] / "params_refit.npz")
-    np.testing.assert_allclose(params["weights"], theirs[0], atol=3e-5)
+    weights = arrays(outs[loss] / "params_refit.npz")["weights"]
+    np.testing.assert_allclose(weights, theirs[0], 0, 3e-5)
     losses, correct = measures(theirs, *examples("test", reference=FITTED), loss)
-    accuracy = correct.mean()
     wilson = stats.binomtest(correct.sum(), len(correct)).proportion_ci(method="wilson")
-    ends = (actual["test_accuracy_low"], actual["test_accuracy_high"])
-    assert ends == pytest.approx(tuple(wilson))
-    assert actual["test_loss"] == pytest.approx(losses.mean(), rel=1e-4)
+    c = 1 / (2 * actual["lam"] * len(labels) * (1 if loss == "softmax" else 3))
+    names = ("test_loss", "test_accuracy", "test_accuracy_low", "test_accuracy_high", "C")
+    expected = (losses.mean(), correct.mean(), *wilson, c)
+    np.testing.assert_allclose([actual[name] for name in names], expected, 1e-4)
     low, high = actual["test_accuracy_at_optimum"]
     assert low <= actual["test_accuracy"] <= high
-    assert actual["test_accuracy"] == pytest.approx(accuracy)
-    classes = 1 if loss == "softmax" else 3
-    assert actual["C"] == pytest.approx(1 / (2 * actual["lam"] * len(labels) * classes))
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        *("--C --lam=0.1", "--C=strong", "--C=0.1:1", "--C=0,1", "--lam=0,0.1", "--lam=1e-60,0.1"),
-        *("--tolerance=0", "--n_folds=151", "--max_runs=10 --lam=0.1:1:3 --n_folds=3"),
-    ],
-)
-def test_a_flag_that_cannot_be_used_is_refused_by_its_name(features, tmp_path, words):
-    words = words.replace("--C ", "--C=1 ").split()
-    done = finish("lambda_path", tmp_path / "out", f"--features={features}", *words, code=1)
-    assert words[0].split("=")[0].strip("-") in only_line(done)
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.slow
-def test_images_have_their_weights_drawn(tmp_path):
-    words = ("--dataset=synthetic", "--lam=5,6", "--tolerance=0.01")
-    done = finish("lambda_path", tmp_path / "out", *words, n_images=60)
-    drawn = {f"figures/{name}.png" for name in ("path", "cost", "weights")}
-    tables = {"started.json", "result.json", "path.csv", "params.npz", "params_refit.npz"}
-    assert {n for n in files(tmp_path / "out") if not n.startswith("chunks/")} == drawn | tables
-    assert "note: the best λ is the" in done.stderr  # it is at an end of the path
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimised")
-def test_the_optimum_on_real_images_has_its_known_cost(tmp_path, real_dir):
-    words = ("--dataset=cifar10", f"--data_dir={real_dir}", "--lam=0.1,1")
-    finish("lambda_path", tmp_path / "out", *words)
-    path = pd.read_csv(tmp_path / "out" / "path.csv")
-    assert path.cost.tolist() == pytest.approx([1.69036, 1.89303], abs=1e-5)
-    assert path.validation_accuracy.tolist() == pytest.approx([0.390, 0.367], abs=1e-3)
+def test_optima_on_real_images_have_their_known_cost_and_accuracy(real):
+    optimum = solve([0.1, 1.0], real)
+    for i, (lam, cost, accuracy) in enumerate(((0.1, 1.69036, 0.390), (1.0, 1.89303, 0.367))):
+        params = optimum.params._make(array[i] for array in optimum.params)
+        validation = evaluate(params, real.validation, real.standardiser, lam)
+        assert optimum.cost[i] == pytest.approx(cost, abs=1e-5)
+        assert validation.accuracy == pytest.approx(accuracy, abs=1e-3)

@@ -1,6 +1,5 @@
 """`experiments.probe` on planted data, beside scikit-learn and NumPy in float64."""
 
-import os
 import shutil
 
 import jax
@@ -10,61 +9,37 @@ import pytest
 from scipy import optimize, special
 from sklearn.metrics import classification_report, confusion_matrix
 
-from linear_cifar import Classifier, Params, load_features
-from linear_cifar.data import LazyRows, Standardiser, few_shot, stratified_folds, stratified_subset
+from linear_cifar import Classifier, evaluate, load_features, solve, with_validation
+from linear_cifar.data import few_shot, stratified_folds, stratified_subset
 from tests.commands import only_line
 from tests.oracle import softmax
-from tests.planted import (
-    CLASSES,
-    FITTED,
-    SIZES,
-    examples,
-    finish,
-    measures,
-    optimum,
-    planted,
-    result,
-    save,
-)
+from tests.planted import CLASSES, FITTED, examples, finish, measures, optimum, result, save
 
-N = SIZES["train"]
 LAM = "--lam=0.001:1:5:log"
 CURVE = ("--n_train=60,60", "--n_per_class=4", "--n_draws=3")
-# Flags that fit, and would be ignored beside a model.
-FITTING = ("lam=1", "C=1", "n_folds=3", "n_train=9", "features=f.npz", "standardise=none", "resume")
-FOLDS = (LAM, "--n_folds=3", "--tolerance=1e-9")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """The planted features as a folder, and inputs of other files."""
-    path = tmp_path_factory.mktemp("features")
-    np.save(path / "further.npy", planted()["test"][0][:5])
-    np.save(path / "wide.npy", np.zeros((2, 3), np.float32))
-    np.savez(path / "unsplit.npz", x=planted()["train"][0], y=planted()["train"][1])
-    (path / "planted").mkdir()
-    save(path / "planted")
+    """The planted features, and inputs to predict."""
+    path = save(tmp_path_factory.mktemp("features"))
+    np.save(path / "further.npy", np.load(path / "test_features.npy")[:5])
     return path
 
 
 @pytest.fixture(scope="module")
 def probed(folder, tmp_path_factory):
-    out = tmp_path_factory.mktemp("probe") / "out"
-    predict = f"--predict={folder / 'further.npy'}"
-    finish("probe", out, f"--features={folder / 'planted'}", LAM, *CURVE, predict)
+    out, predict = tmp_path_factory.mktemp("probe") / "out", f"--predict={folder / 'further.npy'}"
+    finish("probe", out, f"--features={folder}", LAM, *CURVE, predict)
     return out
 
 
 @pytest.fixture(scope="module")
 def folds(folder, tmp_path_factory):
+    """Another probe, of features larger than the memory that it may use."""
     out = tmp_path_factory.mktemp("folds") / "out"
-    finish("probe", out, f"--features={folder / 'planted'}", *FOLDS)
+    finish("probe", out, f"--features={folder}", LAM, "--n_folds=3", "--memory_gb=1e-6")
     return out
-
-
-def chosen_row(out):
-    path = pd.read_csv(out / "path.csv")
-    return path[path.lam == result(out)["lam"]].iloc[0]
 
 
 def refit_scores(out):
@@ -78,14 +53,15 @@ def best_temperature(scores, labels):
     minimum = optimize.minimize_scalar(
         lambda log_t: softmax(scores / np.exp(log_t), targets)[0].mean(), (-1, 1), tol=1e-10
     )
-    return np.exp(minimum.x)
+    return pytest.approx(np.exp(minimum.x), rel=1e-3)
 
 
 def test_the_answer_is_at_the_top_level_of_the_result(probed):
-    actual, row = result(probed), chosen_row(probed)
-    assert actual["validation_accuracy"] == row.validation_accuracy
-    assert row.validation_accuracy == pd.read_csv(probed / "path.csv").validation_accuracy.max()
-    accuracy = np.mean(refit_scores(probed).argmax(axis=1) == planted()["test"][1])
+    actual, path = result(probed), pd.read_csv(probed / "path.csv")
+    best = path.validation_accuracy.max()
+    assert actual["validation_accuracy"] == best
+    assert actual["lam"] in path.lam[path.validation_accuracy == best].tolist()
+    accuracy = np.mean(refit_scores(probed).argmax(axis=1) == examples("test")[1])
     assert actual["test_accuracy_low"] < actual["test_accuracy"] < actual["test_accuracy_high"]
     assert actual["test_accuracy"] == pytest.approx(accuracy)
     assert 0 <= actual["gap"] <= 1e-10
@@ -93,74 +69,64 @@ def test_the_answer_is_at_the_top_level_of_the_result(probed):
 
 
 def test_per_class_is_scikit_learns_report(probed):
-    table, predicted = pd.read_csv(probed / "per_class.csv"), refit_scores(probed).argmax(axis=1)
-    report = classification_report(
-        planted()["test"][1], predicted, target_names=CLASSES, output_dict=True, zero_division=0
-    )
-    expected = pd.DataFrame(report)[CLASSES].T
-    assert table["class"].tolist() == expected.index.tolist()
-    actual = table[["precision", "accuracy", "f1", "support"]]
-    np.testing.assert_allclose(actual, expected, rtol=1e-12)
+    labels, predicted = examples("test")[1], refit_scores(probed).argmax(axis=1)
+    names = {"target_names": CLASSES, "output_dict": True, "zero_division": 0}
+    report = classification_report(labels, predicted, **names)
+    table = pd.read_csv(probed / "per_class.csv", index_col="class")
+    actual = table.loc[CLASSES, ["precision", "accuracy", "f1", "support"]]
+    np.testing.assert_allclose(actual, pd.DataFrame(report)[CLASSES].T, rtol=1e-12)
     balanced = result(probed)["balanced_accuracy"]
     assert balanced == pytest.approx(report["macro avg"]["recall"])
-    counts = confusion_matrix(planted()["test"][1], predicted)
-    assert result(probed)["confusions"] == counts.tolist()
+    assert result(probed)["confusions"] == confusion_matrix(labels, predicted).tolist()
 
 
 @pytest.mark.parametrize("ending", ["npz", "safetensors"])
 def test_a_saved_model_predicts_what_predictions_csv_has(probed, folder, tmp_path, ending):
-    inputs, path = np.load(folder / "further.npy"), probed / f"model.{ending}"
-    model, table = Classifier.load(path), pd.read_csv(probed / "predictions.csv")
+    path, predictions = probed / f"model.{ending}", probed / "predictions.csv"
+    inputs, table = np.load(folder / "further.npy"), pd.read_csv(predictions)
     probabilities = table[[f"p_{name}" for name in CLASSES]]
-    assert table["class"].tolist() == model.predict(inputs).tolist()
-    np.testing.assert_allclose(probabilities, model.predict_proba(inputs), atol=1e-7)
+    assert table["class"].tolist() == Classifier.load(path).predict(inputs).tolist()
     scaled = refit_scores(probed)[:5] / result(probed)["temperature"]
     np.testing.assert_allclose(probabilities, special.softmax(scaled, axis=1), atol=1e-4)
-    out = tmp_path / "out"
-    finish("probe", out, f"--model={path}", f"--predict={folder / 'further.npy'}")
-    expected = (probed / "predictions.csv").read_bytes()
-    assert (out / "predictions.csv").read_bytes() == expected
+    finish("probe", tmp_path / "out", f"--model={path}", f"--predict={folder / 'further.npy'}")
+    assert (tmp_path / "out" / "predictions.csv").read_bytes() == predictions.read_bytes()
 
 
 def test_the_temperature_is_the_best_on_validation_examples(probed):
     weights, bias = optimum(*examples("train"), result(probed)["lam"])
     inputs, labels = examples("validation")
-    expected = best_temperature(inputs @ weights.T + bias, labels)
-    assert result(probed)["temperature"] == pytest.approx(expected, rel=1e-3)
+    assert result(probed)["temperature"] == best_temperature(inputs @ weights.T + bias, labels)
 
 
-def test_with_folds_the_temperature_is_the_best_on_left_out_folds(folds):
+def test_with_folds_on_disk_the_temperature_is_the_best_on_left_out_folds(folds):
     inputs, labels = examples("train")
-    fold_of, scores = stratified_folds(jax.random.key(0), labels, 3), np.zeros((N, 3))
+    fold_of, scores = stratified_folds(jax.random.key(0), labels, 3), np.zeros((len(labels), 3))
     for fold in range(3):
         rest = fold_of != fold
         weights, bias = optimum(inputs[rest], labels[rest], result(folds)["lam"])
         scores[~rest] = inputs[~rest] @ weights.T + bias
-    expected = best_temperature(scores, labels)
-    assert result(folds)["temperature"] == pytest.approx(expected, rel=1e-3)
-
-
-def calibration_error(probabilities, labels):
-    """Of 15 equal bins of confidence, each with its upper end."""
-    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    index = np.ceil(confidence * 15)
-    sums = [np.abs((correct - confidence)[index == i].sum()) for i in range(1, 16)]
-    return np.sum(sums) / len(labels)
+    assert result(folds)["temperature"] == best_temperature(scores, labels)
+    accuracy = np.mean(refit_scores(folds).argmax(axis=1) == examples("test")[1])
+    assert result(folds)["test_accuracy"] == pytest.approx(accuracy)
 
 
 def test_calibration_is_measured_on_test_examples_before_and_after_the_temperature(probed):
-    actual, labels = result(probed), planted()["test"][1]
+    """In 15 equal bins of confidence, each with its upper end."""
+    actual, labels = result(probed), examples("test")[1]
     for name, t in (("", 1), ("_with_temperature", actual["temperature"])):
-        expected = calibration_error(special.softmax(refit_scores(probed) / t, axis=1), labels)
+        p = special.softmax(refit_scores(probed) / t, axis=1)
+        confidence, correct = p.max(axis=1), p.argmax(axis=1) == labels
+        sums = np.bincount(np.ceil(confidence * 15).astype(int), correct - confidence)
+        expected = np.abs(sums).sum() / len(labels)
         assert actual[f"calibration_error{name}"] == pytest.approx(expected, abs=1e-4)
 
 
-def test_each_point_of_the_learning_curve_is_a_probe_of_its_own_examples(probed):
+def test_each_point_of_the_learning_curve_is_a_probe_of_its_own_examples(probed, folder):
     """They alone standardise; validation examples choose λ; test examples only test."""
     curve = pd.read_csv(probed / "learning_curve.csv")
     assert curve.n.tolist() == [60] * 3 + [12] * 3  # each size once
     assert curve.n_per_class.fillna(0).tolist() == [0] * 3 + [4] * 3
-    inputs, labels = planted()["train"]
+    inputs, labels = np.load(folder / "train_features.npy"), examples("train")[1]
     for row in curve.itertuples():
         key = jax.random.fold_in(jax.random.key(0), row.draw)
         drawn = stratified_subset(key, labels, 60) if row.n == 60 else few_shot(key, labels, 4)
@@ -178,69 +144,30 @@ def test_each_point_of_the_learning_curve_is_a_probe_of_its_own_examples(probed)
 
 
 @pytest.mark.slow
-def test_features_larger_than_memory_give_the_same(folder, folds, tmp_path):
-    splits = load_features(folder / "planted", memory_gb=1e-6)
-    assert isinstance(splits.train.inputs, LazyRows)
-    assert isinstance(splits.test.inputs, LazyRows)
-    out = tmp_path / "out"
-    finish("probe", out, f"--features={folder / 'planted'}", *FOLDS, "--memory_gb=1e-6")
-    lazy, expected = (
-        pd.read_csv(path / "path.csv").drop(columns=["gap", "distance", "passes"])  # of rounding
-        for path in (out, folds)
-    )
-    pd.testing.assert_frame_equal(lazy, expected, rtol=1e-4, atol=1e-4)
-    for name in ("lam", "test_accuracy", "temperature", "test_loss"):
-        assert result(out)[name] == pytest.approx(result(folds)[name], rel=1e-5)
-
-
-@pytest.mark.slow
 @pytest.mark.usefixtures("optimised")
-def test_real_features_reach_their_known_accuracy(tmp_path):
-    features = os.environ.get("LINEAR_CIFAR_FEATURES")
-    if not features:
-        pytest.skip("LINEAR_CIFAR_FEATURES names no folder with features")
-    finish("probe", tmp_path / "out", f"--features={features}", "--lam=0.01")
-    actual = result(tmp_path / "out")
-    assert actual["C"] == pytest.approx(1e-3)
-    assert actual["test_accuracy"] == pytest.approx(0.781, abs=0.001)
+def test_real_features_reach_their_known_accuracy(real_features):
+    dataset = with_validation(load_features(real_features))
+    params = solve(0.01, dataset).params  # C is 1e-3
+    accuracy = evaluate(params, dataset.test, dataset.standardiser, 0.01).accuracy
+    assert accuracy == pytest.approx(0.781, abs=0.001)
 
 
-@pytest.mark.parametrize(
-    ("flag", "words"),
-    [
-        *(("features", "--dataset=synthetic"), ("predict", "--model=m.npz")),
-        *(
-            ("n_train", "--features=planted --n_train=2"),
-            ("n_train", "--features=planted --n_train=a"),
-        ),
-        *(("n_per_class", "--features=planted --n_per_class=99"),),
-        *(("n_train", "--features=unsplit.npz --n_folds=3 --n_train=99"),),
-        *(("none.npy", "--features=planted --predict=none.npy"),),
-        *(("wide.npy", "--features=planted --predict=wide.npy"),),
-        *((flag, f"--model=model.npz --predict=further.npy --{flag}") for flag in FITTING),
-    ],
-)
-def test_a_flag_that_cannot_be_used_is_refused_by_its_name(
-    probed, folder, tmp_path, monkeypatch, flag, words
-):
+def test_a_flag_that_cannot_be_used_is_refused_by_its_name(probed, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
-    shutil.copy(probed / "model.npz", folder)
-    done = finish("probe", tmp_path / "out", *words.split(), code=1)
-    assert flag.split("=")[0] in only_line(done)
-    assert not (tmp_path / "out").exists()
+    shutil.copy(probed / "model.npz", "m.npz")
+    for words, name in {
+        "--dataset=synthetic": "--features",
+        "--model=m.npz": "--predict",
+        "--features=. --n_train=2": "--n_train",
+        "--features=. --predict=none.npy": "none.npy",
+        "--model=m.npz --predict=further.npy --lam=1": "--lam",  # it would be ignored
+        "--model=m.npz --predict=further.npy --resume": "--resume",
+    }.items():
+        assert name in only_line(finish("probe", tmp_path / "out", *words.split(), code=1))
+        assert not (tmp_path / "out").exists()
 
 
 def test_predictions_never_replace_the_probe_that_holds_the_model(probed, folder):
     words = (f"--model={probed / 'model.npz'}", f"--predict={folder / 'further.npy'}")
     assert "--output_dir" in only_line(finish("probe", probed, *words, "--overwrite", code=1))
     assert (probed / "model.npz").exists()
-
-
-def test_an_example_without_a_class_is_named_by_its_row(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    params = Params(np.array([[1e300, 0], [0, 1]]), np.zeros(2))
-    Classifier(params, Standardiser(np.zeros(2), np.ones(2)), ("a", "b")).save("m.npz")
-    np.save("further.npy", np.array([[1, 1], [1, 1], [1e10, 1], [1, 1]]))
-    done = finish("probe", "out", "--model=m.npz", "--predict=further.npy", code=1)
-    assert "further.npy" in only_line(done)
-    assert "row 2" in only_line(done)

@@ -1,50 +1,28 @@
 """Commands that train one configuration: their records are whole, and are what NumPy trains."""
 
-import pickle
 from functools import cache
-from typing import NamedTuple
 
 import jax
 import numpy as np
 import pandas as pd
 import pytest
 
-from linear_cifar import LOSSES, Hyperparameters, TrainConfig
-from linear_cifar.training import init_state
+from linear_cifar import LOSSES, TrainConfig, evaluate, sweep
 from tests import oracle
 from tests.commands import QUICK, RUN_FILES, check_every_file, few, files
-from tests.planted import arrays, descend, finish, result, shuffled
+from tests.planted import arrays, descend, finish, result
 
 HISTORY = [f"{split}_{name}" for split in ("train", "validation")
            for name in ("loss", "cost", "accuracy")]  # fmt: skip
 IMAGE = 1.1 / 400  # one image, which rounding may move from one class to another
-
-
-class Run(NamedTuple):
-    """A command with some flags, and its other settings that aren't the defaults of `descend`."""
-
-    command: str
-    flags: dict
-    implied: dict = {}  # noqa: RUF012, it isn't changed
-    seeds: tuple = (0,)
-
-
-RUNS = {
-    "every flag": Run(
-        "baseline",
-        {"loss": "multi_bce", "lam": 0.01, "batch_size": 30, "shuffle": True, "seed": 5}
-        | {"learning_rate": 0.01, "decay_factor": 10.0, "decay_every": 1},
-        seeds=(5,),
-    ),
-    "momentum, two seeds": Run(
-        "baseline",
-        {"optimizer": "momentum", "momentum": 0.8, "lam": 0.1, "n_seeds": 2, "seed": 3},
-        seeds=(3, 4),
-    ),
-    "step decay": Run(
-        "step_decay", {"decay_every": 1}, {"lam": 0.1, "learning_rate": 0.05, "decay_factor": 10.0}
-    ),
-    "full data": Run("full_data", {}, {"lam": 0.1, "split": "full"}),
+EVERY_FLAG = {"loss": "multi_bce", "lam": 0.01, "batch_size": 30, "shuffle": True, "seed": 5}
+EVERY_FLAG |= {"learning_rate": 0.01, "decay_factor": 10.0, "decay_every": 1}
+MOMENTUM = {"optimizer": "momentum", "momentum": 0.8, "lam": 0.1, "n_seeds": 2, "seed": 3}
+RUNS = {  # a command, its flags, and its other settings that aren't the defaults of `descend`
+    "every flag": ("baseline", EVERY_FLAG, {}),
+    "momentum, two seeds": ("baseline", MOMENTUM, {}),
+    "decay": ("step_decay", {"decay_every": 1}, {"learning_rate": 0.05, "decay_factor": 10.0}),
+    "full data": ("full_data", {}, {"split": "full"}),
 }
 
 
@@ -56,86 +34,82 @@ def standardised(name, split="assignment"):
     return (examples.inputs - stored.mean(axis=0)) / stored.std(axis=0), examples.labels
 
 
-def measured(examples, params, settings):
-    """Loss, cost and accuracy in NumPy."""
-    lam, loss = settings.get("lam", 0), settings.get("loss", "softmax")
-    return oracle.measure(*params, *examples, lam, loss)
-
-
-def train(seed=0, n_epochs=2, shuffle=False, split="assignment", **settings):
+def train(seed=0, n_epochs=2, split="assignment", **settings):
     """What NumPy trains: weights and bias, the history, and the test accuracy."""
-    start = init_state(jax.random.key(seed), Hyperparameters(), few(), TrainConfig()).params
     data = [standardised(name, split) for name in ("train", "validation", "test")]
-    settings["orders"] = shuffled(seed, len(data[0][1]), n_epochs) if shuffle else None
-    epochs = descend(start, *data[0], n_epochs=n_epochs, **settings)
-    rows = [[*measured(data[0], p, settings), *measured(data[1], p, settings)] for p in epochs]
-    return epochs[-1], np.array(rows), measured(data[2], epochs[-1], settings)[2]
+    epochs, lam = descend(seed, *data[0], n_epochs=n_epochs, **settings), settings.get("lam", 0)
+    loss = settings.get("loss", "softmax")
+    rows = np.array([[oracle.measure(*p, *d, lam, loss) for d in data] for p in epochs])
+    return epochs[-1], rows[:, :2].reshape(-1, 6), rows[-1, 2, 2]
+
+
+def near(name, expected):
+    """A measure, or several, but for rounding."""
+    return pytest.approx(expected, **({"abs": IMAGE} if "accuracy" in name else {"rel": 1e-5}))
 
 
 @pytest.fixture(scope="module", params=RUNS)
 def finished(request, tmp_path_factory):
-    """A run, its folder, its output, and NumPy's training from each seed."""
-    run, out = RUNS[request.param], tmp_path_factory.mktemp("run") / "out"
-    words = [f"--{name}={value}" for name, value in run.flags.items()]
-    done = finish(run.command, out, *QUICK, *words)
-    settings = run.flags | run.implied
-    settings = {k: v for k, v in settings.items() if k not in ("optimizer", "n_seeds", "seed")}
-    return run, out, done, [train(seed, **settings) for seed in run.seeds]
+    """A run's folder, its output, its settings, and NumPy's training from each seed."""
+    (command, flags, implied), out = RUNS[request.param], tmp_path_factory.mktemp("run") / "out"
+    done = finish(command, out, *QUICK, *(f"--{name}={value}" for name, value in flags.items()))
+    settings = {"lam": 0.1, "split": "assignment"} | flags | implied
+    numbers = {k: v for k, v in settings.items() if k not in ("optimizer", "n_seeds", "seed")}
+    first, n_seeds = flags.get("seed", 0), flags.get("n_seeds", 1)
+    trained = {seed: train(seed, **numbers) for seed in range(first, first + n_seeds)}
+    return out, done, settings | {"experiment": command}, trained
 
 
 def test_history_and_parameters_are_what_numpy_trains(finished):
-    run, out, _, trained = finished
-    several = len(run.seeds) > 1
-    table = pd.read_csv(out / ("history_by_seed.csv" if several else "history.csv"))
-    assert list(table) == [*(["seed"] if several else []), "epoch", *HISTORY]
-    assert table.epoch.tolist() == [0, 1, 2] * len(run.seeds)
-    params = arrays(out / "params.npz")
-    for i, (seed, (expected, rows, _)) in enumerate(zip(run.seeds, trained, strict=True)):
-        actual = table[table.seed == seed] if several else table
+    out, _, _, trained = finished
+    means = np.mean([rows for _, rows, _ in trained.values()], axis=0)
+    table, params = pd.read_csv(out / "history.csv"), arrays(out / "params.npz")
+    assert list(table) == ["epoch", *HISTORY]
+    np.testing.assert_allclose(table[HISTORY], means, 1e-5, IMAGE)
+    if len(trained) > 1:
+        table = pd.read_csv(out / "history_by_seed.csv")
+    assert table.epoch.tolist() == [0, 1, 2] * len(trained)
+    for i, (seed, (expected, rows, _)) in enumerate(trained.items()):
         for name, column in zip(HISTORY, rows.T, strict=True):
-            tolerance = {"abs": IMAGE} if "accuracy" in name else {"rel": 1e-5}
-            assert actual[name].tolist() == pytest.approx(column.tolist(), **tolerance), name
+            actual = table[name][table.seed == seed] if len(trained) > 1 else table[name]
+            assert actual.tolist() == near(name, column.tolist()), name
         for name, array in zip(("weights", "bias"), expected, strict=True):
-            one = params[name][i] if several else params[name]
+            one = params[name][i] if len(trained) > 1 else params[name]
             np.testing.assert_allclose(one, array, atol=2e-6)
-    means = np.mean([rows for _, rows, _ in trained], axis=0)
-    np.testing.assert_allclose(pd.read_csv(out / "history.csv")[HISTORY], means, 1e-5, IMAGE)
 
 
 def test_the_result_has_the_last_epoch_and_the_test_accuracy_with_their_spread(finished):
-    run, out, done, trained = finished
+    out, done, _, trained = finished
     record = result(out)
-    by_seed = {name: [rows[-1, i] for _, rows, _ in trained] for i, name in enumerate(HISTORY)}
-    by_seed["test_accuracy"] = [accuracy for *_, accuracy in trained]
-    for name in ("train_cost", "validation_cost", *(n for n in by_seed if "accuracy" in n)):
-        tolerance = {"abs": IMAGE} if "accuracy" in name else {"rel": 1e-5}
-        assert record[name] == pytest.approx(np.mean(by_seed[name]), **tolerance), name
-        if len(run.seeds) > 1:
+    last = np.transpose([[*rows[-1], accuracy] for _, rows, accuracy in trained.values()])
+    for name, values in zip([*HISTORY, "test_accuracy"], last.tolist(), strict=True):
+        if name.endswith("_loss"):
+            continue  # the cost is recorded
+        assert record[name] == near(name, np.mean(values)), name
+        assert f"{record[name]:.4f}" in done.stdout
+        if len(trained) > 1:
             spread = record["over_seeds"][name]
-            assert spread["values"] == pytest.approx(by_seed[name], **tolerance)
+            assert spread["values"] == near(name, values)
             assert spread["sd"] == pytest.approx(np.std(spread["values"], ddof=1))
             assert f"{spread['mean']:.4f} ± {spread['sd']:.4f}" in done.stdout
-        else:
-            assert f"{record[name]:.4f}" in done.stdout
 
 
 def test_the_record_is_whole_and_names_its_settings_and_data(finished):
-    run, out, done, _ = finished
-    assert files(out) == RUN_FILES | ({"history_by_seed.csv"} if len(run.seeds) > 1 else set())
+    out, done, settings, trained = finished
+    assert files(out) == RUN_FILES | ({"history_by_seed.csv"} if len(trained) > 1 else set())
     check_every_file(out)
     record = result(out)
-    expected = {"split": "assignment", "experiment": run.command} | run.flags | run.implied
+    expected = settings | {"diverged": False, "interrupted": False, "n_epochs": 2}
     assert expected.items() <= record.items()
     assert ("momentum" in record) == (record["optimizer"] == "momentum")  # what SGD doesn't read
-    assert (record["diverged"], record["interrupted"], record["n_epochs"]) == (False, False, 2)
-    n_train = {"assignment": 400, "full": 1000}[record["split"]]  # all but the last 1,000
-    assert record["dataset"]["sizes"] == {"train": n_train, "validation": n_train, "test": 400}
-    assert (record["dataset"]["name"], record["dataset"]["official"]) == ("synthetic", False)
+    n = 1000 if record["split"] == "full" else 400  # of 2,000 all but the last 1,000
+    data = {"sizes": {"train": n, "validation": n, "test": 400}}
+    data |= {"name": "synthetic", "official": False}
+    assert data.items() <= record["dataset"].items()
+    assert len(record["dataset"]["sha256"]) == 64
     assert {"load", "compile", "train", "evaluate", "plot"} == record["seconds"].keys()
     assert {"versions", "device"} <= record.keys()
-    assert len(record["dataset"]["sha256"]) == 64
-    for text in (str(out), "SYNTHETIC"):
-        assert text in done.stdout
+    assert all(text in done.stdout for text in (str(out), "SYNTHETIC"))
 
 
 def test_a_diverged_run_is_recorded_without_numbers(tmp_path):
@@ -144,7 +118,6 @@ def test_a_diverged_run_is_recorded_without_numbers(tmp_path):
     record = result(tmp_path / "run")
     assert record["diverged"] is True
     assert record["train_cost"] is record["test_accuracy"] is None
-    assert files(tmp_path / "run") == RUN_FILES
 
 
 def test_loss_comparison_holds_what_numpy_trains_with_each_loss(tmp_path):
@@ -152,19 +125,14 @@ def test_loss_comparison_holds_what_numpy_trains_with_each_loss(tmp_path):
     finish("loss_comparison", out, *QUICK, "--lam=0.1")
     expected = {f"{loss}/{name}" for loss in LOSSES for name in RUN_FILES}
     assert files(out) == expected | {"result.json", "figures/probabilities.png"}
-    check_every_file(out)
     for loss, compared in result(out)["losses"].items():
         (weights, bias), rows, accuracy = train(loss=loss, lam=0.1)
-        assert result(out / loss)["loss"] == loss
-        params = arrays(out / loss / "params.npz")
-        np.testing.assert_allclose(params["weights"], weights, atol=2e-6)
-        assert result(out / loss)["train_cost"] == pytest.approx(rows[-1, 1], rel=1e-5)
-        assert compared["train_cost"] == pytest.approx(rows[-1, 1], rel=1e-5)
-        assert compared["test_accuracy"] == pytest.approx(accuracy, abs=IMAGE)
+        for record in (compared, result(out / loss)):
+            assert record["train_cost"] == pytest.approx(rows[-1, 1], rel=1e-5)
+            assert record["test_accuracy"] == pytest.approx(accuracy, abs=IMAGE)
         inputs, labels = standardised("test")
-        odds = np.exp(inputs @ weights.T + bias)
-        total = odds.sum(axis=1, keepdims=True) if loss == "softmax" else 1 + odds
-        of_class = (odds / total)[np.arange(len(labels)), labels]
+        links = oracle.LINKS[loss](inputs @ weights.T + bias)
+        of_class = links[np.arange(len(labels)), labels]
         moments = {"mean": of_class.mean(), "median": np.median(of_class), "sd": of_class.std()}
         moments["above_0.8"] = np.mean(of_class > 0.8)
         assert compared["true_class_probability"] == pytest.approx(moments, rel=1e-4, abs=IMAGE)
@@ -172,63 +140,25 @@ def test_loss_comparison_holds_what_numpy_trains_with_each_loss(tmp_path):
 
 def test_an_interrupted_loss_comparison_keeps_the_finished_loss(tmp_path):
     out, text = tmp_path / "run", "1 of 2 runs finished"
-    finish("loss_comparison", out, *QUICK, "--n_epochs=5", code=130, interrupt_at=text)
+    finish("loss_comparison", out, *QUICK, code=130, interrupt_at=text)
     assert list(result(out)["losses"]) == ["softmax"]
-    assert {f"softmax/{name}" for name in RUN_FILES} <= files(out)
+    assert files(out) >= {f"softmax/{name}" for name in RUN_FILES}
     assert not (out / "multi_bce").exists()
-    assert pd.read_csv(out / "softmax" / "history.csv").epoch.iloc[-1] == 5
 
 
-# Real images: the JPEG copies, from which the official files' accuracies differ by 0.01.
-
-BATCHES = [f"data_batch_{number}" for number in range(1, 6)]
-REAL = {
-    "baseline": (BATCHES[:1], BATCHES[1:2], slice(None), 0.383, 0.395),
-    "full_data": (BATCHES, BATCHES, slice(-1000, None), 0.402, 0.414),
-}
-
-
-def stored(folder, names):
-    """Images and labels of batches as CIFAR-10's authors say to read them."""
-    parts = []
-    for name in names:
-        with (folder / "cifar-10-batches-py" / name).open("rb") as file:
-            parts.append(pickle.load(file, encoding="bytes"))
-    labels = np.concatenate([part[b"labels"] for part in parts])
-    return np.concatenate([part[b"data"] for part in parts]), labels
+# Test accuracies on real images: the JPEG copies, which differ by 0.01 from the official files.
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimised")
-@pytest.mark.parametrize("command", REAL)
-def test_a_command_on_real_images_splits_them_and_reaches_the_known_accuracy(
-    tmp_path, real_dir, command
-):
-    train_names, validation_names, validated, low, high = REAL[command]
-    out, data = tmp_path / "run", f"--data_dir={real_dir}"
-    done = finish(command, out, data, "--dataset=cifar10", "--lam=0.1")
-    record, params = result(out), arrays(out / "params.npz")
-    assert low <= record["test_accuracy"] <= high
-    images = stored(real_dir, train_names)[0]
-    images = images if command == "baseline" else images[:-1000]
-    assert record["dataset"]["sizes"]["train"] == len(images)
-    parts = np.array_split(images, 50)  # each in float64, which would take too much memory for all
-    mean, square = (
-        np.mean([(part.astype(float) ** power).mean(axis=0) for part in parts], axis=0)
-        for power in (1, 2)
-    )
-    sd = np.sqrt(square - mean**2)
-    for name, batches, rows in (
-        ("validation", validation_names, validated),
-        ("test", ["test_batch"], slice(None)),
-    ):
-        inputs, labels = (array[rows] for array in stored(real_dir, batches))
-        scores = (inputs - mean) / sd @ params["weights"].T + params["bias"]
-        accuracy = (scores.argmax(axis=1) == labels).mean()
-        assert record[f"{name}_accuracy"] == pytest.approx(accuracy, abs=1.1 / len(labels))
-    if not record["dataset"]["official"]:
-        assert "not the official" in done.stderr
-        assert "not the official" in done.stdout
+def test_full_data_on_real_images_reach_the_known_accuracy(tmp_path, real_dir):
+    words = "--split=full --dataset=cifar10 --lam=0.1 --learning_rate=0.001 --n_epochs=40"
+    done = finish("sweep", tmp_path / "run", f"--data_dir={real_dir}", *words.split())
+    record = result(tmp_path / "run")
+    assert 0.402 <= record["test_accuracy"] <= 0.414
+    assert record["dataset"]["sizes"] == {"train": 49000, "validation": 1000, "test": 10000}
+    for shown in (done.stdout, done.stderr):
+        assert record["dataset"]["official"] == ("not the official" not in shown)
 
 
 # By loss, λ and η.
@@ -243,12 +173,10 @@ KNOWN = {
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimised")
-def test_two_seeds_on_real_images_meet_the_report(tmp_path, real_dir):
-    words = "--loss=softmax,multi_bce --lam=0,0.1,1 --learning_rate=0.001,0.1 --n_epochs=40"
-    words += f" --n_seeds=2 --dataset=cifar10 --data_dir={real_dir}"
-    finish("sweep", tmp_path / "run", *words.split())
-    table = pd.read_csv(tmp_path / "run" / "sweep_by_seed.csv")
-    for (loss, lam, rate), (low, high) in KNOWN.items():
-        rows = table[(table.loss == loss) & (table.lam == lam) & (table.learning_rate == rate)]
-        assert len(rows) == 2
-        assert rows.test_accuracy.between(low, high).all(), rows
+def test_runs_on_real_images_meet_the_report(real):
+    table = dict(zip(("loss", "lam", "learning_rate"), zip(*KNOWN, strict=True), strict=True))
+    params, _ = sweep(jax.random.key(0), table, real, TrainConfig(measure=False))
+    for i, ((loss, lam, _), (low, high)) in enumerate(KNOWN.items()):
+        one = params._make(array[i] for array in params)
+        accuracy = evaluate(one, real.test, real.standardiser, lam, LOSSES[loss]).accuracy
+        assert low <= accuracy <= high, (loss, lam)
