@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
-import pytest
 from absl.flags import FLAGS
 
 from experiments import gradient_check
@@ -83,13 +82,6 @@ def reduced() -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def folder() -> Iterator[Path]:
-    """An empty folder for one example of a test."""
-    with tempfile.TemporaryDirectory() as name:
-        yield Path(name)
-
-
 class Whole(NamedTuple):
     """An uninterrupted run."""
 
@@ -113,9 +105,3 @@ def run_whole(name: str, place: Path) -> Whole:
         done = run(*line)
     assert done.returncode == 0, done.stderr
     return Whole(line, place / "out", [state for state in states if state], states[-1])
-
-
-def each(*fast: str, among: Any = tuple(COMMANDS)) -> pytest.MarkDecorator:
-    """Parametrises `name` by commands; all but the fast ones are among the slow tests."""
-    slow = (pytest.param(name, marks=pytest.mark.slow) for name in among if name not in fast)
-    return pytest.mark.parametrize("name", [*fast, *slow])
