@@ -6,7 +6,6 @@ with the others, and its synthetic data set has 400 images a batch instead of 10
 
 import atexit
 import contextlib
-import csv
 import importlib
 import io
 import json
@@ -22,17 +21,19 @@ from typing import NamedTuple
 from unittest import mock
 
 import numpy as np
+import pandas as pd
 import pytest
 from absl import app, flags
 from hypothesis import settings
+from matplotlib import image
 
 from experiments.common import cli
 from linear_cifar.classifier import Classifier
 from linear_cifar.data import Dataset, load_dataset, synthetic
 
 ROOT = Path(__file__).parent.parent
-COMPILED = tempfile.TemporaryDirectory()  # programs that processes share
-atexit.register(COMPILED.cleanup)
+SCRATCH = tempfile.TemporaryDirectory()  # of this process and those that it starts
+atexit.register(SCRATCH.cleanup)
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 QUICK = ("--dataset=synthetic", "--n_epochs=2")
 RUN_FILES = {"result.json", "history.csv", "params.npz"}
@@ -73,13 +74,13 @@ def few_images(n_images=400):
 
 @cache
 def few(split="assignment") -> Dataset:
-    """The data set that commands in this process train on with --dataset=synthetic."""
+    """What commands in this process train on with --dataset=synthetic."""
     with few_images():
         return load_dataset("synthetic", split=split)
 
 
 class _Interrupting(io.StringIO):
-    """Keeps the text that is written, and sends a signal once `text` is in it."""
+    """Sends a signal once a text is written."""
 
     def __init__(self, text, number):
         super().__init__()
@@ -90,7 +91,6 @@ class _Interrupting(io.StringIO):
         if self._text and self._text in written:
             self._text = None
             signal.raise_signal(self._number)
-        return len(written)
 
 
 def run(name, *words, n_images=400, interrupt_at=None, by=signal.SIGINT):
@@ -145,7 +145,7 @@ def environment(**changes):
     ours = {
         **{"HTTPS_PROXY": "http://127.0.0.1:1", "PYTHONWARNINGS": "error"},
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
-        "JAX_COMPILATION_CACHE_DIR": COMPILED.name,
+        "JAX_COMPILATION_CACHE_DIR": f"{SCRATCH.name}/compiled",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
@@ -192,17 +192,13 @@ def only_line(done):
 
 def check_every_file(folder):
     """Each file parses as what its name says."""
-    for path in (path for path in folder.rglob("*") if path.is_file()):
-        if path.suffix == ".json":
-            json.loads(path.read_text(), parse_constant=pytest.fail)  # as NaN is
-        elif path.suffix == ".csv":
-            rows = csv.reader(path.read_text().splitlines())
-            assert len({len(row) for row in rows}) == 1, path
-        elif path.suffix == ".npz":
-            np.load(path, allow_pickle=False).close()
-        elif path.suffix == ".safetensors":
-            Classifier.load(path)
-        elif path.suffix == ".png":
-            assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n", path
-        else:
-            assert path.suffix == ".html", path
+    readers = {
+        ".json": lambda path: json.loads(path.read_text(), parse_constant=pytest.fail),
+        ".csv": pd.read_csv,
+        ".npz": lambda path: np.load(path, allow_pickle=False).close(),
+        ".safetensors": Classifier.load,
+        ".png": image.imread,
+        ".html": Path.read_text,
+    }
+    for name in files(folder):
+        readers[Path(name).suffix](folder / name)

@@ -1,4 +1,4 @@
-"""Folders as values: every state in which a kill could leave one, and what differs between two."""
+"""Folders as values, in every state in which a kill could leave one; full disks, permissions."""
 
 import contextlib
 import ctypes
@@ -12,8 +12,6 @@ from functools import cache
 from pathlib import Path
 
 Folder = dict[str, bytes | None]  # contents by relative path, None for a folder
-_CHANGING = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink"}
-_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _watched: list[tuple[Path, list[Folder]]] = []  # a folder and its states
 
 
@@ -21,11 +19,11 @@ def read(root: Path) -> Folder:
     """The files and folders in a folder, without those that can't be read."""
     folder: Folder = {}
     for path in sorted(root.rglob("*")):
-        if path.is_dir() and not path.is_symlink():
-            folder[str(path.relative_to(root))] = None
-        elif path.is_file():
-            with contextlib.suppress(PermissionError):
+        with contextlib.suppress(PermissionError):
+            if path.is_file():
                 folder[str(path.relative_to(root))] = path.read_bytes()
+            elif path.is_dir() and not path.is_symlink():
+                folder[str(path.relative_to(root))] = None
     return folder
 
 
@@ -43,8 +41,9 @@ def write(folder: Folder, root: Path) -> None:
 @cache  # an audit hook can't be removed again
 def _watch() -> None:
     def hook(event: str, arguments: tuple) -> None:
-        changes = event in _CHANGING or (event == "open" and arguments[2] & _WRITING)
-        if changes and _watched:
+        changes = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink"}
+        writing = event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        if (writing or event in changes) and _watched:
             root, states = _watched.pop()  # because `read` opens files itself
             states.append(read(root))
             _watched.append((root, states))
@@ -71,18 +70,17 @@ def every_state(root: Path) -> Iterator[list[Folder]]:
 
 def assert_same(folder: Folder, expected: Folder) -> None:
     """Asserts the same files and bytes; seconds, command lines and machines may differ."""
+
+    def essence(content: bytes | None) -> object:
+        try:
+            value = json.loads(content or b"")
+        except ValueError:
+            return content
+        changing = ("seconds", "command", "machine")
+        return {name: value[name] for name in value if name not in changing}, "seconds" in value
+
     assert folder.keys() == expected.keys()
-    assert [name for name in folder if _essence(folder[name]) != _essence(expected[name])] == []
-
-
-def _essence(content: bytes | None) -> object:
-    """A JSON object without what may differ; other files as they are."""
-    try:
-        value = json.loads(content or b"")
-    except ValueError:
-        return content
-    changing = ("seconds", "command", "machine")
-    return {name: value[name] for name in value if name not in changing}, "seconds" in value
+    assert [name for name in folder if essence(folder[name]) != essence(expected[name])] == []
 
 
 @contextlib.contextmanager

@@ -26,8 +26,6 @@ from tests.commands import (
     run_process,
 )
 
-# On a full disk NumPy's archive fails once more when it is garbage-collected.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 # `test_report` runs the report, which takes long; the other two are rows of `baseline`.
 FAST = ("baseline", "sweep")
 RUN = [name for name in tiny.COMMANDS if name not in ("report", "step_decay", "full_data")]
@@ -60,9 +58,6 @@ def finished(tmp_path_factory):
 
 def result_of(out):
     return json.loads((out / "result.json").read_text())
-
-
-# Flags.
 
 
 def at_the_ends(text):
@@ -98,9 +93,6 @@ def test_help_lists_every_flag_with_the_range_and_the_choices_that_hold(name):
                 assert done.returncode == 0, done.stderr
             for value in outside:
                 assert flag in only_line(run(f"experiments.{name}", f"--{flag}={value}"))
-
-
-# What is refused before the work.
 
 
 @every_command
@@ -185,9 +177,6 @@ def test_a_folder_that_cannot_be_written_is_left_as_it_is_before_data_are_loaded
     assert folders.read(tmp_path) == before
 
 
-# What a run leaves.
-
-
 @each_run
 def test_a_run_is_recorded_with_its_data_settings_and_files(finished, name):
     out = finished(name)
@@ -239,9 +228,6 @@ def test_the_default_folder_is_new_each_time(tmp_path, monkeypatch):
     assert len(list(tmp_path.glob("runs/*/result.json"))) == 2
 
 
-# How a run ends early.
-
-
 @pytest.mark.parametrize("number", CODES)
 def test_a_signal_has_its_exit_code(tmp_path, number):
     done = run(*tiny.words("baseline", tmp_path / "out"), interrupt_at="%]", by=number)
@@ -267,14 +253,6 @@ def test_an_interrupt_keeps_what_is_finished_and_leaves_nothing_half_written(
     else:
         assert "interrupted: nothing written" in done.stderr
         assert not list(tmp_path.iterdir())
-
-
-@both
-def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, name):
-    with folders.files_of_at_most(100):
-        done = run(*tiny.words(name, tmp_path / "deep" / "run"))
-    assert str(tmp_path / "deep" / "run") in only_line(done)
-    assert files(tmp_path) == set()
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from sklearn.datasets import load_digits
 
-from tests.commands import ROOT, Done, files, only_line, run, start
+from tests.commands import Done, files, only_line, run, start
 from tests.conftest import undrawn_figures
 
 pytestmark = pytest.mark.slow
@@ -30,13 +30,13 @@ def digits(tmp_path_factory):
     return f"--features={path}"
 
 
-def run_two(*words, each=((), ()), cwd=ROOT, code=0):
+def run_two(*words, each=((), ()), code=0):
     """Runs two processes; `each` has the words that only one of them gets."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         join = ("--distributed", f"--coordinator=127.0.0.1:{free.getsockname()[1]}")
     lines = [(*words, *join, "--n_processes=2", f"--process_id={i}", *each[i]) for i in range(2)]
-    processes = [start(*line, cwd=cwd, PYTHONPATH=str(ROOT)) for line in lines]
+    processes = [start(*line) for line in lines]
     try:
         printed = [process.communicate(timeout=120) for process in processes]
     finally:
@@ -52,13 +52,11 @@ def finished(digits, tmp_path_factory):
 
     @cache
     def finish(command):
-        place = tmp_path_factory.mktemp("two")
-        # Without --output_dir only the first one makes a folder.
-        first, second = run_two(*command, digits, cwd=place)
+        out = tmp_path_factory.mktemp("two") / "out"
+        first, second = run_two(*command, digits, f"--output_dir={out}")
         assert "written to" in first.stdout
         assert "written to" not in second.stdout
         assert "%" not in second.stderr  # no progress
-        (out,) = (place / "runs").iterdir()
         return out
 
     return finish
@@ -80,13 +78,13 @@ def test_resuming_gives_the_same_bytes_though_the_second_cannot_read_the_chunks(
     finished, digits, tmp_path, command
 ):
     complete = finished(command)
-    out, elsewhere = shutil.copytree(complete, tmp_path / "resumed"), tmp_path / "elsewhere"
+    out = shutil.copytree(complete, tmp_path / "resumed")
     last = max(out.glob("chunks/*"), key=lambda path: path.stat().st_mtime_ns)  # built on others
     for path in (out / "result.json", out / TABLES[command], last):
         path.unlink()
-    each = ([f"--output_dir={out}"], [f"--output_dir={elsewhere}"])
+    each = [(f"--output_dir={place}",) for place in (out, tmp_path / "elsewhere")]
     run_two(*command, digits, "--resume", each=each)
-    assert not elsewhere.exists()
+    assert list(tmp_path.iterdir()) == [out]
     assert files(out) == files(complete)
     for name in [name for name in files(out) if name.endswith((".csv", ".npz"))]:
         assert (out / name).read_bytes() == (complete / name).read_bytes(), name

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, strategies as st
 
-from linear_cifar import LOSSES, OPTIMIZERS
+from linear_cifar import OPTIMIZERS
 from tests import tiny
 from tests.commands import few_examples, only_line, parsing, run
 
@@ -22,8 +22,6 @@ def refusal(tmp_path, command, *words):
     assert list(tmp_path.iterdir()) == []
     return only_line(done)
 
-
-# Any text.
 
 WORDS = st.sampled_from(
     [
@@ -63,9 +61,6 @@ def test_any_text_of_an_axis_is_values_or_one_line(tmp_path_factory, text):
         assert "lam" in only_line(done)
 
 
-# Axes.
-
-
 def test_a_list_and_a_range_give_their_values(tmp_path):
     words = ("--batch_size=10:100:10", "--loss=softmax,multi_bce", "--lam=1e-3:1:4:log")
     with started:
@@ -84,9 +79,6 @@ def test_an_axis_of_another_form_is_one_line_with_the_form_to_give(tmp_path):
         line = refusal(tmp_path, "sweep", word)
         assert word.split("=")[0] in line
         assert "LOW:HIGH:N" in line
-
-
-# What is refused beyond the ranges that the help tells.
 
 
 @pytest.mark.parametrize(
@@ -137,15 +129,10 @@ def test_a_likely_mistake_gets_a_suggestion(tmp_path, command, word, suggestion)
     assert re.search(rf"{suggestion}\b", refusal(tmp_path, command, word))
 
 
-# Help.
-
-
 def test_help_shows_the_defaults_and_the_choices_of_the_library():
     text = run("experiments.baseline", "--helpshort").stdout
-    for default in ("batch_size=100", "loss=softmax", "momentum=0.9", "figure_format=png"):
-        assert f"--{default}\n" in text
-    for names in (LOSSES, OPTIMIZERS):
-        assert f"<{'|'.join(names)}>" in text
+    for line in ("--batch_size=100\n", "--momentum=0.9\n", f"<{'|'.join(OPTIMIZERS)}>"):
+        assert line in text
 
 
 def test_american_spellings_mean_the_same():

@@ -47,9 +47,6 @@ def times(whole):
     return {path.name: path.stat().st_mtime_ns for path in (whole.out / "chunks").iterdir()}
 
 
-# Kills.
-
-
 @sweep_and_path
 def test_a_run_resumes_from_every_state_that_a_kill_could_leave(request, name):
     whole = request.getfixturevalue(name)
@@ -110,9 +107,6 @@ def test_a_signal_at_any_call_has_its_exit_code_and_costs_nothing(sweep, n_calls
     sweep.resume()
 
 
-# Chunks.
-
-
 def test_no_flipped_bit_of_a_chunk_gives_another_number(tmp_path):
     chunks = folder.chunks_of(tmp_path, {"lam": [0.1, 0.2, 0.3]})
     arrays = {"cost": np.array([0.5, 2.0]), "weights": np.arange(4, dtype="f4").reshape(2, 2)}
@@ -152,9 +146,6 @@ def test_a_damaged_or_foreign_chunk_is_computed_again_and_a_note_names_it(sweep,
     assert FOREIGN in lines
 
 
-# started.json.
-
-
 @pytest.mark.parametrize("content", [b'{"exp', b"[1]", b"[" * 100_000])
 def test_chunks_are_used_although_the_settings_are_lost(sweep, content):
     folders.write(sweep.files, sweep.out)
@@ -170,13 +161,6 @@ def test_another_machine_is_a_note(sweep):
     (sweep.out / "started.json").write_text(json.dumps(started))
     assert "n_devices" in notes(sweep.resume())
 
-
-def test_nothing_to_resume_is_a_note(sweep):
-    shutil.rmtree(sweep.out)
-    assert "nothing to resume" in notes(sweep.resume())
-
-
-# Any file.
 
 JSON = st.none() | st.integers() | st.floats() | st.text(max_size=3)
 JSON |= st.lists(JSON, max_size=2) | st.dictionaries(st.text(), st.lists(JSON), max_size=2)
@@ -223,11 +207,8 @@ def test_a_damaged_file_gives_the_same_bytes_or_one_line(sweep, name, damage):
         folders.assert_same(folders.read(sweep.out), sweep.files)
 
 
-# Other settings.
-
 OTHER = {
     "sweep": ("--lam=0", "--shuffle=false", "--n_epochs=2", "--seed=1", "--batch_size=10"),
-    "grid_search": ("--lam=0", "--learning_rate=0.1", "--n_epochs=2", "--seed=1"),
     "lambda_path": ("--lam=0.1", "--loss=multi_bce", "--n_folds=3", "--tolerance=1e-3", "--seed=1"),
     "probe": ("--lam=0.1", "--loss=multi_bce", "--tolerance=1e-3", "--max_passes=9"),
 }
