@@ -152,16 +152,16 @@ def environment(**changes):
     return without | ours | changes
 
 
-def start(*words, cwd=ROOT, **changes):
+def start(*words, **changes):
     """Starts a module in a process of its own."""
     line = [sys.executable, "-m", *map(str, words)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(line, cwd=cwd, env=environment(**changes), **pipes)
+    return subprocess.Popen(line, cwd=ROOT, env=environment(**changes), **pipes)
 
 
-def run_process(*words, **settings):
+def run_process(*words, **changes):
     """Runs a module in a process of its own."""
-    process = start(*words, **settings)
+    process = start(*words, **changes)
     printed, errors = process.communicate(timeout=300)
     return Done(process.returncode, printed, errors)
 

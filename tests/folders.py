@@ -32,10 +32,7 @@ def write(folder: Folder, root: Path) -> None:
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir()
     for name, content in folder.items():
-        if content is None:
-            (root / name).mkdir()
-        else:
-            (root / name).write_bytes(content)
+        (root / name).mkdir() if content is None else (root / name).write_bytes(content)
 
 
 @cache  # an audit hook can't be removed again
@@ -53,11 +50,8 @@ def _watch() -> None:
 
 @contextlib.contextmanager
 def every_state(root: Path) -> Iterator[list[Folder]]:
-    """Every state in which a SIGKILL could leave a folder that this process changes, in order.
-
-    They show a file before its first byte is written, and whole.
-    """
-    states: list[Folder] = []
+    """In order, every state in which a SIGKILL could leave a folder that this process changes."""
+    states: list[Folder] = []  # a file is empty in one and whole in the next
     _watch()
     _watched.append((root, states))
     try:

@@ -24,10 +24,11 @@ each_command = pytest.mark.parametrize("command", TABLES, ids=["sweep", "path"])
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "digits.npz"
+    place = tmp_path_factory.mktemp("data")
     inputs, labels = load_digits(return_X_y=True)
-    np.savez(path, features=inputs[:500].astype(np.float32), labels=labels[:500])
-    return f"--features={path}"
+    np.save(place / "digits_features.npy", inputs[:500].astype(np.float32))
+    np.save(place / "digits_labels.npy", labels[:500])
+    return f"--features={place / 'digits_features.npy'}"
 
 
 def run_two(*words, each=((), ()), code=0):

@@ -24,7 +24,7 @@ def _reduced():
 
 def start(name, out, *words):
     """A sweep of one chunk, which takes less to compile."""
-    simple = ("--noshuffle", "--norefit", "--n_seeds=1") if name == "sweep" else ()
+    simple = ("--noshuffle", "--n_seeds=1") if name == "sweep" else ()
     return run(*tiny.words(name, out), *simple, *words)
 
 

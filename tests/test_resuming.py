@@ -18,9 +18,6 @@ from tests.planted import result
 
 PROJECT = tuple(str(ROOT / name) for name in ("linear_cifar", "experiments"))
 DAMAGED, FOREIGN = "chunks/000000-000002.npz", "chunks/000001-000003.npz"
-sweep_and_path = pytest.mark.parametrize(
-    "name", ["sweep", pytest.param("path", marks=pytest.mark.slow)]
-)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -47,7 +44,7 @@ def times(whole):
     return {path.name: path.stat().st_mtime_ns for path in (whole.out / "chunks").iterdir()}
 
 
-@sweep_and_path
+@pytest.mark.parametrize("name", ["sweep", pytest.param("path", marks=pytest.mark.slow)])
 def test_a_run_resumes_from_every_state_that_a_kill_could_leave(request, name):
     whole = request.getfixturevalue(name)
     assert len(whole.states) > len(whole.files)
@@ -109,8 +106,8 @@ def test_a_signal_at_any_call_has_its_exit_code_and_costs_nothing(sweep, n_calls
 
 def test_no_flipped_bit_of_a_chunk_gives_another_number(tmp_path):
     chunks = folder.chunks_of(tmp_path, {"lam": [0.1, 0.2, 0.3]})
-    arrays = {"cost": np.array([0.5, 2.0]), "weights": np.arange(4, dtype="f4").reshape(2, 2)}
-    folder.write_chunk(chunks, np.array([0, 2]), **arrays)
+    weights = np.arange(4, dtype="f4").reshape(2, 2)
+    folder.write_chunk(chunks, np.array([0, 2]), weights=weights)
     (path,) = chunks.folder.iterdir()
     content, n_refused = path.read_bytes(), 0
     for place in range(len(content)):
@@ -119,10 +116,10 @@ def test_no_flipped_bit_of_a_chunk_gives_another_number(tmp_path):
         path.write_bytes(damaged)
         parts = list(folder.read_chunks(chunks))
         for part in parts:
-            assert part.pop("rows").tolist() == [0, 2]
-            assert part.keys() == arrays.keys()
-            for name, array in arrays.items():
-                assert (part[name].dtype, part[name].tolist()) == (array.dtype, array.tolist())
+            assert part.keys() == {"rows", "weights"}
+            assert part["rows"].tolist() == [0, 2]
+            assert part["weights"].dtype == np.float32
+            np.testing.assert_array_equal(part["weights"], weights)
         n_refused += not parts
     assert n_refused > len(content) / 2
 
@@ -174,7 +171,7 @@ INSTEAD = {
 }
 
 
-@few_examples(10)
+@few_examples(6)
 @given(
     name=st.sampled_from(NAMES),
     damage=st.tuples(st.integers(0), st.integers(0, 99), st.binary(max_size=9))
@@ -229,15 +226,12 @@ def test_resume_with_another_setting_is_refused_and_names_it(tmp_path, monkeypat
     assert folders.read(tmp_path) == before
 
 
-@sweep_and_path
-def test_another_choice_keeps_every_finished_row(request, name):
-    whole = request.getfixturevalue(name)
-    chunks = {name for name in whole.files if name.startswith("chunks/")}
-    folders.write(next(state for state in whole.states if chunks & set(state)), whole.out)
-    before = times(whole)
-    done = run(*whole.line, "--select=loss", "--resume")
-    assert done.returncode == 0, done.stderr
-    assert times(whole).items() >= before.items()
-    record, after = result(whole.out), folders.read(whole.out)
-    assert "loss" in (record.get("chosen_by"), record["select"])
-    assert {name: after[name] for name in chunks} == {name: whole.files[name] for name in chunks}
+def test_another_choice_keeps_every_finished_row(sweep):
+    chunks = {name for name in sweep.files if name.startswith("chunks/")}
+    folders.write(next(state for state in sweep.states if chunks & set(state)), sweep.out)
+    before = times(sweep)
+    assert run(*sweep.line, "--select=loss", "--resume").returncode == 0
+    assert times(sweep).items() >= before.items()
+    assert result(sweep.out)["select"] == "loss"
+    after = folders.read(sweep.out)
+    assert {name: after[name] for name in chunks} == {name: sweep.files[name] for name in chunks}

@@ -25,7 +25,7 @@ _IMAGES = ("--dataset=synthetic",)
 RESUMABLE = {
     "sweep": (
         *("--shuffle", "--n_seeds=2", "--n_epochs=1", "--lam=0,0.1", "--learning_rate=0.01"),
-        *("--batch_size=20", "--refit"),
+        "--batch_size=20",
     ),
     "grid_search": ("--n_epochs=1", "--batch_size=10,20", "--learning_rate=0.01", "--lam=0,0.1"),
     "lambda_path": (*_PATH, "--n_folds=2"),
