@@ -257,8 +257,8 @@ def test_an_interrupt_keeps_what_is_finished_and_leaves_nothing_half_written(
 
 @pytest.mark.slow
 def test_a_process_without_network_trains_on_synthetic_images_and_says_so(tmp_path):
-    done = run_process("experiments.baseline", "--n_epochs=2", f"--data_dir={tmp_path / 'none'}",
-                       f"--output_dir={tmp_path / 'run'}")  # fmt: skip
+    words = (f"--data_dir={tmp_path / 'none'}", f"--output_dir={tmp_path / 'run'}")
+    done = run_process("experiments.baseline", "--n_epochs=2", *words)
     assert done.returncode == 0, done.stderr
     assert files(tmp_path) == {f"run/{name}" for name in RUN_FILES}
     result = result_of(tmp_path / "run")

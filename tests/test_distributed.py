@@ -14,10 +14,10 @@ from tests.conftest import undrawn_figures
 
 pytestmark = pytest.mark.slow
 # Chunks of one program, because with --shuffle each seed has its own order.
-SWEEP = ("experiments.sweep", "--shuffle", "--n_seeds=2", "--lam=0,0.1", "--n_epochs=5")
+SWEEP = ("experiments.sweep", "--shuffle", "--n_seeds=2", "--lam=0,0.1", "--n_epochs=2")
 SWEEP += ("--learning_rate=0.01", "--batch_size=50")
 # More λ than are solved from zero: the others start from those.
-PATH = ("experiments.lambda_path", "--lam=0.1:10:16:log", "--memory_gb=0.0001")
+PATH = ("experiments.lambda_path", "--lam=0.1:10:12:log", "--memory_gb=0.00004")
 TABLES = {SWEEP: "sweep_by_seed.csv", PATH: "path.csv"}
 each_command = pytest.mark.parametrize("command", TABLES, ids=["sweep", "path"])
 
@@ -26,8 +26,8 @@ each_command = pytest.mark.parametrize("command", TABLES, ids=["sweep", "path"])
 def digits(tmp_path_factory):
     place = tmp_path_factory.mktemp("data")
     inputs, labels = load_digits(return_X_y=True)
-    np.save(place / "digits_features.npy", inputs[:500].astype(np.float32))
-    np.save(place / "digits_labels.npy", labels[:500])
+    np.save(place / "digits_features.npy", inputs[:200].astype(np.float32))
+    np.save(place / "digits_labels.npy", labels[:200])
     return f"--features={place / 'digits_features.npy'}"
 
 
