@@ -1,13 +1,11 @@
-"""Commands as a user runs them: in this process if that shows the same, else in one of its own.
+"""Commands as a user runs them: in this process (`run`) if that shows the same, else in another.
 
-In this process (`run`) a command starts within a tenth of a second instead of two, shares compiled
-programs with the others, and its synthetic data set has 400 images a batch instead of 10,000
-(`few_images`).
+In this process a command starts within a tenth of a second instead of two, shares compiled programs
+with the others, and its synthetic data set has 400 images a batch instead of 10,000.
 """
 
 import atexit
 import contextlib
-import csv
 import importlib
 import io
 import json
@@ -23,23 +21,23 @@ from typing import NamedTuple
 from unittest import mock
 
 import numpy as np
+import pandas as pd
+import pytest
 from absl import app, flags
 from hypothesis import settings
+from matplotlib import image
 
 from experiments.common import cli
 from linear_cifar.classifier import Classifier
 from linear_cifar.data import Dataset, load_dataset, synthetic
 
 ROOT = Path(__file__).parent.parent
+SCRATCH = tempfile.TemporaryDirectory()  # of this process and those that it starts
+atexit.register(SCRATCH.cleanup)
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 QUICK = ("--dataset=synthetic", "--n_epochs=2")
-RUN_FILES = {
-    "result.json",
-    "history.csv",
-    "params.npz",
-    "figures/curves.png",
-    "figures/weights.png",
-}
+RUN_FILES = {"result.json", "history.csv", "params.npz"}
+RUN_FILES |= {"figures/curves.png", "figures/weights.png"}
 
 
 def few_examples(n: int):
@@ -70,22 +68,19 @@ def _few(name, seed=0, n_images=400, whole=synthetic.batch):
 @contextlib.contextmanager
 def few_images(n_images=400):
     """The synthetic data set, each batch cut to its first images."""
-    whole, synthetic.batch = synthetic.batch, partial(_few, n_images=n_images)
-    try:
+    with mock.patch.object(synthetic, "batch", partial(_few, n_images=n_images)):
         yield
-    finally:
-        synthetic.batch = whole
 
 
 @cache
 def few(split="assignment") -> Dataset:
-    """The data set that commands in this process train on with --dataset=synthetic."""
+    """What commands in this process train on with --dataset=synthetic."""
     with few_images():
         return load_dataset("synthetic", split=split)
 
 
 class _Interrupting(io.StringIO):
-    """Keeps the text that is written, and sends a signal once `text` is in it."""
+    """Sends a signal once a text is written."""
 
     def __init__(self, text, number):
         super().__init__()
@@ -96,26 +91,16 @@ class _Interrupting(io.StringIO):
         if self._text and self._text in written:
             self._text = None
             signal.raise_signal(self._number)
-        return len(written)
 
 
 def run(name, *words, n_images=400, interrupt_at=None, by=signal.SIGINT):
-    """Runs a command in this process; its exit code, output and errors.
-
-    Args:
-      name: of its module.
-      *words: its command line.
-      n_images: of a batch of the synthetic data set.
-      interrupt_at: text on stderr at which it gets a signal.
-      by: the signal.
-    """
+    """Runs a command in this process; it gets a signal at the text `interrupt_at` on stderr."""
     module = module_of(name)
-    app.define_help_flags()  # once, or they would go with the first command's
+    app.define_help_flags()  # absl's own, else they would go with the first command's
     others = set(flags.FLAGS)
     argv = [name, *map(str, words)]
     out, errors = io.StringIO(), _Interrupting(interrupt_at, by)
-    code = 0
-    formatwarning = warnings.formatwarning
+    code, formatwarning = 0, warnings.formatwarning
     handlers = {number: signal.getsignal(number) for number in cli.ENDING}
     if interrupt_at and by == signal.SIGINT:  # a shell ignores it for what it starts with &
         signal.signal(by, signal.default_int_handler)
@@ -142,73 +127,53 @@ def run(name, *words, n_images=400, interrupt_at=None, by=signal.SIGINT):
 
 @contextlib.contextmanager
 def parsing(name):
-    """Makes a command parse its flags and do nothing else; yields the names of its flags."""
-    app.define_help_flags()  # absl's own, else they are the first command's
-    others, defined = set(flags.FLAGS), set()
+    """Makes a command parse its flags and do nothing else; yields the latest values by name."""
+    app.define_help_flags()
+    others, parsed = set(flags.FLAGS), {}
 
     def main(_):
-        defined.update(set(flags.FLAGS) - others)
-        return 0
+        parsed.update({flag: flags.FLAGS[flag].value for flag in set(flags.FLAGS) - others})
 
     with mock.patch.object(module_of(name), "main", main):
         assert run(name).returncode == 0
-        yield defined
-
-
-@cache
-def _compiled():
-    folder = tempfile.TemporaryDirectory()
-    atexit.register(folder.cleanup)
-    return folder
+        yield parsed
 
 
 def environment(**changes):
-    """The environment of a process of a command."""
+    """The environment of a process: no network, and programs that compile fast and are shared."""
     without = {k: v for k, v in os.environ.items() if k != "LINEAR_CIFAR_DATA"}
-    # No command that a test runs may reach a mirror.
-    offline = {"HTTPS_PROXY": "http://127.0.0.1:1", "PYTHONWARNINGS": "error"}
-    compiling = {  # fast, and shared among processes
+    ours = {
+        **{"HTTPS_PROXY": "http://127.0.0.1:1", "PYTHONWARNINGS": "error"},
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
-        "JAX_COMPILATION_CACHE_DIR": _compiled().name,
+        "JAX_COMPILATION_CACHE_DIR": f"{SCRATCH.name}/compiled",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
-    return without | offline | compiling | changes
+    return without | ours | changes
 
 
-def start(*words, cwd=ROOT, **changes):
+def start(*words, **changes):
     """Starts a module in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", *map(str, words)],
-        cwd=cwd,
-        env=environment(**changes),
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    line = [sys.executable, "-m", *map(str, words)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(line, cwd=ROOT, env=environment(**changes), **pipes)
 
 
-def run_process(*words, **settings):
+def run_process(*words, **changes):
     """Runs a module in a process of its own."""
-    with start(*words, **settings) as process:
-        try:
-            printed, errors = process.communicate(timeout=300)
-        finally:
-            process.kill()
+    process = start(*words, **changes)
+    printed, errors = process.communicate(timeout=300)
     return Done(process.returncode, printed, errors)
 
 
 def interrupt(text, *words, by=signal.SIGINT, **changes):
     """Runs a module in a process, and sends it a signal once `text` is in its progress."""
-    process = start(*words, **changes)
-    seen = []
-    for line in process.stderr:
-        seen.append(line)
-        if text in line:
-            break
+    process, seen = start(*words, **changes), ""
+    while text not in seen and (line := process.stderr.readline()):
+        seen += line
     process.send_signal(by)
     printed, errors = process.communicate(timeout=60)
-    return Done(process.returncode, printed, "".join(seen) + errors)
+    return Done(process.returncode, printed, seen + errors)
 
 
 def files(folder):
@@ -217,7 +182,7 @@ def files(folder):
 
 
 def only_line(done):
-    """The one line of an error; the exit code has to be 1, and no traceback shown."""
+    """The one line of an error, after which the exit code is 1."""
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
@@ -225,23 +190,15 @@ def only_line(done):
     return lines[0]
 
 
-def _not_a_number(name):
-    raise AssertionError(f"{name} is no JSON")
-
-
 def check_every_file(folder):
     """Each file parses as what its name says."""
-    for path in (p for p in folder.rglob("*") if p.is_file()):
-        if path.suffix == ".json":
-            json.loads(path.read_text(), parse_constant=_not_a_number)
-        elif path.suffix == ".csv":
-            with path.open() as file:
-                assert len({len(row) for row in csv.reader(file)}) == 1, path
-        elif path.suffix == ".png":
-            assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n", path
-        elif path.suffix == ".npz":
-            np.load(path, allow_pickle=False).close()
-        elif path.suffix == ".safetensors":
-            Classifier.load(path)
-        else:
-            assert path.suffix == ".html", path
+    readers = {
+        ".json": lambda path: json.loads(path.read_text(), parse_constant=pytest.fail),
+        ".csv": pd.read_csv,
+        ".npz": lambda path: np.load(path, allow_pickle=False).close(),
+        ".safetensors": Classifier.load,
+        ".png": image.imread,
+        ".html": Path.read_text,
+    }
+    for name in files(folder):
+        readers[Path(name).suffix](folder / name)

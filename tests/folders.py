@@ -1,4 +1,4 @@
-"""Folders as values: every state in which a kill could leave one, and what differs between two."""
+"""Folders as values, in every state in which a kill could leave one; full disks, permissions."""
 
 import contextlib
 import ctypes
@@ -12,21 +12,18 @@ from functools import cache
 from pathlib import Path
 
 Folder = dict[str, bytes | None]  # contents by relative path, None for a folder
-_CHANGING = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink"}
-_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-_CAPABILITIES_VERSION = 0x20080522
-_OVERRIDE = 0b110  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
+_watched: list[tuple[Path, list[Folder]]] = []  # a folder and its states
 
 
 def read(root: Path) -> Folder:
     """The files and folders in a folder, without those that can't be read."""
     folder: Folder = {}
     for path in sorted(root.rglob("*")):
-        if path.is_dir() and not path.is_symlink():
-            folder[str(path.relative_to(root))] = None
-        elif path.is_file():
-            with contextlib.suppress(PermissionError):
+        with contextlib.suppress(PermissionError):
+            if path.is_file():
                 folder[str(path.relative_to(root))] = path.read_bytes()
+            elif path.is_dir() and not path.is_symlink():
+                folder[str(path.relative_to(root))] = None
     return folder
 
 
@@ -35,67 +32,49 @@ def write(folder: Folder, root: Path) -> None:
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir()
     for name, content in folder.items():
-        if content is None:
-            (root / name).mkdir()
-        else:
-            (root / name).write_bytes(content)
+        (root / name).mkdir() if content is None else (root / name).write_bytes(content)
 
 
 @cache  # an audit hook can't be removed again
-def _watched() -> dict[Path, list[Folder]]:
-    """The states of watched folders."""
-    watched: dict[Path, list[Folder]] = {}
-    reading: list[Path] = []  # `read` opens files itself
-
+def _watch() -> None:
     def hook(event: str, arguments: tuple) -> None:
-        changes = event in _CHANGING or (event == "open" and arguments[2] & _WRITING)
-        if changes and not reading:
-            for root, states in watched.items():
-                reading.append(root)
-                states.append(read(root))
-                reading.pop()
+        changes = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink"}
+        writing = event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        if (writing or event in changes) and _watched:
+            root, states = _watched.pop()  # because `read` opens files itself
+            states.append(read(root))
+            _watched.append((root, states))
 
     sys.addaudithook(hook)
-    return watched
 
 
 @contextlib.contextmanager
 def every_state(root: Path) -> Iterator[list[Folder]]:
-    """Every state in which a SIGKILL could leave a folder that this process changes.
-
-    Each state is taken before one change, and the last one at the end. They show a file before its
-    first byte is written, and whole.
-    """
-    states: list[Folder] = []
-    _watched()[root] = states
+    """In order, every state in which a SIGKILL could leave a folder that this process changes."""
+    states: list[Folder] = []  # a file is empty in one and whole in the next
+    _watch()
+    _watched.append((root, states))
     try:
         yield states
     finally:
-        del _watched()[root]
+        _watched.pop()
     states.append(read(root))
     states[:] = [state for i, state in enumerate(states) if i == 0 or state != states[i - 1]]
 
 
 def assert_same(folder: Folder, expected: Folder) -> None:
     """Asserts the same files and bytes; seconds, command lines and machines may differ."""
-    names = {*folder, *expected}
-    absent = b"absent"
-    different = [
-        name
-        for name in sorted(names)
-        if _essence(folder.get(name, absent)) != _essence(expected.get(name, absent))
-    ]
-    assert different == []
 
+    def essence(content: bytes | None) -> object:
+        try:
+            value = json.loads(content or b"")
+        except ValueError:
+            return content
+        changing = ("seconds", "command", "machine")
+        return {name: value[name] for name in value if name not in changing}, "seconds" in value
 
-def _essence(content: bytes | None) -> object:
-    """A JSON object without what may differ; other files as they are."""
-    try:
-        value = json.loads(content or b"")
-    except ValueError:
-        return content
-    changing = ("seconds", "command", "machine")
-    return {name: value[name] for name in value if name not in changing}, "seconds" in value
+    assert folder.keys() == expected.keys()
+    assert [name for name in folder if essence(folder[name]) != essence(expected[name])] == []
 
 
 @contextlib.contextmanager
@@ -112,11 +91,11 @@ def files_of_at_most(n_bytes: int) -> Iterator[None]:
 @contextlib.contextmanager
 def permissions_apply() -> Iterator[None]:
     """In this thread, to the superuser as well."""
-    header, data = (ctypes.c_uint32 * 2)(_CAPABILITIES_VERSION, 0), (ctypes.c_uint32 * 6)()
+    header, data = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
     libc = ctypes.CDLL(None)
     libc.capget(header, data)  # effective, permitted and inheritable ones, twice
     before = data[0]
-    data[0] = before & ~_OVERRIDE
+    data[0] = before & ~0b110  # without CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
     libc.capset(header, data)
     try:
         yield

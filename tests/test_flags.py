@@ -6,14 +6,14 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from absl.flags import FLAGS
 from hypothesis import example, given, strategies as st
 
-from linear_cifar import LOSSES, OPTIMIZERS
+from linear_cifar import OPTIMIZERS
 from tests import tiny
-from tests.commands import few_examples, module_of, only_line, parsing, run
+from tests.commands import few_examples, only_line, parsing, run
 
 pytestmark = pytest.mark.usefixtures("undrawn")
+started = mock.patch("experiments.sweep.train", side_effect=KeyboardInterrupt)
 
 
 def refusal(tmp_path, command, *words):
@@ -23,13 +23,10 @@ def refusal(tmp_path, command, *words):
     return only_line(done)
 
 
-# Any text.
-
 WORDS = st.sampled_from(
     [
-        *("0", "1", "-1", "0.5", "1e-3", "2147483648", "18446744073709551616", "1e300", "5e-324"),
-        *("nan", "inf", "-inf", "1e400", "", "a", " ", "-0", "0x10", "1_0", "λ", "١", "10", "41"),
-        *("sgd", "adam", "softmax", "true", "log", "\n", "9" * 5000, "\ud800"),
+        *("0", "1", "-1", "0.5", "1e-3", "2147483648", "1e300", "nan", "inf", "1e400", "10", "41"),
+        *("", "a", " ", "0x10", "1_0", "λ", "١", "sgd", "true", "log", "\n", "9" * 5000, "\ud800"),
     ]
 )
 TEXT = st.builds(
@@ -43,88 +40,54 @@ TEXT = st.builds(
 @example("baseline", 3, "9" * 5000)
 @example("lambda_path", 7, "\ud800")
 def test_any_text_of_a_flag_is_a_value_or_one_line_that_names_the_flag(command, number, text):
-    value = None
-
-    def main(_):
-        nonlocal value
-        value = FLAGS[name].value
-        return 0
-
-    with parsing(f"experiments.{command}") as defined:
-        name = sorted(defined)[number % len(defined)]
-    with mock.patch.object(module_of(f"experiments.{command}"), "main", main):
+    with parsing(f"experiments.{command}") as parsed:
+        name = sorted(parsed)[number % len(parsed)]
         done = run(f"experiments.{command}", f"--{name}" if text is None else f"--{name}={text}")
     if done.returncode:
         assert name.replace("ize", "ise") in only_line(done).replace("ize", "ise")  # an alias
     else:
-        assert not isinstance(value, float) or np.isfinite(value)
+        assert not isinstance(parsed[name], float) or np.isfinite(parsed[name])
 
 
 @few_examples(20)
 @given(TEXT)
 @example("0:1:3")
-@example("1:1:2")
 @example("1:")
 @example("0.1,\ud800")
-def test_any_text_of_an_axis_is_values_or_one_line(text):
-    with (
-        mock.patch("experiments.sweep.train", side_effect=KeyboardInterrupt),
-        tiny.folder() as place,
-    ):
-        done = run(*tiny.words("sweep", place / "out"), f"--lam={text}")
+def test_any_text_of_an_axis_is_values_or_one_line(tmp_path_factory, text):
+    with started:
+        done = run(*tiny.words("sweep", tmp_path_factory.mktemp("out")), f"--lam={text}")
     if done.returncode != 130:
         assert "lam" in only_line(done)
 
 
-# Axes.
-
-
 def test_a_list_and_a_range_give_their_values(tmp_path):
     words = ("--batch_size=10:100:10", "--loss=softmax,multi_bce", "--lam=1e-3:1:4:log")
-    words += ("--learning_rate=0.5:1.5:3", "--decay_every=5,10")
-    with mock.patch("experiments.sweep.train", side_effect=KeyboardInterrupt):
-        run(*tiny.words("sweep", tmp_path / "run"), *words)
-    axes = json.loads((tmp_path / "run" / "started.json").read_text())
+    with started:
+        run(*tiny.words("sweep", tmp_path), *words, "--learning_rate=0.5:1.5:3")
+    axes = json.loads((tmp_path / "started.json").read_text())
     assert axes["batch_size"] == [10, 20, 30, 40, 50, 60, 70, 80, 90, 100]
     assert axes["loss"] == ["softmax", "multi_bce"]
     assert axes["lam"] == [0.001, 0.01, 0.1, 1.0]
     assert axes["learning_rate"] == [0.5, 1.0, 1.5]
-    assert axes["decay_every"] == [5, 10]
 
 
-@pytest.mark.parametrize(
-    "word",
-    [
-        *("--lam=1:0.1:3", "--lam=0:1:3:log", "--lam=x", "--lam=", "--lam=1:2:3:4", "--lam=1:2:x"),
-        *("--lam=1:2:2.7", "--lam=1:2:0", "--lam=1:2:inf", "--lam=1:inf:3", "--lam=nan:1:3"),
-        *("--lam=1e-5:1:1e400", "--batch_size=1:9", "--batch_size=10.5", "--optimizer=a:b:3"),
-        "--lam=0:1",
-    ],
-)
-def test_an_axis_of_another_form_is_one_line_with_the_form_to_give(tmp_path, word):
-    line = refusal(tmp_path, "sweep", word)
-    assert word.split("=")[0] in line
-    assert "LOW:HIGH:N" in line
-
-
-# What is refused beyond the ranges that the help tells.
+def test_an_axis_of_another_form_is_one_line_with_the_form_to_give(tmp_path):
+    words = "--lam= --lam=x --lam=0:1 --lam=1:0.1:3 --lam=0:1:3:log --lam=1:2:3:4 --lam=1:2:2.7"
+    words += " --lam=1:2:0 --lam=nan:1:3 --batch_size=1:9 --batch_size=10.5 --optimizer=a:b:3"
+    for word in words.split():
+        line = refusal(tmp_path, "sweep", word)
+        assert word.split("=")[0] in line
+        assert "LOW:HIGH:N" in line
 
 
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        (
-            "baseline",
-            "--learning_rate=nan --learning_rate=inf --learning_rate=1e-60 --lam=much "
-            "--n_epochs=99999999999999999999999 --momentum=0.5 --figure_format=gif "
-            "--standardize=none",
-        ),
-        (
-            "sweep",
-            "--lam=0,-1 --learning_rate=0:1:3 --learning_rate=0.01,1e-60 --optimizer=sdg "
-            "--momentum=0.5 --table=markdown,html --n_random=0 --coordinator=127.0.0.1:1",
-        ),
-        ("grid_search", "--learning_rate=0.1,x --momentum=0.5"),
+        ("baseline", "--learning_rate=nan --learning_rate=1e-60 --lam=much --momentum=0.5 word"),
+        ("baseline", "--n_epochs=99999999999999999999999 --figure_format=gif --standardize=none"),
+        ("sweep", "--lam=0,-1 --learning_rate=0:1:3 --learning_rate=0.01,1e-60 --optimizer=sdg"),
+        ("sweep", "--momentum=0.5 --table=markdown,html --n_random=0 --coordinator=127.0.0.1:1"),
         ("lambda_path", "--n_folds=1 --C=0,1"),
     ],
 )
@@ -135,14 +98,18 @@ def test_a_value_that_cannot_be_used_is_one_line_that_names_its_flag(tmp_path, c
 
 
 @pytest.mark.parametrize(
+    ("word", "other"), [("--resume", "--output_dir"), ("--distributed", "--n_processes")]
+)
+def test_a_flag_that_needs_another_one_names_it(word, other):
+    assert other in only_line(run("experiments.sweep", word))
+
+
+@pytest.mark.parametrize(
     ("command", "words"),
     [
         ("grid_search", "--batch_size=1:2000:2000 --learning_rate=1:2:2000 --lam=0:1:2000"),
-        ("sweep", "--lam=1e-5:1:99999999999"),
         ("sweep", "--n_random=100000000"),
-        ("sweep", "--lam=0,1 --learning_rate=1 --max_runs=1"),
         ("sweep", "--lam=0,1 --learning_rate=1 --n_seeds=2 --max_runs=3"),
-        ("baseline", "--n_seeds=1000000000"),
         ("lambda_path", "--lam=1:2:50000:log --n_folds=3"),
     ],
 )
@@ -153,11 +120,8 @@ def test_more_runs_than_allowed_are_refused_at_once(tmp_path, command, words):
 @pytest.mark.parametrize(
     ("command", "word", "suggestion"),
     [
-        ("baseline", "--lr=0.1", "--learning_rate"),
         ("baseline", "--Weight-decay=0.1", "--lam"),
         ("baseline", "--learning_rte=1", "--learning_rate"),
-        ("lambda_path", "--cv=5", "--n_folds"),
-        ("baseline", "--lam=0,1", "experiments.sweep"),
         ("baseline", "--batch_size=10:50:3", "experiments.sweep"),
     ],
 )
@@ -165,28 +129,13 @@ def test_a_likely_mistake_gets_a_suggestion(tmp_path, command, word, suggestion)
     assert re.search(rf"{suggestion}\b", refusal(tmp_path, command, word))
 
 
-# Help.
-
-
 def test_help_shows_the_defaults_and_the_choices_of_the_library():
     text = run("experiments.baseline", "--helpshort").stdout
-    for default in ("batch_size=100", "loss=softmax", "momentum=0.9", "figure_format=png"):
-        assert f"--{default}\n" in text
-    assert f"<{'|'.join(LOSSES)}>" in text
-    assert f"<{'|'.join(OPTIMIZERS)}>" in text
-    for limit in ("from 0 to 2147483647", "above 0", "at least 0 and below 1", "at least 1"):
-        assert limit in " ".join(text.split())
-    assert "LOW:HIGH:N:log" in run("experiments.sweep", "--helpshort").stdout
+    for line in ("--batch_size=100\n", "--momentum=0.9\n", f"<{'|'.join(OPTIMIZERS)}>"):
+        assert line in text
 
 
-@pytest.mark.parametrize("letter", ["s", "z"])
-def test_american_spellings_mean_the_same(monkeypatch, letter):
-    values = []
-
-    def main(_):
-        values.extend([FLAGS.standardise, FLAGS.normalise_rows])
-        return 0
-
-    monkeypatch.setattr("experiments.baseline.main", main)
-    run("experiments.baseline", f"--standardi{letter}e=none", f"--normali{letter}e_rows")
-    assert values == ["none", True]
+def test_american_spellings_mean_the_same():
+    with parsing("experiments.baseline") as parsed:
+        run("experiments.baseline", "--standardize=none", "--normalize_rows")
+    assert (parsed["standardise"], parsed["normalise_rows"]) == ("none", True)

@@ -4,7 +4,6 @@ import json
 import shutil
 import signal
 import sys
-import time
 from pathlib import Path
 from unittest import mock
 
@@ -14,10 +13,11 @@ from hypothesis import example, given, strategies as st
 
 from experiments.common import folder
 from tests import folders, tiny
-from tests.commands import CODES, ROOT, few_examples, files, only_line, run, start
+from tests.commands import CODES, ROOT, few_examples, only_line, run
+from tests.planted import result
 
 PROJECT = tuple(str(ROOT / name) for name in ("linear_cifar", "experiments"))
-CHUNK, SECOND = "chunks/000000-000002.npz", "chunks/000001-000003.npz"
+DAMAGED, FOREIGN = "chunks/000000-000002.npz", "chunks/000001-000003.npz"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -44,19 +44,12 @@ def times(whole):
     return {path.name: path.stat().st_mtime_ns for path in (whole.out / "chunks").iterdir()}
 
 
-def restore(whole, state=None):
-    folders.write(whole.files if state is None else state, whole.out)
-
-
-# Kills.
-
-
 @pytest.mark.parametrize("name", ["sweep", pytest.param("path", marks=pytest.mark.slow)])
 def test_a_run_resumes_from_every_state_that_a_kill_could_leave(request, name):
     whole = request.getfixturevalue(name)
     assert len(whole.states) > len(whole.files)
     for state in whole.states:
-        restore(whole, state)
+        folders.write(state, whole.out)
         whole.resume()
 
 
@@ -70,208 +63,115 @@ def test_a_run_resumes_after_two_kills_that_leave_half_a_file(sweep, kills):
         for name, content in following.items():
             if content and content != state.get(name) and str(Path(name).parent) in (".", *state):
                 state[name] = content[: int(share * len(content))]
-        restore(sweep, state)
+        folders.write(state, sweep.out)
         with folders.every_state(sweep.out) as states:
             sweep.resume()
 
 
-@pytest.mark.slow
-@few_examples(1)
-@given(st.floats(0, 1), st.sampled_from([signal.SIGKILL, *CODES]))
-@example(0.0, signal.SIGKILL)
-def test_a_process_that_gets_a_signal_during_its_work_can_be_resumed(sweep, seconds, number):
-    shutil.rmtree(sweep.out)
-    process = start("tests.programs.small_sweep", *sweep.line[1:])
-    while process.poll() is None and not list(sweep.out.glob("chunks/[0-9]*")):
-        time.sleep(0.01)
-    time.sleep(seconds)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    # After its end Python handles no signal.
-    assert process.returncode in (0, -number, CODES.get(number)), errors
-    assert process.returncode != CODES.get(number) or "interrupted" in errors
-    before = times(sweep)
-    sweep.resume()
-    chunks = {name for name in before if "partial" not in name}
-    assert chunks
-    assert {name: times(sweep)[name] for name in chunks} == {name: before[name] for name in chunks}
+def signalled(whole, at=0, number=0):
+    """Runs it with a signal at one call or return of our functions; also how many there are."""
+    n = 0
 
-
-class Calls:
-    """A profiler that counts calls and returns of the project's functions, and signals at one."""
-
-    def __init__(self, at=0, number=0):
-        self.n, self._at, self._number = 0, at, number
-
-    def __call__(self, frame, *_):
+    def profile(frame, *_):
+        nonlocal n
         handled = signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
         if handled and frame.f_code.co_filename.startswith(PROJECT):
-            self.n += 1
-            if self.n == self._at:
-                signal.raise_signal(self._number)
+            n += 1
+            if n == at:
+                signal.raise_signal(number)
 
-    def start(self, whole):
-        shutil.rmtree(whole.out, ignore_errors=True)
-        sys.setprofile(self)
-        try:
-            return run(*whole.line)
-        finally:
-            sys.setprofile(None)
+    shutil.rmtree(whole.out, ignore_errors=True)
+    sys.setprofile(profile)
+    try:
+        return run(*whole.line), n
+    finally:
+        sys.setprofile(None)
 
 
 @pytest.fixture(scope="module")
 def n_calls(sweep):
-    calls = Calls()
-    calls.start(sweep)
-    return calls.n
+    return signalled(sweep)[1]
 
 
 @pytest.mark.slow
 @few_examples(4)
 @given(st.integers(0), st.sampled_from(sorted(CODES)))
 def test_a_signal_at_any_call_has_its_exit_code_and_costs_nothing(sweep, n_calls, place, number):
-    done = Calls(1 + place % n_calls, number).start(sweep)
+    done, _ = signalled(sweep, 1 + place % n_calls, number)
     assert done.returncode in (0, CODES[number])
     assert done.returncode == 0 or "interrupted" in done.stderr
     assert {path.name for path in sweep.out.parent.iterdir()} <= {"out"}
     sweep.resume()
 
 
-# Chunks.
-
-
-@pytest.fixture
-def chunk(tmp_path):
-    """A small chunk, and the run that it belongs to."""
+def test_no_flipped_bit_of_a_chunk_gives_another_number(tmp_path):
     chunks = folder.chunks_of(tmp_path, {"lam": [0.1, 0.2, 0.3]})
-    rows = np.array([0, 2])
-    arrays = {"cost": np.array([0.5, 2.0]), "weights": np.arange(4, dtype="f4").reshape(2, 2)}
-    folder.write_chunk(chunks, rows, **arrays)
-    return chunks, {"rows": rows, **arrays}
-
-
-def same(read, expected):
-    return read.keys() == expected.keys() and all(
-        (read[name].dtype, read[name].shape) == (array.dtype, array.shape)
-        and np.array_equal(read[name], array)
-        for name, array in expected.items()
-    )
-
-
-def test_no_flipped_bit_of_a_chunk_gives_another_number(chunk):
-    chunks, expected = chunk
+    weights = np.arange(4, dtype="f4").reshape(2, 2)
+    folder.write_chunk(chunks, np.array([0, 2]), weights=weights)
     (path,) = chunks.folder.iterdir()
-    content = path.read_bytes()
-    n_refused = 0
+    content, n_refused = path.read_bytes(), 0
     for place in range(len(content)):
         damaged = bytearray(content)
         damaged[place] ^= 1 << place % 8
         path.write_bytes(damaged)
-        read = list(folder.read_chunks(chunks))
-        assert all(same(arrays, expected) for arrays in read), place
-        n_refused += not read
+        parts = list(folder.read_chunks(chunks))
+        for part in parts:
+            assert part.keys() == {"rows", "weights"}
+            assert part["rows"].tolist() == [0, 2]
+            assert part["weights"].dtype == np.float32
+            np.testing.assert_array_equal(part["weights"], weights)
+        n_refused += not parts
     assert n_refused > len(content) / 2
 
 
-def test_a_damaged_shape_of_a_large_array_is_noticed(chunk):
+def test_a_damaged_shape_of_a_large_array_is_noticed(tmp_path):
     """NumPy reads fewer numbers then, and compares no checksum."""
-    chunks, expected = chunk
+    chunks = folder.chunks_of(tmp_path)
+    folder.write_chunk(chunks, np.array([0, 2]), weights=np.ones((2, 3000)))
     (path,) = chunks.folder.iterdir()
-    folder.write_chunk(chunks, expected["rows"], weights=np.ones((2, 3000)))
     path.write_bytes(path.read_bytes().replace(b"(2, 3000)", b"(2, 1000)"))
     assert not list(folder.read_chunks(chunks))
 
 
-@pytest.mark.parametrize("damage", [b"", b"PK and no more", "a link to nothing"])
-def test_a_damaged_chunk_is_computed_again_and_a_note_names_it(sweep, damage):
-    restore(sweep)
-    before = times(sweep)
-    damage_file(sweep.out / CHUNK, damage)
-    assert CHUNK in notes(sweep.resume())
-    assert times(sweep)[Path(SECOND).name] == before[Path(SECOND).name]
-
-
-def test_chunks_of_another_run_are_computed_again(sweep, tmp_path):
+def test_a_damaged_or_foreign_chunk_is_computed_again_and_a_note_names_it(sweep, tmp_path):
     assert run(*tiny.words("sweep", tmp_path), "--seed=1").returncode == 0
-    restore(sweep)
-    shutil.copytree(tmp_path / "chunks", sweep.out / "chunks", dirs_exist_ok=True)
-    assert notes(sweep.resume()).count("another run") == len(list((tmp_path / "chunks").iterdir()))
+    folders.write(sweep.files, sweep.out)
+    (sweep.out / DAMAGED).write_bytes(b"PK and no more")
+    shutil.copy(tmp_path / FOREIGN, sweep.out / FOREIGN)
+    lines = notes(sweep.resume())
+    assert DAMAGED in lines
+    assert FOREIGN in lines
 
 
-# started.json.
-
-
-@pytest.mark.parametrize("content", [b'{"exp', b"[1]", b"\xff\xfe", b"[" * 100_000])
+@pytest.mark.parametrize("content", [b'{"exp', b"[1]", b"[" * 100_000])
 def test_chunks_are_used_although_the_settings_are_lost(sweep, content):
-    restore(sweep)
+    folders.write(sweep.files, sweep.out)
     before = times(sweep)
     (sweep.out / "started.json").write_bytes(content)
     sweep.resume()
     assert times(sweep) == before
 
 
-@pytest.mark.parametrize("machine", [None, {"n_devices": 64}])
-def test_another_machine_is_a_note(sweep, machine):
-    restore(sweep)
-    started = json.loads((sweep.out / "started.json").read_text()) | {"machine": machine}
+def test_another_machine_is_a_note(sweep):
+    folders.write(sweep.files, sweep.out)
+    started = json.loads(sweep.files["started.json"]) | {"machine": {"n_devices": 64}}
     (sweep.out / "started.json").write_text(json.dumps(started))
     assert "n_devices" in notes(sweep.resume())
 
 
-def test_nothing_to_resume_is_a_note(sweep):
-    shutil.rmtree(sweep.out)
-    assert "nothing to resume" in notes(sweep.resume())
-
-
-def test_resume_needs_a_folder():
-    assert "--output_dir" in only_line(run("experiments.sweep", "--resume"))
-
-
-def test_figures_of_an_earlier_format_go(sweep, tmp_path):
-    out = tmp_path / "copy"  # because this process knows what it wrote into the other folder
-    folders.write(sweep.files, out)
-    before = files(out)
-    done = run(*tiny.words("sweep", out), "--resume", "--figure_format=pdf")
-    assert done.returncode == 0, done.stderr
-    assert files(out) == {name.replace(".png", ".pdf") for name in before}
-
-
-# Any file.
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
-    lambda values: st.lists(values, max_size=2) | st.dictionaries(st.text(), values, max_size=2),
-    max_leaves=4,
-)
-NAMES = ("started.json", "result.json", CHUNK, "sweep.csv", "params.npz")
+JSON = st.none() | st.integers() | st.floats() | st.text(max_size=3)
+JSON |= st.lists(JSON, max_size=2) | st.dictionaries(st.text(), st.lists(JSON), max_size=2)
+NAMES = ("started.json", "result.json", DAMAGED, "sweep.csv", "params.npz")
 KEYS = ("experiment", "machine", "files", "data", "lam", "seed")
 INSTEAD = {
     "nothing": lambda path: None,
     "a folder": lambda path: (path.mkdir(), (path / "mine").write_text("mine")),
     "a link to nothing": lambda path: path.symlink_to("nothing"),
-    "a link to itself": lambda path: path.symlink_to(path.name),
     "no permission": lambda path: (path.write_text("mine"), path.chmod(0)),
 }
 
 
-def damage_file(path, damage):
-    """Puts bytes or something else in the place of a file, of a part, or of a JSON value."""
-    content = path.read_bytes()
-    if isinstance(damage, str):
-        path.unlink()
-        INSTEAD[damage](path)
-    elif isinstance(damage, bytes):
-        path.write_bytes(damage)
-    elif isinstance(damage, dict):
-        value = json.loads(content) if path.suffix == ".json" else {}
-        path.write_text(json.dumps(value | damage))
-    else:
-        start, length, new = damage
-        start %= len(content) + 1
-        path.write_bytes(content[:start] + new + content[start + length :])
-
-
-@few_examples(10)
+@few_examples(6)
 @given(
     name=st.sampled_from(NAMES),
     damage=st.tuples(st.integers(0), st.integers(0, 99), st.binary(max_size=9))
@@ -281,24 +181,31 @@ def damage_file(path, damage):
 @example("started.json", {"lam": "\ud800\n"})
 @example("started.json", {"seed": 10**400})
 @example("result.json", {"files": [[]]})
-@example(CHUNK, "a folder")
+@example(DAMAGED, "a folder")
 def test_a_damaged_file_gives_the_same_bytes_or_one_line(sweep, name, damage):
-    restore(sweep)
-    damage_file(sweep.out / name, damage)
+    folders.write(sweep.files, sweep.out)
+    path, content = sweep.out / name, sweep.files[name]
+    if isinstance(damage, str):
+        path.unlink()
+        INSTEAD[damage](path)
+    elif isinstance(damage, dict):
+        value = json.loads(content) if path.suffix == ".json" else {}
+        path.write_text(json.dumps(value | damage))
+    else:
+        start, length, new = damage
+        start %= len(content) + 1
+        path.write_bytes(content[:start] + new + content[start + length :])
     with folders.permissions_apply():
         done = run(*sweep.line, "--resume")
     if done.returncode:
         only_line(done)
-        assert name != CHUNK or isinstance(damage, str)  # it is computed again
+        assert name != DAMAGED or isinstance(damage, str)  # it is computed again
     else:
         folders.assert_same(folders.read(sweep.out), sweep.files)
 
 
-# Other settings.
-
 OTHER = {
     "sweep": ("--lam=0", "--shuffle=false", "--n_epochs=2", "--seed=1", "--batch_size=10"),
-    "grid_search": ("--lam=0", "--learning_rate=0.1", "--n_epochs=2", "--seed=1"),
     "lambda_path": ("--lam=0.1", "--loss=multi_bce", "--n_folds=3", "--tolerance=1e-3", "--seed=1"),
     "probe": ("--lam=0.1", "--loss=multi_bce", "--tolerance=1e-3", "--max_passes=9"),
 }
@@ -319,20 +226,12 @@ def test_resume_with_another_setting_is_refused_and_names_it(tmp_path, monkeypat
     assert folders.read(tmp_path) == before
 
 
-@pytest.mark.parametrize("complete", [True, False])
-@pytest.mark.parametrize("name", ["sweep", pytest.param("path", marks=pytest.mark.slow)])
-def test_another_choice_keeps_every_finished_row(request, name, complete):
-    whole = request.getfixturevalue(name)
-    words = ["--select=loss", *(["--one_standard_error"] if name == "path" else [])]
-    chunks = {name for name in whole.files if name.startswith("chunks/")}
-    unfinished = (state for state in whole.states if chunks & set(state))
-    restore(whole, whole.files if complete else next(unfinished))
-    before = times(whole)
-    done = run(*whole.line, *words, "--resume")
-    assert done.returncode == 0, done.stderr
-    assert times(whole).items() >= before.items()
-    result = json.loads((whole.out / "result.json").read_text())
-    assert "loss" in (result.get("chosen_by"), result["select"])
-    after = folders.read(whole.out)
-    assert {name: after[name] for name in chunks} == {name: whole.files[name] for name in chunks}
-    assert files(whole.out) == {name for name, content in whole.files.items() if content}
+def test_another_choice_keeps_every_finished_row(sweep):
+    chunks = {name for name in sweep.files if name.startswith("chunks/")}
+    folders.write(next(state for state in sweep.states if chunks & set(state)), sweep.out)
+    before = times(sweep)
+    assert run(*sweep.line, "--select=loss", "--resume").returncode == 0
+    assert times(sweep).items() >= before.items()
+    assert result(sweep.out)["select"] == "loss"
+    after = folders.read(sweep.out)
+    assert {name: after[name] for name in chunks} == {name: sweep.files[name] for name in chunks}

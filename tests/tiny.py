@@ -1,8 +1,6 @@
 """Every command on data so small that it takes a fraction of a second once it is compiled."""
 
-import atexit
 import contextlib
-import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -10,14 +8,13 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
-import pytest
 from absl.flags import FLAGS
 
 from experiments import gradient_check
 from experiments.common import data
 from linear_cifar import Dataset
 from tests import folders
-from tests.commands import Done, module_of, run
+from tests.commands import SCRATCH, Done, module_of, run
 from tests.conftest import undrawn_figures
 from tests.folders import Folder
 
@@ -28,7 +25,7 @@ _IMAGES = ("--dataset=synthetic",)
 RESUMABLE = {
     "sweep": (
         *("--shuffle", "--n_seeds=2", "--n_epochs=1", "--lam=0,0.1", "--learning_rate=0.01"),
-        *("--batch_size=20", "--refit"),
+        "--batch_size=20",
     ),
     "grid_search": ("--n_epochs=1", "--batch_size=10,20", "--learning_rate=0.01", "--lam=0,0.1"),
     "lambda_path": (*_PATH, "--n_folds=2"),
@@ -47,12 +44,9 @@ COMMANDS = {
 @cache
 def data_file() -> Path:
     """Features of three classes; 108 examples train."""
-    folder = tempfile.TemporaryDirectory()
-    atexit.register(folder.cleanup)
-    rng = np.random.default_rng(0)
-    labels = np.arange(150) % 3
+    rng, labels = np.random.default_rng(0), np.arange(150) % 3
     inputs = rng.normal(size=(150, 5)) + np.eye(5)[labels]
-    path = Path(folder.name) / "data.npz"
+    path = Path(SCRATCH.name) / "data.npz"
     np.savez(path, features=inputs.astype(np.float32), labels=labels)
     return path
 
@@ -71,7 +65,7 @@ def reduced() -> Iterator[None]:
         is_named = FLAGS.dataset != "synthetic"
         return data.load_data() if is_named else data.load_features(data_file())
 
-    def section(dataset: Any, options: Any) -> list[dict[str, Any]]:
+    def section(*_: Any) -> list[dict[str, Any]]:
         return [{"contender": "ours", "milliseconds": 1.0, "peak_gflops": 2.0}]
 
     with (
@@ -81,13 +75,6 @@ def reduced() -> Iterator[None]:
         undrawn_figures(),
     ):
         yield
-
-
-@contextlib.contextmanager
-def folder() -> Iterator[Path]:
-    """An empty folder for one example of a test."""
-    with tempfile.TemporaryDirectory() as name:
-        yield Path(name)
 
 
 class Whole(NamedTuple):
@@ -113,9 +100,3 @@ def run_whole(name: str, place: Path) -> Whole:
         done = run(*line)
     assert done.returncode == 0, done.stderr
     return Whole(line, place / "out", [state for state in states if state], states[-1])
-
-
-def each(*fast: str, among: Any = tuple(COMMANDS)) -> pytest.MarkDecorator:
-    """Parametrises `name` by commands; all but the fast ones are among the slow tests."""
-    slow = (pytest.param(name, marks=pytest.mark.slow) for name in among if name not in fast)
-    return pytest.mark.parametrize("name", [*fast, *slow])
