@@ -119,8 +119,8 @@ class Planted:
         self.runs, self.arrays, self.solved = runs.assign(**drawn), {}, {}
         ramp = np.tile(np.linspace(-1, 1, 32), 96)
         for name in TABLE.index[TABLE.section == "run"]:
-            weights = draws.normal(size=(n_seeds, 10, 1 if name == "lam_0.1" else 3072)) / 20
-            weights = weights * ramp if name == "lam_0.1" else weights
+            weights = draws.normal(size=(n_seeds, 10, 3072)) / 20
+            weights = weights[..., :1] * ramp if name == "lam_0.1" else weights
             self.arrays[name] = {"weights": weights, "bias": draws.normal(size=(n_seeds, 10))}
             self.arrays[name] |= {f: draws.uniform(size=(n_seeds, 41)) for f in History._fields}
         choice = optimum_path.Choice(0, 0, 0, "validation", "accuracy")
