@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from experiments.benchmark import contenders, training
+from experiments.benchmark import contenders, timing, training
 from experiments.benchmark.contenders import Contender, make_problem, numpy_loop, ours
-from experiments.benchmark.timing import Options, take_turns
 from linear_cifar import InputError
 from linear_cifar.data import dataset_from_arrays
 from tests.commands import check_every_file
@@ -21,6 +20,13 @@ def problem():
     inputs, labels = load_digits(return_X_y=True)
     data = dataset_from_arrays((inputs[:200], labels[:200]))
     return make_problem(data, seed=0, batch_size=30)._replace(lam=np.array([1.0]))
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch):
+    """No rest before a turn, and few epochs in it."""
+    monkeypatch.setattr(timing, "REST_SECONDS", 0)
+    monkeypatch.setattr(training, "TURN_SECONDS", 0)
 
 
 @pytest.mark.slow
@@ -67,7 +73,7 @@ def test_ratios_are_formed_within_each_round(problem, monkeypatch):
     seconds = np.array([[1.0, 1.0, 1.0], [1.0, 2.0, 10.0], [3.0, 2.0, 40.0]])
     monkeypatch.setattr(training, "take_turns", lambda *_: seconds)  # the first are GFLOP/s
     both = [Contender("ours", problem, ours), Contender("NumPy", problem, numpy_loop)]
-    row, _ = training.measure(both, Options(30, seed=0, n_rounds=3, quick=True))
+    row, _ = training.measure(both, timing.Options(30, seed=0, n_rounds=3, quick=True))
     ratios = [row[name] for name in ("times_numpy_q1", "times_numpy", "times_numpy_q3")]
     assert ratios == [2, 3, 3.5]  # of 3, 1 and 4; the ratio of medians would be 1
 
@@ -75,7 +81,7 @@ def test_ratios_are_formed_within_each_round(problem, monkeypatch):
 def test_each_round_takes_every_turn_once_in_an_order_of_its_own():
     calls = []
     turns = [(str(i), lambda i=i: calls.append(i) or float(i)) for i in range(5)]
-    samples = take_turns(turns, n_rounds=4, seed=1)
+    samples = timing.take_turns(turns, n_rounds=4, seed=1)
     assert (samples == np.arange(5)[:, None]).all()
     rounds = np.reshape(calls, (4, 5))
     assert (np.sort(rounds) == np.arange(5)).all()
