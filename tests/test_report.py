@@ -199,6 +199,8 @@ def test_every_claim_compares_its_measures_with_its_bounds(planted, made):
         tolerance = 0.02 if measure == "roughness" else 1e-5
         assert row["estimate"] == pytest.approx(difference, abs=tolerance), row["quantity"]
         assert [row["claimed_low"], row["claimed_high"]] == bounds, row["quantity"]
+    verdicts = [row["verdict"] for row in made[2]["claims"][:2]]
+    assert verdicts == [SUPPORTED, CONTRADICTED]  # λ = 0.1 has the smoothest weights
 
 
 def test_runs_have_test_accuracies_and_grids_validation_accuracies(planted, made):
