@@ -1,7 +1,6 @@
 """`experiments.benchmark`: it compares like with like, and its numbers are what their names say."""
 
 import json
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -55,8 +54,8 @@ def test_every_section_has_rows_whose_numbers_fit_each_other(tmp_path):
     assert 0 < row["passes"] <= row["most_passes"]
 
 
-# PyTorch is in the extra `bench`, which the tests do without.
-TORCH = ["torch_linear", "torch_stacked"] if find_spec("torch") else []
+# PyTorch is in the extra `bench`, which the fast tests do without.
+TORCH = [pytest.param(name, marks=pytest.mark.slow) for name in ("torch_linear", "torch_stacked")]
 
 
 @pytest.mark.parametrize("name", ["numpy_loop", *TORCH])
