@@ -27,8 +27,8 @@ from tests.commands import (
     run_process,
 )
 
-# `test_report` runs the report, which takes long; the other two are rows of `baseline`.
 FAST = ("baseline", "sweep")
+# `test_report` runs the report; the other two are `baseline` with other defaults.
 RUN = [name for name in tiny.COMMANDS if name not in ("report", "step_decay", "full_data")]
 every_command = pytest.mark.parametrize("name", tiny.COMMANDS)
 both = pytest.mark.parametrize("name", FAST)
@@ -86,7 +86,7 @@ def test_help_lists_every_flag_with_the_range_and_the_choices_that_hold(name):
             inside, outside = at_the_ends(limits[1]) if limits else ([], [])
             if choices := re.match(r"<([\w|]+)>: ", text):
                 inside, outside = choices[1].split("|"), ["bogus"]
-            for value in inside if flag != "max_runs" else ():  # fewer than the axes' defaults
+            for value in inside if flag != "max_runs" else ():  # the default runs are more
                 done = run(f"experiments.{name}", f"--{flag}={value}")
                 assert done.returncode == 0, done.stderr
             for value in outside:
