@@ -1,4 +1,4 @@
-"""Commands as a user runs them: in this process (`run`) if that shows the same, else in another.
+"""Commands as a user runs them: in this process (`run`), or in another where that matters.
 
 In this process a command starts within a tenth of a second instead of two, shares compiled programs
 with the others, and its synthetic data set has 400 images a batch instead of 10,000.
@@ -30,6 +30,7 @@ from matplotlib import image
 from experiments.common import cli
 from linear_cifar.classifier import Classifier
 from linear_cifar.data import Dataset, load_dataset, synthetic
+from tests.conftest import NO_NETWORK, undrawn_figures
 
 ROOT = Path(__file__).parent.parent
 SCRATCH = tempfile.TemporaryDirectory()  # of this process and those that it starts
@@ -41,7 +42,7 @@ RUN_FILES |= {"figures/curves.png", "figures/weights.png"}
 
 
 def few_examples(n: int):
-    """A setting of Hypothesis for what takes long: n examples, or a share of a thorough search."""
+    """Hypothesis's settings for a slow test: n examples, or a share of a thorough search."""
     return settings(max_examples=max(1, n * settings().max_examples // 20))
 
 
@@ -51,7 +52,7 @@ def module_of(name: str):
     return importlib.import_module(f"{name}.__main__") if hasattr(module, "__path__") else module
 
 
-class Done(NamedTuple):
+class Outcome(NamedTuple):
     """What a command left on the terminal, and its exit code."""
 
     returncode: int
@@ -96,7 +97,7 @@ class _Interrupting(io.StringIO):
 def run(name, *words, n_images=400, interrupt_at=None, by=signal.SIGINT):
     """Runs a command in this process; it gets a signal at the text `interrupt_at` on stderr."""
     module = module_of(name)
-    app.define_help_flags()  # absl's own, else they would go with the first command's
+    app.define_help_flags()  # absl's own, or the first command's clean-up would remove them
     others = set(flags.FLAGS)
     argv = [name, *map(str, words)]
     out, errors = io.StringIO(), _Interrupting(interrupt_at, by)
@@ -122,7 +123,15 @@ def run(name, *words, n_images=400, interrupt_at=None, by=signal.SIGINT):
             for flag in set(flags.FLAGS) - others:
                 delattr(flags.FLAGS, flag)
             flags.FLAGS.unparse_flags()
-    return Done(code, out.getvalue(), errors.getvalue())
+    return Outcome(code, out.getvalue(), errors.getvalue())
+
+
+def finish(command, out, *words, code=0, **settings):
+    """Runs a command into a folder without drawing its figures, and checks the exit code."""
+    with undrawn_figures():
+        done = run(f"experiments.{command}", *words, f"--output_dir={out}", **settings)
+    assert done.returncode == code, done.stderr
+    return done
 
 
 @contextlib.contextmanager
@@ -143,13 +152,13 @@ def environment(**changes):
     """The environment of a process: no network, and programs that compile fast and are shared."""
     without = {k: v for k, v in os.environ.items() if k != "LINEAR_CIFAR_DATA"}
     ours = {
-        **{"HTTPS_PROXY": "http://127.0.0.1:1", "PYTHONWARNINGS": "error"},
+        "PYTHONWARNINGS": "error",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
         "JAX_COMPILATION_CACHE_DIR": f"{SCRATCH.name}/compiled",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
-    return without | ours | changes
+    return without | NO_NETWORK | ours | changes
 
 
 def start(*words, **changes):
@@ -163,7 +172,7 @@ def run_process(*words, **changes):
     """Runs a module in a process of its own."""
     process = start(*words, **changes)
     printed, errors = process.communicate(timeout=300)
-    return Done(process.returncode, printed, errors)
+    return Outcome(process.returncode, printed, errors)
 
 
 def interrupt(text, *words, by=signal.SIGINT, **changes):
@@ -173,12 +182,23 @@ def interrupt(text, *words, by=signal.SIGINT, **changes):
         seen += line
     process.send_signal(by)
     printed, errors = process.communicate(timeout=60)
-    return Done(process.returncode, printed, seen + errors)
+    return Outcome(process.returncode, printed, seen + errors)
 
 
 def files(folder):
     """The files below a folder, as relative paths."""
     return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+
+
+def arrays(path):
+    """What an .npz file holds."""
+    with np.load(path) as file:
+        return dict(file)
+
+
+def result(out):
+    """What `result.json` says."""
+    return json.loads((out / "result.json").read_text())
 
 
 def only_line(done):

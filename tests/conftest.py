@@ -1,10 +1,12 @@
 """The suite runs in JAX's x64 mode, and any implicit rank promotion is an error.
 
-Most of its time would go into compiling programs that run for milliseconds, so that XLA's
-optimisations are off; `optimised` has them on, for what trains long.
+Most of its time would go into compiling programs that run for milliseconds, so XLA's optimisations
+are off. The fixture `optimised` switches them on for tests that train for long.
 """
 
 import contextlib
+import dataclasses
+import importlib
 import io
 import os
 from pathlib import Path
@@ -15,7 +17,8 @@ import pytest
 from hypothesis import settings
 from matplotlib.figure import Figure
 
-from linear_cifar.data import Dataset, Split, dataset_from_arrays, load_dataset
+from linear_cifar import LOSSES
+from linear_cifar.data import Dataset, LazyRows, Split, dataset_from_arrays, load_dataset
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -27,8 +30,12 @@ settings.register_profile("ci", max_examples=20, derandomize=True, deadline=None
 settings.register_profile("thorough", max_examples=50_000, deadline=None)
 settings.load_profile("ci")
 
-# Programs that tests start; they are no tests.
+# Programs that tests start, which aren't tests.
 collect_ignore = ["programs"]
+
+# Both spellings, because the lower-case one wins where it is set.
+NO_NETWORK = dict.fromkeys(("HTTPS_PROXY", "https_proxy"), "http://127.0.0.1:1")
+each_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 
 
 def pytest_collection_modifyitems(items):
@@ -78,9 +85,29 @@ def small(synthetic) -> Dataset:
     return reduced(synthetic)
 
 
+def lazy(array):
+    """The rows of an array as if they were in a file."""
+    return LazyRows(lambda start, stop: array[start:stop].copy(), array.shape, array.dtype)
+
+
+def on_disk(data, monkeypatch, n_rows=100):
+    """The data set with its inputs in a file that is read a few rows at a time."""
+    inputs = np.asarray(data.train.inputs)
+    n_bytes = n_rows * inputs[0].nbytes
+    monkeypatch.setattr(importlib.import_module("linear_cifar.data.blocks"), "BLOCK_BYTES", n_bytes)
+    return dataclasses.replace(data, train=Split(lazy(inputs), data.train.labels))
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """Every download fails at once."""
+    for variable, value in NO_NETWORK.items():
+        monkeypatch.setenv(variable, value)
+
+
 @pytest.fixture
 def optimised():
-    """XLA's optimisations, for programs that run long."""
+    """XLA's optimisations, for programs that run for long."""
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", True)

@@ -2,7 +2,7 @@
 
     python -m tests.mutate AREA [--sample=N] [--seed=S]
 
-It works on a copy of the checkout, with cosmic-ray, which `pip install cosmic-ray` brings.
+It works on a copy of the checkout, with cosmic-ray (`pip install -e '.[mutation]'`).
 """
 
 import argparse

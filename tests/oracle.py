@@ -42,7 +42,7 @@ def cost_gradient(weights, bias, inputs, labels, lam, loss):
     return g.T @ inputs + 2 * lam * weights, g.sum(axis=0)
 
 
-# The step over −η, from all gradients up to now, the newest first.
+# Each optimiser's step divided by −η, from all gradients so far, the newest first.
 
 
 def sgd(gradients):
@@ -55,7 +55,7 @@ def heavy_ball(gradients, momentum):
 
 
 def adam(gradients, b1, b2, eps):
-    """D. Kingma and J. Ba, Adam, 2015: without bias, its moments are weighted means."""
+    """D. Kingma and J. Ba, Adam, 2015: with bias correction, its moments are weighted means."""
     ages = np.arange(len(gradients))
     mean = np.average(gradients, axis=0, weights=b1**ages)
     mean_square = np.average(np.square(gradients), axis=0, weights=b2**ages)

@@ -1,9 +1,8 @@
-"""Planted features and the commands' answers to them, by NumPy and scikit-learn in float64.
+"""Planted features, and what commands have to answer, by NumPy and scikit-learn in float64.
 
 The labels of test examples are noise, so whoever selects by them selects something else.
 """
 
-import json
 from functools import cache
 
 import jax
@@ -12,8 +11,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 
 from linear_cifar import init_params
-from tests.commands import run
-from tests.conftest import undrawn_figures
 from tests.oracle import cost_gradient, losses_and_gradient
 
 CLASSES = np.array(["ant", "bee", "cat"])
@@ -85,22 +82,3 @@ def descend(
             weights, bias = weights - rate * velocity[0], bias - rate * velocity[1]
         epochs.append((weights, bias))
     return epochs
-
-
-def arrays(path):
-    """What an .npz file holds."""
-    with np.load(path) as file:
-        return dict(file)
-
-
-def result(out):
-    """What `result.json` says."""
-    return json.loads((out / "result.json").read_text())
-
-
-def finish(command, out, *words, code=0, **settings):
-    """Runs a command into a folder without drawing its figures, and checks the exit code."""
-    with undrawn_figures():
-        done = run(f"experiments.{command}", *words, f"--output_dir={out}", **settings)
-    assert done.returncode == code, done.stderr
-    return done

@@ -10,8 +10,7 @@ from experiments.benchmark import contenders, timing, training
 from experiments.benchmark.contenders import Contender, make_problem, numpy_loop, ours
 from linear_cifar import InputError
 from linear_cifar.data import dataset_from_arrays
-from tests.commands import check_every_file
-from tests.planted import finish
+from tests.commands import check_every_file, finish
 
 
 @pytest.fixture(scope="module")
@@ -23,13 +22,13 @@ def problem():
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch):
-    """No rest before a turn, and few epochs in it."""
+    """Contenders don't rest before their turns, and turns are short."""
     monkeypatch.setattr(timing, "REST_SECONDS", 0)
     monkeypatch.setattr(training, "TURN_SECONDS", 0)
 
 
 @pytest.mark.slow
-def test_every_section_has_rows_whose_numbers_fit_each_other(tmp_path):
+def test_every_section_has_rows_with_consistent_numbers(tmp_path):
     words = ("--quick", "--dataset=synthetic", "--batch_size=50")
     finish("benchmark", tmp_path / "run", *words, n_images=300)
     check_every_file(tmp_path / "run")

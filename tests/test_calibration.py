@@ -7,13 +7,11 @@ import pandas as pd
 import pytest
 from scipy import optimize, special
 
-from linear_cifar import LOSSES, InputError
+from linear_cifar import InputError
 from linear_cifar.metrics import fit_temperature, reliability, scaled_probabilities
 from tests import oracle
-from tests.conftest import assert_close
+from tests.conftest import assert_close, each_loss
 from tests.test_metrics import examples
-
-each_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 
 
 @pytest.mark.parametrize(("n_classes", "n_bins"), [(2, 1), (7, 15), (300, 10)])
@@ -46,7 +44,7 @@ def test_a_planted_temperature_is_recovered_and_calibrates_without_x64_too():
 
 @each_loss
 @pytest.mark.parametrize(("n_classes", "scale"), [(2, 1e-6), (7, 1), (300, 1e4)])
-def test_the_temperature_minimises_the_loss_by_scipy_too(loss, n_classes, scale):
+def test_the_temperature_matches_scipys_minimiser_of_the_loss(loss, n_classes, scale):
     logits, labels = examples(n_classes, 500)
     logits -= 1 if loss.name == "multi_bce" else 0  # so that σ isn't far too large
 
@@ -85,7 +83,7 @@ def test_a_nan_probability_or_no_examples_give_nan_and_empty_bins():
         assert measured.n.sum() == 0
 
 
-def test_without_examples_finite_logits_or_a_positive_temperature_there_is_no_answer():
+def test_no_examples_nan_logits_and_values_out_of_range_are_refused():
     for logits in (np.zeros((0, 2)), np.full((4, 2), np.nan)):
         with pytest.raises(InputError, match="no temperature"):
             fit_temperature(logits, np.zeros(len(logits), int))

@@ -43,7 +43,7 @@ def assert_split(split, images, labels):
 
 
 @pytest.mark.parametrize("form", ["data folder", "folder", "archive"])
-def test_a_user_s_own_copy_is_read_from_any_of_its_forms(folder, tmp_path, form):
+def test_a_users_own_copy_is_read_from_any_of_its_forms(folder, tmp_path, form):
     (tmp_path / "downloaded").mkdir()
     members = {name: PICKLED[name] for name in ("test_batch", "data_batch_2", "data_batch_1")}
     (tmp_path / "downloaded" / cifar10.ARCHIVE).write_bytes(gzip.compress(archive(members), 1))
@@ -56,7 +56,7 @@ def test_a_user_s_own_copy_is_read_from_any_of_its_forms(folder, tmp_path, form)
     assert str(tmp_path) in data.notice
 
 
-def test_the_full_data_train_on_five_batches_but_the_last_thousand_images(folder):
+def test_the_full_split_trains_on_all_but_the_last_thousand_images(folder):
     data = load_dataset("cifar10", folder, split="full")
     images, labels = map(np.concatenate, zip(*list(BATCHES.values())[:5], strict=True))
     assert_split(data.train, images[:-1000], labels[:-1000])
@@ -122,8 +122,8 @@ def test_a_batch_is_read_as_numpy_unpickles_it(folder, protocol, dtype, order):
     assert_split(load_dataset("cifar10", folder).train, expected[b"data"], expected[b"labels"])
 
 
-def test_auto_without_data_is_synthetic_with_a_warning(tmp_path, monkeypatch):
-    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")  # every download fails at once
+@pytest.mark.usefixtures("offline")
+def test_auto_without_data_is_synthetic_with_a_warning(tmp_path):
     with few_images(), pytest.warns(UserWarning, match="SYNTHETIC"):
         data = load_dataset("auto", tmp_path)
     assert (data.name, data.official) == ("synthetic", False)
@@ -170,7 +170,7 @@ CONTENT = bytes(range(256)) * 2000
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves the archive undamaged or badly, as the path says."""
+    """Serves the archive, or fails in the way that the path names."""
 
     def do_GET(self):
         kind = self.path[1:]
@@ -186,7 +186,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def fetch(tmp_path, monkeypatch):
-    """Downloads from a server in some of its ways, in turn."""
+    """Downloads from mirrors that behave as named, one after the other."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(cifar10, "TIMEOUT", (4, 0.5))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
@@ -209,14 +209,15 @@ def test_a_download_after_a_bad_mirror_arrives_undamaged_alone_and_silently(
     assert cifar10.find_or_download(tmp_path / "data") == path
 
 
-def test_the_error_names_each_mirror_s_reason_in_one_line_and_nothing_is_left(fetch, tmp_path):
-    with pytest.raises(UnavailableError, match=r"404.* wrong checksum.* connection failed") as e:
+def test_a_failed_download_names_each_mirrors_fault_in_one_line_and_leaves_no_file(fetch, tmp_path):
+    faults = r"404.* wrong checksum.* connection failed"
+    with pytest.raises(UnavailableError, match=faults) as caught:
         fetch("missing", "wrong", "truncated")
-    assert "\n" not in str(e.value)
+    assert "\n" not in str(caught.value)
     assert not list((tmp_path / "data").iterdir())
 
 
-def test_an_unwritable_folder_is_a_one_line_error(fetch, tmp_path):
+def test_a_download_folder_that_cannot_be_written_is_an_error(fetch, tmp_path):
     (tmp_path / "data").write_text("a file in place of the folder")
     with pytest.raises(UnavailableError, match="cannot write to"):
         fetch("good")

@@ -22,12 +22,13 @@ from tests.commands import (
     files,
     only_line,
     parsing,
+    result,
     run,
     run_process,
 )
 
-# `test_report` runs the report, which takes long; the other two are rows of `baseline`.
 FAST = ("baseline", "sweep")
+# `test_report` runs the report; the other two are `baseline` with other defaults.
 RUN = [name for name in tiny.COMMANDS if name not in ("report", "step_decay", "full_data")]
 every_command = pytest.mark.parametrize("name", tiny.COMMANDS)
 both = pytest.mark.parametrize("name", FAST)
@@ -56,10 +57,6 @@ def finished(tmp_path_factory):
     return finish
 
 
-def result_of(out):
-    return json.loads((out / "result.json").read_text())
-
-
 def at_the_ends(text):
     """The values at the ends of a range in words, and the next ones outside."""
     inside, outside = [], []
@@ -85,10 +82,11 @@ def test_help_lists_every_flag_with_the_range_and_the_choices_that_hold(name):
         for flag, lines in help_of.items():
             text = " ".join(lines.split())
             limits = re.search(r"; ((?:from|at least|above) [^;]*?)\.( |$)", text)
+            assert limits or flag != "seed"  # help shows the ranges
             inside, outside = at_the_ends(limits[1]) if limits else ([], [])
             if choices := re.match(r"<([\w|]+)>: ", text):
                 inside, outside = choices[1].split("|"), ["bogus"]
-            for value in inside if flag != "max_runs" else ():  # fewer than the axes' defaults
+            for value in inside if flag != "max_runs" else ():  # the default runs are more
                 done = run(f"experiments.{name}", f"--{flag}={value}")
                 assert done.returncode == 0, done.stderr
             for value in outside:
@@ -96,9 +94,8 @@ def test_help_lists_every_flag_with_the_range_and_the_choices_that_hold(name):
 
 
 @every_command
-def test_missing_or_damaged_data_are_one_line_and_leave_no_folder(tmp_path, monkeypatch, name):
-    for variable in ("HTTPS_PROXY", "https_proxy"):  # no network
-        monkeypatch.setenv(variable, "http://127.0.0.1:1")
+@pytest.mark.usefixtures("offline")
+def test_missing_or_damaged_data_are_one_line_and_leave_no_folder(tmp_path, name):
     archive = tmp_path / "cifar-10-python.tar.gz"
     archive.write_bytes(b"\x1f\x8b not an archive")
     for data in (tmp_path / "none", archive):
@@ -123,8 +120,8 @@ def run_of_another_command(out):
 
 
 def finished_run(out):
-    result = {"experiment": out.name, "files": ["table.csv"]}
-    (out / "result.json").write_text(json.dumps(result))
+    record = {"experiment": out.name, "files": ["table.csv"]}
+    (out / "result.json").write_text(json.dumps(record))
     (out / "table.csv").write_text("")
 
 
@@ -181,26 +178,26 @@ def test_a_folder_that_cannot_be_written_is_left_as_it_is_before_data_are_loaded
 def test_a_run_is_recorded_with_its_data_settings_and_files(finished, name):
     out = finished(name)
     check_every_file(out)
-    result = result_of(out)
-    assert result["experiment"] == name
-    assert {"name", "sha256", "sizes", "official"} <= set(result["dataset"])
-    assert set(result["seconds"]) == {"load", "compile", "train", "evaluate", "plot"}
-    assert {"python", "jax", "numpy", "linear_cifar"} <= set(result["versions"])
-    assert "device" in result
+    record = result(out)
+    assert record["experiment"] == name
+    assert {"name", "sha256", "sizes", "official"} <= set(record["dataset"])
+    assert set(record["seconds"]) == {"load", "compile", "train", "evaluate", "plot"}
+    assert {"python", "jax", "numpy", "linear_cifar"} <= set(record["versions"])
+    assert "device" in record
     for word in tiny.COMMANDS[name]:
         flag, _, value = word.strip("-").partition("=")
         if flag in ("n_epochs", "n_folds", "n_seeds", "shuffle"):
-            assert result[flag] == json.loads(value or "true")
+            assert record[flag] == json.loads(value or "true")
     marks = {"result.json", "started.json"}
     written = {name for name in files(out) - marks if not name.startswith("chunks/")}
-    assert set(result["files"]) == written
+    assert set(record["files"]) == written
 
 
 def test_the_seconds_of_a_run_are_those_of_its_phases(tmp_path):
     began = time.perf_counter()
     assert run(*tiny.words("baseline", tmp_path / "out")).returncode == 0
     elapsed = time.perf_counter() - began
-    seconds = result_of(tmp_path / "out")["seconds"]
+    seconds = result(tmp_path / "out")["seconds"]
     assert elapsed / 4 < sum(seconds.values()) < elapsed
     assert min(seconds[name] for name in ("load", "train", "evaluate", "plot")) > 0
 
@@ -216,7 +213,7 @@ def test_overwrite_replaces_every_file_of_a_run(finished, tmp_path, name):
     out = shutil.copytree(finished(name), tmp_path / "copy")
     done = run(*tiny.words(name, out), "--overwrite", "--seed=9", "--figure_format=pdf")
     assert done.returncode == 0, done.stderr
-    assert result_of(out)["seed"] == 9
+    assert result(out)["seed"] == 9
     expected = {path.replace(".png", ".pdf") for path in files(finished(name))}
     assert files(tmp_path) == {f"copy/{path}" for path in expected}
 
@@ -249,7 +246,7 @@ def test_an_interrupt_keeps_what_is_finished_and_leaves_nothing_half_written(
         folders.assert_same(folders.read(out), folders.read(finished(name)))
     elif name in ("baseline", "loss_comparison"):
         assert "result.json" in files(out) <= files(finished(name))
-        assert result_of(out)["interrupted"] is True
+        assert result(out)["interrupted"] is True
     else:
         assert "interrupted: nothing written" in done.stderr
         assert not list(tmp_path.iterdir())
@@ -261,10 +258,10 @@ def test_a_process_without_network_trains_on_synthetic_images_and_says_so(tmp_pa
     done = run_process("experiments.baseline", "--n_epochs=2", *words)
     assert done.returncode == 0, done.stderr
     assert files(tmp_path) == {f"run/{name}" for name in RUN_FILES}
-    result = result_of(tmp_path / "run")
-    assert result["dataset"]["name"] == "synthetic"
-    assert result["dataset"]["sizes"] == {"train": 10000, "validation": 10000, "test": 10000}
+    record = result(tmp_path / "run")
+    assert record["dataset"]["name"] == "synthetic"
+    assert record["dataset"]["sizes"] == {"train": 10000, "validation": 10000, "test": 10000}
     for text in (done.stderr, done.stdout):
         assert "SYNTHETIC" in text
-    assert f"{result['test_accuracy']:.4f}" in done.stdout
+    assert f"{record['test_accuracy']:.4f}" in done.stdout
     assert "epoch 2 of 2, cost " in done.stderr  # plain progress lines, without a terminal

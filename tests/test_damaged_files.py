@@ -28,12 +28,14 @@ def damaged_files(draw):
     return name, draw(st.sampled_from([content] * 9 + [b"", bytes(len(content))]))
 
 
-def found(name, old, new):
+def known_fault(name, old, new):
     """An example for each file of a name, changed in a way that once broke its loader."""
+    damaged = [content.replace(old, new) for content in FILES[name] if old in content]
+    assert damaged, f"no {name} has {old}"
 
     def with_examples(test):
-        for content in FILES[name]:
-            test = example((name, content.replace(old, new)))(test)
+        for content in damaged:
+            test = example((name, content))(test)
         return test
 
     return with_examples
@@ -46,17 +48,17 @@ def folder(tmp_path_factory):
 
 @settings(max_examples=15 * settings().max_examples)
 @given(damaged_files())
-@found("a.parquet", b"\x15\x00", b"\xff\xff")  # an error of two lines
-@found("y.npy", b"0\0\0\0", b"\xff\xff\xff\xff")  # letters beyond Unicode
-@found("y.npy", b"0\0\0\0", b"\0\xd8\0\0")  # half a pair of surrogates
-@found("m.npz", b"), }", b"(, {")  # a header that ends too soon
-@found("a.npz", b"(120, 13)", b"(120, 12)")  # a header that says that the array is smaller
-def test_a_damaged_file_is_read_or_refused_in_one_line_and_a_checksum_is_believed(folder, file):
+@known_fault("a.parquet", b"\x15\x00", b"\xff\xff")  # an error of two lines
+@known_fault("y.npy", b"0\0\0\0", b"\xff\xff\xff\xff")  # letters beyond Unicode
+@known_fault("y.npy", b"0\0\0\0", b"\0\xd8\0\0")  # half a pair of surrogates
+@known_fault("m.npz", b"), }", b"(, {")  # a header that ends too soon
+@known_fault("a.npz", b"(120, 13)", b"(120, 12)")  # a header that says that the array is smaller
+def test_a_damaged_file_is_read_or_refused_in_one_line_and_checksums_catch_changes(folder, file):
     check_read_or_refused(folder, *file)
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name != "a.csv"])  # it has no length
-def test_an_undamaged_file_is_read_and_one_that_is_cut_is_never_read_short(folder, name):
+def test_a_file_that_is_cut_short_is_refused_or_read_in_full(folder, name):
     for content, data in zip(FILES[name], undamaged(folder, name), strict=True):
         for size in (0, 1, len(content) // 2, *range(len(content) - 9, len(content))):
             with contextlib.suppress(InputError):

@@ -22,16 +22,11 @@ from linear_cifar.data import (
     stratified_subset,
     with_validation,
 )
-from tests.conftest import assert_close
+from tests.conftest import assert_close, lazy
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(60, 4)).astype(np.float32), np.arange(60) % 3
 WORDS = np.array(["dog", "cat", "elk"])[Y]
-
-
-def lazy(array):
-    """The rows of an array as if they were in a file."""
-    return LazyRows(lambda start, stop: array[start:stop].copy(), array.shape, array.dtype)
 
 
 @pytest.mark.parametrize("n", [1, 700])
@@ -162,7 +157,7 @@ LABELS = st.lists(st.integers(0, 4), min_size=45, max_size=45).map(
 
 @given(LABELS, st.integers(5, 50))
 @example(np.array([0, 1, 2, 3] + [4] * 46), 7)  # four classes with one example
-def test_a_stratified_subset_has_each_class_s_share_and_an_example_of_each(labels, n):
+def test_a_stratified_subset_has_the_share_of_each_class_and_an_example_of_each(labels, n):
     rows = stratified_subset(KEYS[0], labels, n)
     assert (np.diff(rows) > 0).all()
     counts, shares = np.bincount(labels[rows]), n / 50 * np.bincount(labels)

@@ -1,4 +1,4 @@
-"""Commands and the library as users run them: float32, XLA's optimisations, no setting of ours."""
+"""Commands as users run them: float32, XLA's optimisations, none of the tests' settings."""
 
 import json
 import signal
@@ -23,16 +23,16 @@ DEFAULTS = {
 
 @pytest.fixture(scope="module")
 def features(tmp_path_factory):
-    """A file with 400 examples of 3 overlapping classes."""
+    """A folder with 400 examples of 3 overlapping classes, a file for each split."""
     rng = np.random.default_rng(0)
     labels = np.arange(400) % 3
     inputs = rng.normal(size=(400, 6)) + np.eye(6)[labels]
-    path = tmp_path_factory.mktemp("features") / "features.npz"
+    folder = tmp_path_factory.mktemp("features")
     splits = np.repeat(["train", "validation", "test"], [200, 100, 100])
     for split in ("train", "validation", "test"):
         rows = splits == split
-        np.savez(path.with_name(f"{split}.npz"), features=inputs[rows], labels=labels[rows])
-    return path.parent
+        np.savez(folder / f"{split}.npz", features=inputs[rows], labels=labels[rows])
+    return folder
 
 
 def test_a_user_gets_the_run_that_numpy_computes_in_float64(tmp_path):

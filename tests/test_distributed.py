@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from sklearn.datasets import load_digits
 
-from tests.commands import Done, files, only_line, run, start
+from tests.commands import Outcome, files, only_line, run, start
 from tests.conftest import undrawn_figures
 
 pytestmark = pytest.mark.slow
@@ -42,7 +42,7 @@ def run_two(*words, each=((), ()), code=0):
         for process in processes:
             process.kill()
     assert [process.returncode for process in processes] == [code, code], printed
-    return [Done(code, *texts) for texts in printed]
+    return [Outcome(code, *texts) for texts in printed]
 
 
 @pytest.mark.parametrize(("command", "resumed"), [(SWEEP, False), (SWEEP, True), (PATH, True)])

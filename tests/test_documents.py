@@ -27,10 +27,8 @@ CELLS = [cell for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
 
 
 @pytest.fixture
-def execute(monkeypatch, tmp_path):
+def execute(offline, monkeypatch, tmp_path):
     """Runs pieces of code one after the other, offline and in an empty folder."""
-    for variable in ("HTTPS_PROXY", "https_proxy"):
-        monkeypatch.setenv(variable, "http://127.0.0.1:1")
     monkeypatch.setenv("LINEAR_CIFAR_DATA", str(tmp_path))
     monkeypatch.delenv("LINEAR_CIFAR_FEATURES", raising=False)
     monkeypatch.chdir(tmp_path)  # examples write their files here

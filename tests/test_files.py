@@ -201,7 +201,7 @@ def test_a_table_has_text_labels_and_columns_of_several_types(tmp_path, ending):
     assert_same(data.train.inputs, np.stack([integers, halves, halves > 3], axis=1))
 
 
-def test_a_table_s_columns_have_to_be_those_of_training(tmp_path):
+def test_a_tables_columns_have_to_be_those_of_training(tmp_path):
     save(tmp_path / "train.csv", a=X[:, 0], b=X[:, 1], kind=Y)
     path = save(tmp_path / "test.csv", b=X[:, 1], a=X[:, 0], kind=Y)
     with pytest.raises(DataError, match=r"test\.csv: column 0 .*'b'.*'a'"):

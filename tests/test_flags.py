@@ -1,4 +1,4 @@
-"""Flags: any text is a value or one line; lists, ranges, suggestions and limits."""
+"""Flags: any text gives a value or one line; lists, ranges, suggestions and limits."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from tests import tiny
 from tests.commands import few_examples, only_line, parsing, run
 
 pytestmark = pytest.mark.usefixtures("undrawn")
-started = mock.patch("experiments.sweep.train", side_effect=KeyboardInterrupt)
+stop_before_training = mock.patch("experiments.sweep.train", side_effect=KeyboardInterrupt)
 
 
 def refusal(tmp_path, command, *words):
@@ -55,7 +55,7 @@ def test_any_text_of_a_flag_is_a_value_or_one_line_that_names_the_flag(command, 
 @example("1:")
 @example("0.1,\ud800")
 def test_any_text_of_an_axis_is_values_or_one_line(tmp_path_factory, text):
-    with started:
+    with stop_before_training:
         done = run(*tiny.words("sweep", tmp_path_factory.mktemp("out")), f"--lam={text}")
     if done.returncode != 130:
         assert "lam" in only_line(done)
@@ -63,7 +63,7 @@ def test_any_text_of_an_axis_is_values_or_one_line(tmp_path_factory, text):
 
 def test_a_list_and_a_range_give_their_values(tmp_path):
     words = ("--batch_size=10:100:10", "--loss=softmax,multi_bce", "--lam=1e-3:1:4:log")
-    with started:
+    with stop_before_training:
         run(*tiny.words("sweep", tmp_path), *words, "--learning_rate=0.5:1.5:3")
     axes = json.loads((tmp_path / "started.json").read_text())
     assert axes["batch_size"] == [10, 20, 30, 40, 50, 60, 70, 80, 90, 100]
@@ -72,7 +72,7 @@ def test_a_list_and_a_range_give_their_values(tmp_path):
     assert axes["learning_rate"] == [0.5, 1.0, 1.5]
 
 
-def test_an_axis_of_another_form_is_one_line_with_the_form_to_give(tmp_path):
+def test_a_malformed_axis_is_one_line_that_shows_the_form(tmp_path):
     words = "--lam= --lam=x --lam=0:1 --lam=1:0.1:3 --lam=0:1:3:log --lam=1:2:3:4 --lam=1:2:2.7"
     words += " --lam=1:2:0 --lam=nan:1:3 --batch_size=1:9 --batch_size=10.5 --optimizer=a:b:3"
     for word in words.split():

@@ -36,11 +36,11 @@ def finished(tmp_path_factory):
     return place
 
 
-def while_loading(patch, happen):
-    """Something happens while either command loads its data, when the work has begun."""
+def while_loading(patch, action):
+    """Calls a function while either command loads its data, when the work has begun."""
 
     def load(*arguments, **settings):
-        happen()
+        action()
         return load_data(*arguments, **settings)
 
     for name in ("baseline", "sweep"):
@@ -86,7 +86,7 @@ def leftovers_of_a_kill(out):
 
 @both
 @pytest.mark.parametrize("make", [link_to_a_folder, link_to_nothing, leftovers_of_a_kill])
-def test_a_run_can_be_where_a_link_leads_and_in_a_folder_without_files(
+def test_a_run_goes_where_a_link_leads_or_into_a_folder_without_files_of_others(
     finished, tmp_path, name, make
 ):
     out = tmp_path / "run"
@@ -102,7 +102,7 @@ def test_a_run_can_be_where_a_link_leads_and_in_a_folder_without_files(
 
 
 @pytest.mark.parametrize("foreign", ["figures/mine.png", "chunks/mine.npz", ".hidden"])
-def test_a_foreign_file_stays_foreign_when_the_run_is_resumed(finished, tmp_path, foreign):
+def test_a_foreign_file_in_a_resumed_run_still_prevents_overwriting(finished, tmp_path, foreign):
     out = shutil.copytree(finished / "sweep", tmp_path / "copy")
     (out / foreign).write_text("mine")
     assert start("sweep", out, "--resume").returncode == 0

@@ -14,9 +14,8 @@ from experiments import gradient_check
 from linear_cifar import LOSSES, Params, relative_error
 from tests import oracle
 from tests.commands import few, run
-from tests.conftest import reduced
+from tests.conftest import each_loss, reduced
 
-each_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 BINARY = LOSSES["multi_bce"]
 
 

@@ -1,4 +1,4 @@
-"""A new loss or optimiser in the library is a value of its axis."""
+"""Whoever adds a loss or an optimiser to the library can sweep over it."""
 
 import jax
 import optax
@@ -6,7 +6,8 @@ import pandas as pd
 
 from linear_cifar.losses import LOSSES, Loss
 from linear_cifar.optimizers import OPTIMIZER_FIELDS, OPTIMIZERS
-from tests.planted import finish, save
+from tests.commands import finish
+from tests.planted import save
 
 
 def gradient(logits, labels):

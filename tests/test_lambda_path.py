@@ -8,8 +8,8 @@ from scipy import stats
 
 from linear_cifar import evaluate, solve
 from linear_cifar.data import stratified_folds
-from tests.commands import files
-from tests.planted import FITTED, SIZES, arrays, examples, finish, measures, optimum, result, save
+from tests.commands import arrays, files, finish, result
+from tests.planted import FITTED, SIZES, examples, measures, optimum, save
 
 C = (0.003, 0.03, 0.3, 3.0, 30.0)
 PATHS = {
@@ -39,7 +39,7 @@ def table(outs, loss):
     return read.assign(params=[params[row] for row in range(len(read))])
 
 
-def test_the_record_is_whole_and_c_is_scikit_learns_on_the_training_examples(outs):
+def test_the_record_is_whole_and_c_counts_the_training_examples(outs):
     names = {name for name in files(outs["softmax"]) if not name.startswith("chunks/")}
     tables = {"started.json", "result.json", "path.csv", "params.npz", "params_refit.npz"}
     assert names == tables | {"figures/path.png", "figures/cost.png"}
@@ -48,7 +48,7 @@ def test_the_record_is_whole_and_c_is_scikit_learns_on_the_training_examples(out
 
 
 @each_loss
-def test_costs_and_weights_are_scikit_learns_within_their_certificates(outs, loss):
+def test_costs_and_weights_match_scikit_learn_within_their_certificates(outs, loss):
     inputs, labels = examples("train")
     for row in table(outs, loss).itertuples():
         theirs = optimum(inputs, labels, row.lam, loss)
@@ -66,7 +66,7 @@ def test_costs_and_weights_are_scikit_learns_within_their_certificates(outs, los
 
 @each_loss
 @pytest.mark.parametrize("split", SIZES)
-def test_losses_and_accuracies_are_numpys(outs, loss, split):
+def test_losses_and_accuracies_match_numpy(outs, loss, split):
     ends = ("", "_error", "_low", "_high")
     inputs, labels = examples(split)
     for row in table(outs, loss).to_dict("records"):
@@ -80,7 +80,7 @@ def test_losses_and_accuracies_are_numpys(outs, loss, split):
         np.testing.assert_allclose([row[f"{split}_accuracy{end}"] for end in ends], expected, 1e-6)
 
 
-def test_fold_means_and_standard_errors_are_those_of_separate_fits(outs):
+def test_fold_means_and_standard_errors_match_separate_fits(outs):
     inputs, labels = examples("train")
     fold_of = stratified_folds(jax.random.key(0), labels, 4)
     for row in table(outs, "multi_bce").itertuples():

@@ -9,12 +9,9 @@ from sklearn import metrics as sklearn_metrics
 from sklearn.datasets import load_digits
 from sklearn.preprocessing import scale
 
-from linear_cifar import LOSSES, InputError, Params, Split, dataset_from_arrays, evaluate, metrics
+from linear_cifar import InputError, Params, Split, dataset_from_arrays, evaluate, metrics
 from tests import oracle
-from tests.conftest import assert_close
-from tests.test_optimum import on_disk
-
-each_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+from tests.conftest import assert_close, each_loss, on_disk
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +60,7 @@ def test_vmapped_runs_match_numpy_in_the_dtype_of_the_parameters(digits, dtype):
 
 
 def assert_nan(split, digits, rows, loss):
-    """All means of these examples are NaN, and so are the measures of these rows alone."""
+    """Asserts that all means are NaN, and the measures of exactly these rows."""
     assert np.isnan(evaluate(draw_params(), split, digits.standardiser, 0.0, loss)).all()
     examples = metrics.evaluate_examples(draw_params(), split, digits.standardiser, loss)
     for array in (examples.loss, examples.probability, examples.correct):
@@ -138,7 +135,7 @@ def test_the_confusion_matrix_counts_only_classes_and_no_dtype_overflows(dtype):
 
 
 @pytest.mark.parametrize("n_classes", [3, 300])
-def test_top_k_accuracy_matches_scikit_learn_with_wilson_s_interval(n_classes):
+def test_top_k_accuracy_matches_scikit_learn_with_wilsons_interval(n_classes):
     scores, labels = examples(n_classes)
     for k in (1, 2):
         top, classes = metrics.top_k_accuracy(scores, jnp.asarray(labels), k), range(n_classes)
@@ -181,7 +178,7 @@ def test_a_summary_matches_scipy_over_the_last_axis():
         assert np.isnan(np.stack(metrics.summarise(values)[:4])).sum() == n_nan
 
 
-def test_a_paired_difference_is_the_paired_t_test_s():
+def test_a_paired_difference_matches_the_paired_t_test():
     a, b = VALUES, VALUES[::-1] + 0.001
     interval = stats.ttest_rel(a, b).confidence_interval()
     assert_close(metrics.paired_difference(a, b), [np.mean(a - b), *interval, 10])

@@ -1,7 +1,5 @@
 """The exact optimum and its certificate, against scikit-learn and against NumPy in float64."""
 
-import dataclasses
-import importlib
 import itertools
 from functools import cache, partial
 
@@ -25,13 +23,13 @@ from linear_cifar import (
     device_mesh,
     solve,
 )
-from linear_cifar.data import LazyRows, stratified_folds
+from linear_cifar.data import stratified_folds
 from linear_cifar.optimum import SolveConfig, certain_predictions, certified_gap, solve_chunks
+from tests.conftest import each_loss, on_disk
 from tests.oracle import losses_and_gradient
 
 LAM = np.array([0.01, 1.0, 1e-3])  # in no order
 EXACT = {"tolerance": 1e-11, "dtype": jnp.float64}
-BOTH = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 
 
 def clusters(n=300, d=8, k=3, spread=0.5, scale=1.0, n_classes=3, **settings):
@@ -139,15 +137,6 @@ def run(params, i):
     return Params(params.weights[i], params.bias[i])
 
 
-def on_disk(data, monkeypatch, n_rows=100):
-    """The data set with its inputs in a file that is read a few rows at a time."""
-    inputs = np.asarray(data.train.inputs)
-    n_bytes = n_rows * inputs[0].nbytes
-    monkeypatch.setattr(importlib.import_module("linear_cifar.data.blocks"), "BLOCK_BYTES", n_bytes)
-    rows = LazyRows(lambda start, stop: inputs[start:stop].copy(), inputs.shape, inputs.dtype)
-    return dataclasses.replace(data, train=Split(rows, data.train.labels))
-
-
 # loss, dtype, storage, devices, whether examples have weights: few, because each is compiled
 IN_MEMORY = ("softmax", "float64", "memory", 1, False)
 ON_DISK = ("multi_bce", "float32", "file", 2, True)
@@ -165,7 +154,7 @@ SLOW = itertools.product((*ONE_SHAPE, "two classes", "wide", "digits"), OTHERS)
     [*FAST, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)],
     ids=lambda part: part if isinstance(part, str) else "-".join(map(str, part)),
 )
-def test_the_optimum_is_scikit_learns(name, setting, monkeypatch):
+def test_the_optimum_matches_scikit_learn(name, setting, monkeypatch):
     loss, dtype, storage, n_devices, weighted = setting
     loss, data = LOSSES[loss], dataset(name)
     tolerance, precision = (1e-11, 1e-5) if dtype == "float64" else (1e-6, 1e-2)
@@ -199,9 +188,9 @@ def test_the_optimum_is_scikit_learns(name, setting, monkeypatch):
         assert (scores[:, absent] < scores.max(axis=1, keepdims=True) - 10).all()
 
 
-@BOTH
+@each_loss
 @pytest.mark.parametrize("weighted", [False, True])
-def test_the_certificate_is_the_bound_of_the_design_at_the_optimal_bias(loss, weighted):
+def test_the_certificate_matches_its_formula_at_the_optimal_bias(loss, weighted):
     """gap = ‖M + 2λW‖²/(4λ) for any W, and at most 1 + κe/(2λ) times J − J*, κe ≥ the curvature."""
     name, rng = "overlapping", np.random.default_rng(0)
     best = [minimum_of(name, i, loss, weighted) for i in range(3)]
@@ -272,7 +261,7 @@ def test_memory_bytes_bound_how_many_lambda_go_together():
 
 
 @pytest.mark.slow
-def test_as_many_lambda_as_possible_share_the_passes_over_a_file(monkeypatch):
+def test_more_lambda_share_a_pass_over_a_file_than_over_memory(monkeypatch):
     lam, config = np.geomspace(0.001, 10, 40), SolveConfig(max_passes=1)
     sizes = [
         [len(step.rows) for step in solve_chunks(lam, data, config) if step.optimum]
@@ -298,7 +287,7 @@ def test_a_scalar_lambda_gives_one_optimum_without_an_axis():
     np.testing.assert_allclose(one.params.weights, many.params.weights[2], atol=1e-2)
 
 
-def test_what_misses_the_tolerance_is_not_converged_but_has_its_bound():
+def test_a_run_that_misses_its_tolerance_is_not_converged_but_has_its_bound():
     lam, data = [1e-6, 100.0, 1e-5], dataset("overlapping")
     optimum = solve(lam, data, max_passes=4)
     assert optimum.converged.tolist() == [False, True, False]
@@ -308,7 +297,7 @@ def test_what_misses_the_tolerance_is_not_converged_but_has_its_bound():
 
 
 @pytest.mark.slow
-def test_runs_that_finish_early_leave_without_a_trace(synthetic):
+def test_many_runs_that_finish_early_do_not_stop_the_slow_one(synthetic):
     """Carrying 15 of 16 runs through a hundred passes costs more than compiling for one run."""
     data = dataset_from_arrays([array[:1500] for array in synthetic.train])
     optimum = solve(np.where(np.arange(16) == 9, 1e-5, 10.0), data)
@@ -360,13 +349,13 @@ def predictions(params, x):
 
 
 def certain_of(params, distance, x, data, loss):
-    """The answer for λ = 0.01 and examples whose standardised inputs are x."""
+    """Which predictions are certain, for λ = 0.01 and examples whose standardised inputs are x."""
     mean, scale = data.standardiser
     split = Split(x * scale + mean, np.zeros(len(x), int))
     return certain_predictions(params, distance, LAM[0], data, split, loss)
 
 
-@BOTH
+@each_loss
 @pytest.mark.parametrize("size", [1e-3, 1e-5])
 def test_predictions_called_certain_are_the_optimums(loss, size):
     """Far out along a direction that doesn't matter, predictions change at the very bound."""
@@ -383,7 +372,7 @@ def test_predictions_called_certain_are_the_optimums(loss, size):
     assert same[certain].all()
 
 
-@BOTH
+@each_loss
 @pytest.mark.parametrize(("tolerance", "least", "most"), [(1e-2, 0, 0.9), (1e-8, 0.95, 1)])
 def test_nearly_all_predictions_are_certain_at_a_precise_optimum(loss, tolerance, least, most):
     data, (x, *_) = dataset("overlapping"), problem("overlapping", 0, loss)

@@ -12,6 +12,7 @@ from sklearn.multiclass import OneVsRestClassifier
 
 from linear_cifar import LOSSES, InputError, dataset_from_arrays, lam_from, lam_to, solve
 from tests import oracle
+from tests.conftest import each_loss
 
 N, LAM = 200, 0.02
 SOFTMAX, BINARY = LOSSES["softmax"], LOSSES["multi_bce"]
@@ -29,7 +30,7 @@ def problem(loss, n_classes):
 
 
 def as_scikit_learn(params, loss):
-    """Two classes have one vector, and softmax is free up to a constant."""
+    """As scikit-learn has them: two classes have one vector, and softmax's constant is fixed."""
     if len(params.bias) > 2:
         return [array - (loss is SOFTMAX) * array.mean(axis=0) for array in params]
     return [array[1:] - (loss is SOFTMAX) * array[:1] for array in params]
@@ -65,7 +66,7 @@ def test_alpha_matches_scikit_learns_sgd(loss, n_classes):
     assert drift(1.1 * alpha) > 1e-4
 
 
-@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+@each_loss
 @pytest.mark.parametrize("name", ["weight_decay", "l2reg", "glmnet_lambda"])
 def test_penalties_give_their_objectives_the_same_minimum(loss, name):
     """As optax and jaxopt document them, and J. Friedman et al., J. Stat. Software 33, 2010."""

@@ -11,9 +11,9 @@ from sklearn.metrics import classification_report, confusion_matrix
 
 from linear_cifar import Classifier, evaluate, load_features, solve, with_validation
 from linear_cifar.data import few_shot, stratified_folds, stratified_subset
-from tests.commands import only_line
+from tests.commands import finish, only_line, result
 from tests.oracle import softmax
-from tests.planted import CLASSES, FITTED, examples, finish, measures, optimum, result, save
+from tests.planted import CLASSES, FITTED, examples, measures, optimum, save
 
 LAM = "--lam=0.001:1:5:log"
 CURVE = ("--n_train=60,60", "--n_per_class=4", "--n_draws=3")
@@ -68,7 +68,7 @@ def test_the_answer_is_at_the_top_level_of_the_result(probed):
     assert (actual["n"], actual["d"], actual["n_classes"]) == (240, 8, 3)
 
 
-def test_per_class_is_scikit_learns_report(probed):
+def test_per_class_csv_matches_scikit_learns_report(probed):
     labels, predicted = examples("test")[1], refit_scores(probed).argmax(axis=1)
     names = {"target_names": CLASSES, "output_dict": True, "zero_division": 0}
     report = classification_report(labels, predicted, **names)
@@ -81,7 +81,7 @@ def test_per_class_is_scikit_learns_report(probed):
 
 
 @pytest.mark.parametrize("ending", ["npz", "safetensors"])
-def test_a_saved_model_predicts_what_predictions_csv_has(probed, folder, tmp_path, ending):
+def test_a_saved_model_gives_the_predictions_in_predictions_csv(probed, folder, tmp_path, ending):
     path, predictions = probed / f"model.{ending}", probed / "predictions.csv"
     inputs, table = np.load(folder / "further.npy"), pd.read_csv(predictions)
     probabilities = table[[f"p_{name}" for name in CLASSES]]

@@ -19,9 +19,8 @@ from experiments.report import __main__ as report, optima, plan
 from experiments.report.claims import CONTRADICTED, NOISE, NOT_TESTED, SUPPORTED, verdict
 from linear_cifar import History
 from linear_cifar.metrics import Interval
-from tests.commands import check_every_file, few, only_line, run
+from tests.commands import check_every_file, few, finish, only_line, run
 from tests.conftest import undrawn_figures
-from tests.planted import finish
 from tests.test_runs import standardised, train
 
 PRINTED = {
@@ -73,7 +72,7 @@ def test_the_plan_has_every_number_that_the_report_prints():
 
 
 @pytest.mark.parametrize("command", [*TABLE.command.unique(), *(p["command"] for p in plan.PATHS)])
-def test_a_command_of_the_page_trains_or_solves_what_stands_beside_it(
+def test_each_command_on_the_page_trains_or_solves_the_rows_beside_it(
     tmp_path, monkeypatch, command
 ):
     seen = []
@@ -108,7 +107,7 @@ def test_a_verdict_follows_from_the_whole_interval(low, high, expected):
     assert verdict(Interval(-(low + high) / 2, -high, -low, 10), -np.inf, 0) == expected
 
 
-class Planted:
+class PlantedResults:
     """Results of every run and path of the plan, drawn at random; λ = 0.1 has smooth weights."""
 
     def __init__(self, n_seeds):
@@ -182,7 +181,7 @@ class Planted:
 
 @pytest.fixture(scope="module")
 def planted():
-    return Planted(n_seeds=2)
+    return PlantedResults(n_seeds=2)
 
 
 @pytest.fixture(scope="module")
@@ -267,7 +266,7 @@ def test_the_page_is_valid_html_with_every_published_number(made):
 
 
 def test_one_seed_tests_test_accuracies_by_image_and_shows_no_spread(tmp_path):
-    planted = Planted(n_seeds=1)
+    planted = PlantedResults(n_seeds=1)
     out, done, record = planted.make(tmp_path / "one")
     for row, (measure, a, b, *_) in zip(record["claims"], SAID, strict=True):
         if measure != "test_accuracy":
@@ -281,7 +280,7 @@ def test_one_seed_tests_test_accuracies_by_image_and_shows_no_spread(tmp_path):
     assert "± " not in (out / "index.html").read_text()
 
 
-def reduced(out, *more, interrupt_at=None):
+def run_reduced(out, *more, interrupt_at=None):
     """Runs the command with fewer programs to compile, and undrawn figures."""
     grid, narrowed = plan.GRIDS
     axes = narrowed["axes"] | {"batch_size": [40]}
@@ -314,7 +313,7 @@ def trained(tmp_path_factory):
         fsync(file)
 
     with mock.patch.object(os, "fsync", copying):
-        done = reduced(out)
+        done = run_reduced(out)
     assert done.returncode == 0, done.stderr
     return out, killed
 
@@ -336,11 +335,11 @@ def test_a_killed_and_interrupted_report_resumes_to_the_same_bytes(trained):
     whole, out = trained
     written = chunks(out)
     assert len(written) == 2
-    assert "seed" in only_line(reduced(out, "--resume", "--seed=9"))
-    done = reduced(out, "--resume", interrupt_at="in work")  # of a path
+    assert "seed" in only_line(run_reduced(out, "--resume", "--seed=9"))
+    done = run_reduced(out, "--resume", interrupt_at="in work")  # of a path
     assert done.returncode == 130, done.stderr
     assert not (out / "index.html").exists()
-    done = reduced(out, "--resume")
+    done = run_reduced(out, "--resume")
     assert done.returncode == 0, done.stderr
     assert written.items() <= chunks(out).items()
     for name in ("report.json", "index.html", "runs.csv"):

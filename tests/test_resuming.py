@@ -13,8 +13,7 @@ from hypothesis import example, given, strategies as st
 
 from experiments.common import folder
 from tests import folders, tiny
-from tests.commands import CODES, ROOT, few_examples, only_line, run
-from tests.planted import result
+from tests.commands import CODES, ROOT, few_examples, only_line, result, run
 
 PROJECT = tuple(str(ROOT / name) for name in ("linear_cifar", "experiments"))
 DAMAGED, FOREIGN = "chunks/000000-000002.npz", "chunks/000001-000003.npz"
@@ -37,10 +36,11 @@ def path(tmp_path_factory):
 
 
 def notes(done):
+    """The notes on stderr, as one text."""
     return "".join(line for line in done.stderr.splitlines() if line.startswith("note: "))
 
 
-def times(whole):
+def write_times(whole):
     return {path.name: path.stat().st_mtime_ns for path in (whole.out / "chunks").iterdir()}
 
 
@@ -104,7 +104,7 @@ def test_a_signal_at_any_call_has_its_exit_code_and_costs_nothing(sweep, n_calls
     sweep.resume()
 
 
-def test_no_flipped_bit_of_a_chunk_gives_another_number(tmp_path):
+def test_a_flipped_bit_in_any_byte_of_a_chunk_never_gives_another_number(tmp_path):
     chunks = folder.chunks_of(tmp_path, {"lam": [0.1, 0.2, 0.3]})
     weights = np.arange(4, dtype="f4").reshape(2, 2)
     folder.write_chunk(chunks, np.array([0, 2]), weights=weights)
@@ -144,15 +144,15 @@ def test_a_damaged_or_foreign_chunk_is_computed_again_and_a_note_names_it(sweep,
 
 
 @pytest.mark.parametrize("content", [b'{"exp', b"[1]", b"[" * 100_000])
-def test_chunks_are_used_although_the_settings_are_lost(sweep, content):
+def test_chunks_are_used_even_if_the_settings_are_lost(sweep, content):
     folders.write(sweep.files, sweep.out)
-    before = times(sweep)
+    before = write_times(sweep)
     (sweep.out / "started.json").write_bytes(content)
     sweep.resume()
-    assert times(sweep) == before
+    assert write_times(sweep) == before
 
 
-def test_another_machine_is_a_note(sweep):
+def test_resuming_on_another_machine_prints_a_note(sweep):
     folders.write(sweep.files, sweep.out)
     started = json.loads(sweep.files["started.json"]) | {"machine": {"n_devices": 64}}
     (sweep.out / "started.json").write_text(json.dumps(started))
@@ -226,12 +226,12 @@ def test_resume_with_another_setting_is_refused_and_names_it(tmp_path, monkeypat
     assert folders.read(tmp_path) == before
 
 
-def test_another_choice_keeps_every_finished_row(sweep):
+def test_another_select_keeps_every_finished_row(sweep):
     chunks = {name for name in sweep.files if name.startswith("chunks/")}
     folders.write(next(state for state in sweep.states if chunks & set(state)), sweep.out)
-    before = times(sweep)
+    before = write_times(sweep)
     assert run(*sweep.line, "--select=loss", "--resume").returncode == 0
-    assert times(sweep).items() >= before.items()
+    assert write_times(sweep).items() >= before.items()
     assert result(sweep.out)["select"] == "loss"
     after = folders.read(sweep.out)
     assert {name: after[name] for name in chunks} == {name: sweep.files[name] for name in chunks}

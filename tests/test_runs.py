@@ -9,8 +9,8 @@ import pytest
 
 from linear_cifar import LOSSES, TrainConfig, evaluate, sweep
 from tests import oracle
-from tests.commands import QUICK, RUN_FILES, check_every_file, few, files
-from tests.planted import arrays, descend, finish, result
+from tests.commands import QUICK, RUN_FILES, arrays, check_every_file, few, files, finish, result
+from tests.planted import descend
 
 HISTORY = [f"{split}_{name}" for split in ("train", "validation")
            for name in ("loss", "cost", "accuracy")]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What surrounds a command: signals, streams that can't be written to, variables, limits, names."""
+"""A command's surroundings: signals, closed or full streams, variables, limits, odd names."""
 
 import contextlib
 import os
@@ -61,12 +61,14 @@ def test_a_process_that_compiles_or_trains_ends_with_its_signals_code(tmp_path, 
 
 @pytest.mark.slow
 def test_a_signal_within_exec_of_text_has_its_exit_code():
-    """As that of a named tuple's class is; Python may end by SIGINT then."""
-    program = """import linear_cifar.plots  # before a thread executes its texts
+    """Creating a named tuple executes a text. Python itself may then end by SIGINT instead."""
+    program = """import linear_cifar.plots  # or a thread would execute texts meanwhile
 from experiments.common.cli import launch
 launch(lambda _: exec("import os; os.kill(os.getpid(), 15)"), lambda: None)"""
     words = [sys.executable, "-c", program]
-    done = subprocess.run(words, cwd=ROOT, env=environment(), stderr=-1, text=True, check=False)
+    done = subprocess.run(
+        words, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True, check=False
+    )
     assert done.returncode == 143, done.stderr
 
 

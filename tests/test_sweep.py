@@ -15,8 +15,8 @@ SETTINGS = {"lam": 0.05, "learning_rate": 0.02}  # of `expected`
 
 def test_a_sweep_returns_each_row_as_numpy_trains_it_in_the_order_of_the_table(small):
     table = {
-        # The second is alone in its program, so that the devices share its features; the third of
-        # the first program, on two devices, is the fifth.
+        # Row 1 is alone in its program, so the devices share its features. Rows 0, 3 and 4 are one
+        # program: three runs on two devices.
         "lam": [0.0, 0.1, 0.5, 0.2, 1.0, 0.1],
         "batch_size": [150, 30, 150, 150, 150, 150],
         "loss": ["softmax", "softmax", LOSSES["multi_bce"], "softmax", "softmax", "softmax"],

@@ -13,8 +13,8 @@ import pytest
 from scipy import stats
 
 from tests import oracle
-from tests.commands import check_every_file, files
-from tests.planted import FITTED, SIZES, arrays, descend, examples, finish, result, save
+from tests.commands import arrays, check_every_file, files, finish, result
+from tests.planted import FITTED, SIZES, descend, examples, save
 
 AXES = {"optimizer": ("sgd", "momentum"), "learning_rate": (0.01, 0.1, 1.0), "lam": (0.0, 0.1)}
 SEEDS = (1, 2, 3)
@@ -151,7 +151,7 @@ def test_a_configuration_with_a_measure_that_is_not_finite_is_last_and_never_the
     assert not {"params.npz", "params_refit.npz"} & files(out)
 
 
-def test_drawn_configurations_are_of_their_ranges(features, tmp_path):
+def test_drawn_configurations_lie_in_their_ranges(features, tmp_path):
     words = "--lam=1e-4:1:log --learning_rate=1e-3:1e-1:log --n_random=50 --n_epochs=1"
     finish("sweep", tmp_path / "run", f"--features={features}", *words.split())
     table = pd.read_csv(tmp_path / "run" / "sweep.csv")
@@ -161,7 +161,7 @@ def test_drawn_configurations_are_of_their_ranges(features, tmp_path):
     assert (table.lam < 1e-2).sum() > 10  # equal ratios are equally likely
 
 
-def test_a_grid_has_what_numpy_validates_under_the_reports_keys_and_ties(features, tmp_path):
+def test_a_grid_has_numpys_accuracies_under_the_reports_keys_and_marks_ties(features, tmp_path):
     grid = tmp_path / "run"
     words = "--batch_size=50,70 --learning_rate=0.1,1e30 --lam=0,0.3 --n_epochs=2"
     finish("grid_search", grid, f"--features={features}", *words.split())

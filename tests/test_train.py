@@ -1,4 +1,4 @@
-"""Training one run: against NumPy, in which order, under jit, vmap and grad, and its fast path."""
+"""Training one run: NumPy's results, the order of examples, jit, vmap, grad and fused batches."""
 
 from dataclasses import replace
 
@@ -21,10 +21,9 @@ from linear_cifar import (
     sweep,
     train,
 )
-from linear_cifar.data import LazyRows
 from linear_cifar.training import fuses_batches, init_state
 from tests import oracle
-from tests.conftest import assert_close
+from tests.conftest import assert_close, lazy
 
 KEY = jax.random.key(0)
 RUN = Hyperparameters(lam=0.05, learning_rate=0.02)
@@ -41,8 +40,8 @@ def expected(dataset, config=CONFIG, **settings):
 ADAM = {"b1": 0.7, "b2": 0.9, "eps": 1e-3}
 NEVER = {"decay_factor": 2.0, "decay_every": np.int32(2**31 - 1)}
 RUNS = {
-    # The last batch has one example. In "sgd" the powers of an integer would overflow, and with
-    # NEVER so would the number of steps until the decay.
+    # The last batch of "fused" has one example. As integers, powers of the decay factor of "sgd"
+    # would overflow, and so would NEVER's number of steps until the decay.
     "fused": ({"loss": "multi_bce", "batch_size": 7}, {"decay_factor": 10.0, "decay_every": 2}),
     "sgd": ({}, {"decay_factor": 2**32, "decay_every": 1}),
     "autodiff": ({"gradient": autodiff_gradient, "batch_size": 10_000}, NEVER),
@@ -71,7 +70,7 @@ def test_float32_training_stays_float32_and_near_float64(small):
     assert_close(params.weights, expected(small, config, lam=0.125)[0], factor=5)
 
 
-# The order of the examples: a step in which an example comes is written into the bias of its class.
+# To show the order of the examples, each step adds its number to the bias of its example's class.
 N = 12
 ONE_EACH = dataset_from_arrays((np.eye(N), np.arange(N)))
 
@@ -124,7 +123,7 @@ def test_runs_of_a_sweep_share_their_order_if_they_share_their_key():
     assert first == same == orders_of_a_run(jax.random.PRNGKey(0), MARKING) != other
 
 
-def test_epochs_on_the_host_give_what_train_gives_with_keys_of_another_generator_too(small):
+def test_epochs_on_the_host_match_train_even_with_another_kind_of_key(small):
     key, config = jax.random.key(0, impl="rbg"), CONFIG._replace(shuffle=True)
     params, history = train(key, RUN, small, config)
     steps = list(epochs(key, RUN, small, config))
@@ -234,7 +233,6 @@ def test_a_hyperparameter_is_accepted_in_its_range_and_refused_by_name_outside(n
 
 
 def test_inputs_on_disk_are_refused_in_one_line(small):
-    rows = LazyRows(lambda a, b: small.train.inputs[a:b], (400, 192), np.uint8)
-    on_disk = replace(small, train=Split(rows, small.train.labels))
+    on_disk = replace(small, train=Split(lazy(small.train.inputs), small.train.labels))
     with pytest.raises(InputError, match=r"on disk.*gradient descent"):
         train(KEY, RUN, on_disk, CONFIG)

@@ -14,14 +14,14 @@ from experiments import gradient_check
 from experiments.common import data
 from linear_cifar import Dataset
 from tests import folders
-from tests.commands import SCRATCH, Done, module_of, run
+from tests.commands import SCRATCH, Outcome, module_of, run
 from tests.conftest import undrawn_figures
 from tests.folders import Folder
 
 _PATH = ("--lam=0.01:10:4:log", "--memory_gb=2e-5")
 _RUN = ("--n_epochs=2", "--batch_size=20")
 _IMAGES = ("--dataset=synthetic",)
-# Several chunks each.
+# Each writes several chunks.
 RESUMABLE = {
     "sweep": (
         *("--shuffle", "--n_seeds=2", "--n_epochs=1", "--lam=0,0.1", "--learning_rate=0.01"),
@@ -77,15 +77,15 @@ def reduced() -> Iterator[None]:
         yield
 
 
-class Whole(NamedTuple):
-    """An uninterrupted run."""
+class UninterruptedRun(NamedTuple):
+    """A finished run, and the states that its folder went through."""
 
     line: list[str]
     out: Path
     states: list[Folder]  # of its folder, in order
     files: Folder  # in the end
 
-    def resume(self) -> Done:
+    def resume(self) -> Outcome:
         """Resumes the folder as it is now; asserts the files of the uninterrupted run."""
         done = run(*self.line, "--resume")
         assert done.returncode == 0, done.stderr
@@ -93,10 +93,10 @@ class Whole(NamedTuple):
         return done
 
 
-def run_whole(name: str, place: Path) -> Whole:
+def run_whole(name: str, place: Path) -> UninterruptedRun:
     """Runs a command in a new folder."""
     line = words(name, place / "out")
     with folders.every_state(place / "out") as states:
         done = run(*line)
     assert done.returncode == 0, done.stderr
-    return Whole(line, place / "out", [state for state in states if state], states[-1])
+    return UninterruptedRun(line, place / "out", [state for state in states if state], states[-1])
