@@ -35,6 +35,7 @@ collect_ignore = ["programs"]
 
 # Both spellings, because the lower-case one wins where it is set.
 NO_NETWORK = dict.fromkeys(("HTTPS_PROXY", "https_proxy"), "http://127.0.0.1:1")
+NO_NETWORK |= dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1")  # of JAX's coordinator, too
 each_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 
 
