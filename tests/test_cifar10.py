@@ -8,6 +8,7 @@ import runpy
 import sys
 import threading
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -100,6 +101,20 @@ BAD_BATCHES = {
     "another shape": ({b"labels": LABELS, b"data": IMAGES[:, 1:]}, "images"),
     "images of int8": ({b"labels": LABELS, b"data": IMAGES.view(np.int8)}, "images .*uint8"),
 }
+
+
+def test_a_damaged_object_number_takes_no_memory(folder):
+    batch = pickle.dumps({b"labels": [], b"data": []}, 4)
+    damaged = batch.replace(b"\x94", b"r" + (2**27).to_bytes(4, "little"), 1)  # a list of 1 GB
+    assert damaged != batch
+    (folder / "data_batch_1").write_bytes(damaged)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="data_batch_1"):
+            load_dataset("cifar10", folder)
+        assert tracemalloc.get_traced_memory()[1] < 1e8
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(("batch", "words"), BAD_BATCHES.values(), ids=BAD_BATCHES)

@@ -1,5 +1,6 @@
 """Commands that train one configuration: their records are whole, and are what NumPy trains."""
 
+import re
 from functools import cache
 
 import jax
@@ -92,6 +93,13 @@ def test_the_result_has_the_last_epoch_and_the_test_accuracy_with_their_spread(f
             assert spread["values"] == near(name, values)
             assert spread["sd"] == pytest.approx(np.std(spread["values"], ddof=1))
             assert f"{spread['mean']:.4f} ± {spread['sd']:.4f}" in done.stdout
+
+
+def test_the_last_progress_line_has_the_mean_cost_and_accuracy_of_the_last_epoch(finished):
+    record = result(finished[0])
+    (last,) = re.findall(r"100 %\].* cost (.*), validation accuracy (.*)", finished[1].stderr)
+    expected = [record["train_cost"], record["validation_accuracy"]]
+    assert [float(number) for number in last] == pytest.approx(expected, abs=1e-4)
 
 
 def test_the_record_is_whole_and_names_its_settings_and_data(finished):

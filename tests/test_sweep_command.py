@@ -67,6 +67,17 @@ def test_a_sweep_leaves_the_whole_record(swept):
     assert (record["n_configurations"], record["n_seeds"], record["n_diverged"]) == (12, 3, 0)
 
 
+def test_progress_tells_the_share_of_all_epochs_that_is_done(swept):
+    line = r"\[ *(\d+) %\] epoch (\d) of 2, 6 runs .*, (\d+) of 36 runs finished"
+    lines = [map(int, numbers) for numbers in re.findall(line, swept[1].stderr)]
+    shares = []
+    for share, epoch, n_finished in lines:
+        assert share == 100 * (n_finished + (3 if epoch == 1 else 0)) // 36  # half of the six
+        shares.append(share)
+    assert shares == sorted(set(shares))
+    assert shares[-1] == 100
+
+
 def test_each_run_is_what_numpy_trains(swept, expected):
     rows = pd.read_csv(swept[0] / "sweep_by_seed.csv").to_dict("records")
     assert len(rows) == len(expected) * len(SEEDS)

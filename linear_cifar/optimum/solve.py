@@ -324,9 +324,9 @@ def _solve_chunk(
         converged = best.gap <= config.tolerance * best.cost
         unchanged = unchanged | progress.unchanged
         # A descent's estimate ignores how far its bias is from the best one, so the certificate may
-        # lag behind once; only rounding makes it do so twice.
-        n_lags = np.where(better, 0, n_lags + 1)
-        ended = converged | unchanged | (n_lags > (progress.relative_gap <= goal))
+        # lag behind a met goal once; only rounding makes it do so twice.
+        n_lags, met_goal = np.where(better, 0, n_lags + 1), progress.relative_gap <= goal
+        ended = converged | unchanged | np.where(met_goal, n_lags > 1, n_lags > 0)
         if ended.all() or passes.max() >= config.max_passes:
             break
         goal = np.where(ended, np.inf, goal / 4)

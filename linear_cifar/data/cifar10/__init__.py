@@ -182,7 +182,7 @@ def parse_batch(content: bytes, path: str) -> Split:
     """Reads a pickled batch, images [10000, 3072] and labels [10000]; errors name its `path`."""
     try:
         for opcode, argument, _ in pickletools.genops(content):
-            # A list of so many objects would be made, of a few bytes of the file.
+            # The unpickler makes a list as long as the largest number of an object.
             if "PUT" in opcode.name and int(argument or 0) > len(content):
                 raise ValueError(f"it refers to an object {argument}")
         batch = _Unpickler(io.BytesIO(content), encoding="bytes").load()
