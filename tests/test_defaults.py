@@ -18,6 +18,7 @@ DEFAULTS = {
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "false",
     "JAX_ENABLE_COMPILATION_CACHE": "false",
     "JAX_ENABLE_X64": "false",
+    "XLA_FLAGS": "",
 }
 
 
