@@ -24,7 +24,6 @@ from tests.commands import (
     parsing,
     result,
     run,
-    run_process,
 )
 
 FAST = ("baseline", "sweep")
@@ -250,18 +249,3 @@ def test_an_interrupt_keeps_what_is_finished_and_leaves_nothing_half_written(
     else:
         assert "interrupted: nothing written" in done.stderr
         assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.slow
-def test_a_process_without_network_trains_on_synthetic_images_and_says_so(tmp_path):
-    words = (f"--data_dir={tmp_path / 'none'}", f"--output_dir={tmp_path / 'run'}")
-    done = run_process("experiments.baseline", "--n_epochs=2", *words)
-    assert done.returncode == 0, done.stderr
-    assert files(tmp_path) == {f"run/{name}" for name in RUN_FILES}
-    record = result(tmp_path / "run")
-    assert record["dataset"]["name"] == "synthetic"
-    assert record["dataset"]["sizes"] == {"train": 10000, "validation": 10000, "test": 10000}
-    for text in (done.stderr, done.stdout):
-        assert "SYNTHETIC" in text
-    assert f"{record['test_accuracy']:.4f}" in done.stdout
-    assert "epoch 2 of 2, cost " in done.stderr  # plain progress lines, without a terminal

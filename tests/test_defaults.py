@@ -1,6 +1,5 @@
 """Commands as users run them: float32, XLA's optimisations, none of the tests' settings."""
 
-import json
 import signal
 
 import jax
@@ -12,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from linear_cifar import Hyperparameters, TrainConfig, load_dataset
 from linear_cifar.training import init_state
 from tests import oracle
-from tests.commands import files, interrupt, run_process
+from tests.commands import RUN_FILES, files, interrupt, result, run_process
 
 DEFAULTS = {
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "false",
@@ -37,10 +36,17 @@ def features(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_user_gets_the_run_that_numpy_computes_in_float64(tmp_path):
-    words = ("--dataset=synthetic", "--n_epochs=2", "--lam=0.1", f"--output_dir={tmp_path / 'run'}")
-    done = run_process("experiments.baseline", *words, **DEFAULTS)
+def test_without_network_a_user_gets_the_run_that_numpy_computes_on_synthetic_images(tmp_path):
+    words = (f"--data_dir={tmp_path / 'none'}", f"--output_dir={tmp_path / 'run'}")
+    done = run_process("experiments.baseline", "--n_epochs=2", "--lam=0.1", *words, **DEFAULTS)
     assert done.returncode == 0, done.stderr
+    assert files(tmp_path) == {f"run/{name}" for name in RUN_FILES}
+    assert "SYNTHETIC" in done.stdout
+    assert "SYNTHETIC" in done.stderr
+    assert "epoch 2 of 2, cost " in done.stderr  # plain progress lines, without a terminal
+    record = result(tmp_path / "run")
+    assert record["dataset"]["sizes"] == {"train": 10000, "validation": 10000, "test": 10000}
+    assert f"{record['test_accuracy']:.4f}" in done.stdout
     with jax.enable_x64(False):
         data = load_dataset("synthetic")
         start = init_state(jax.random.key(0), Hyperparameters(), data, TrainConfig()).params
@@ -79,8 +85,8 @@ def test_a_users_probe_has_the_accuracy_of_scikit_learn(features, tmp_path):
     words = (f"--features={features}", "--lam=0.1", f"--output_dir={tmp_path / 'run'}")
     done = run_process("experiments.probe", *words, **DEFAULTS)
     assert done.returncode == 0, done.stderr
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert result["gap"] < 1e-6
+    record = result(tmp_path / "run")
+    assert record["gap"] < 1e-6
     train, validation, test = (
         np.load(features / f"{s}.npz") for s in ("train", "validation", "test")
     )
@@ -91,4 +97,4 @@ def test_a_users_probe_has_the_accuracy_of_scikit_learn(features, tmp_path):
     model = LogisticRegression(C=1 / (2 * 0.1 * len(labels)), tol=1e-10, max_iter=1000)
     model.fit((inputs - mean) / scale, labels)
     expected = model.score((test["features"] - mean) / scale, test["labels"])
-    assert result["test_accuracy"] == pytest.approx(expected, abs=1e-6)
+    assert record["test_accuracy"] == pytest.approx(expected, abs=1e-6)

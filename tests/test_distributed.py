@@ -45,29 +45,26 @@ def run_two(*words, each=((), ()), code=0):
     return [Outcome(code, *texts) for texts in printed]
 
 
-@pytest.mark.parametrize(("command", "resumed"), [(SWEEP, False), (SWEEP, True), (PATH, True)])
-def test_two_processes_give_the_numbers_of_one_though_the_second_sees_no_chunk(
-    digits, tmp_path, command, resumed
+@pytest.mark.parametrize("command", [SWEEP, PATH], ids=["sweep", "path"])
+def test_two_processes_resume_to_the_numbers_of_one_though_the_second_sees_no_chunk(
+    digits, tmp_path, command
 ):
     alone, two = tmp_path / "alone", tmp_path / "two"
     with undrawn_figures():
         assert run(*command, digits, f"--output_dir={alone}").returncode == 0
-    words, table = [*command, digits], TABLES[command]
-    if resumed:
-        shutil.copytree(alone, two)
-        # The last chunks are built on others.
-        chunks = sorted(two.glob("chunks/*"), key=lambda path: path.stat().st_mtime_ns)
-        for path in (two / "result.json", two / table, *chunks[len(chunks) // 2 :]):
-            path.unlink()
-        words.append("--resume")
+    shutil.copytree(alone, two)
+    # The last chunks are built on others.
+    chunks = sorted(two.glob("chunks/*"), key=lambda path: path.stat().st_mtime_ns)
+    for path in (two / "result.json", two / TABLES[command], *chunks[len(chunks) // 2 :]):
+        path.unlink()
     each = [(f"--output_dir={place}",) for place in (two, tmp_path / "elsewhere")]
-    first, second = run_two(*words, each=each)
+    first, second = run_two(*command, digits, "--resume", each=each)
     assert "written to" in first.stdout
     assert "written to" not in second.stdout
     assert "%" not in second.stderr  # no progress
     assert set(tmp_path.iterdir()) == {alone, two}
     assert files(alone) == files(two)
-    a, b = (pd.read_csv(out / table) for out in (alone, two))
+    a, b = (pd.read_csv(out / TABLES[command]) for out in (alone, two))
     for name in [name for name in a if name.endswith(("_loss", "cost"))]:
         np.testing.assert_allclose(a[name], b[name], rtol=1e-4, err_msg=name)
 

@@ -18,7 +18,7 @@ from tests.commands import SCRATCH, Outcome, module_of, run
 from tests.conftest import undrawn_figures
 from tests.folders import Folder
 
-_PATH = ("--lam=0.01:10:4:log", "--memory_gb=2e-5")
+_PATH = ("--lam=0.01,10", "--memory_gb=2e-5")
 _RUN = ("--n_epochs=2", "--batch_size=20")
 _IMAGES = ("--dataset=synthetic",)
 # Each writes several chunks.
