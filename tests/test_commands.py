@@ -17,7 +17,6 @@ from experiments.__main__ import summaries
 from tests import folders, tiny
 from tests.commands import (
     CODES,
-    RUN_FILES,
     check_every_file,
     files,
     only_line,
