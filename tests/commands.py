@@ -28,6 +28,7 @@ from hypothesis import settings
 from matplotlib import image
 
 from experiments.common import cli
+from experiments.common.progress import received
 from linear_cifar.classifier import Classifier
 from linear_cifar.data import Dataset, load_dataset, synthetic
 from tests.conftest import NO_NETWORK, undrawn_figures
@@ -117,6 +118,7 @@ def run(name, *words, n_images=400, interrupt_at=None, by=signal.SIGINT):
         except SystemExit as end:
             code = end.code or 0
         finally:
+            received.clear()
             warnings.formatwarning = formatwarning
             for number, handler in handlers.items():
                 signal.signal(number, handler)

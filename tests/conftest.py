@@ -50,11 +50,13 @@ def pytest_collection_modifyitems(items):
             item.add_marker("real")
 
 
-def pytest_terminal_summary(terminalreporter):
-    """Says how many tests passed on real data; .ci/run compares it with how many there are."""
+def pytest_terminal_summary(terminalreporter, config):
+    """Says the order of the tests, and how many passed on real data, which .ci/run compares."""
     passed = terminalreporter.getreports("passed")
     n_real = sum("real" in report.keywords for report in passed if report.when == "call")
     terminalreporter.write_line(f"passed on real data: {n_real}")
+    if seed := config.getoption("randomly_seed", None):
+        terminalreporter.write_line(f"order of the tests: --randomly-seed={seed}")
 
 
 # The one table of tolerances: relative, and absolute for quantities of order 1.
