@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from absl import app, flags
-from hypothesis import settings
+from hypothesis import Phase, settings
 from matplotlib import image
 
 from experiments.common import cli
@@ -42,9 +42,11 @@ RUN_FILES = {"result.json", "history.csv", "params.npz"}
 RUN_FILES |= {"figures/curves.png", "figures/weights.png"}
 
 
-def few_examples(n: int):
+def few_examples(n: float):
     """Hypothesis's settings for a slow test: n examples, or a share of a thorough search."""
-    return settings(max_examples=max(1, n * settings().max_examples // 20))
+    n_drawn = int(n * settings().max_examples / 20)
+    phases = settings().phases if n_drawn else [Phase.explicit]
+    return settings(max_examples=max(1, n_drawn), phases=phases)
 
 
 def module_of(name: str):
