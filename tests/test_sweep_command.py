@@ -78,6 +78,16 @@ def test_progress_tells_the_share_of_all_epochs_that_is_done(swept):
     assert shares[-1] == 100
 
 
+def test_the_ten_best_are_printed_with_their_ties_and_then_how_many_more_there_are(swept):
+    _, *lines = swept[1].stdout.splitlines()
+    table = pd.read_csv(swept[0] / "sweep.csv")
+    for line, row in zip(lines, table.head(10).itertuples(), strict=False):
+        assert f" {row.validation_accuracy:.4f} {row.validation_accuracy_sd:.4f} " in line
+        assert line.endswith("=") == row.ties_with_best
+    assert lines[10] == "and 2 more in sweep.csv; 0 diverged"
+    assert "validation accuracy ± sd of 3 seeds" in lines
+
+
 def test_each_run_is_what_numpy_trains(swept, expected):
     rows = pd.read_csv(swept[0] / "sweep_by_seed.csv").to_dict("records")
     assert len(rows) == len(expected) * len(SEEDS)
@@ -175,7 +185,9 @@ def test_drawn_configurations_lie_in_their_ranges(features, tmp_path):
 def test_a_grid_has_numpys_accuracies_under_the_reports_keys_and_marks_ties(features, tmp_path):
     grid = tmp_path / "run"
     words = "--batch_size=50,70 --learning_rate=0.1,1e30 --lam=0,0.3 --n_epochs=2"
-    finish("grid_search", grid, f"--features={features}", *words.split())
+    done = finish("grid_search", grid, f"--features={features}", *words.split())
+    assert "more in" not in done.stdout  # than the eight that it prints
+    assert "±" not in done.stdout  # of one seed
     check_every_file(grid)
     cells, accuracies = {}, {}
     for batch_size, lam in product((50, 70), (0.0, 0.3)):
