@@ -26,7 +26,7 @@ from linear_cifar import (
 from linear_cifar.data import stratified_folds
 from linear_cifar.optimum import SolveConfig, certain_predictions, certified_gap, solve_chunks
 from tests.conftest import each_loss, on_disk
-from tests.oracle import losses_and_gradient
+from tests.oracle import LINKS, losses_and_gradient
 
 LAM = np.array([0.01, 1.0, 1e-3])  # in no order
 EXACT = {"tolerance": 1e-11, "dtype": jnp.float64}
@@ -357,6 +357,43 @@ def certain_of(params, distance, x, data, loss):
     mean, scale = data.standardiser
     split = Split(x * scale + mean, np.zeros(len(x), int))
     return certain_predictions(params, distance, LAM[0], data, split, loss)
+
+
+def bias_bound(params, distance, x, labels, lam, loss, weights):
+    """B, the bound of ‖b − b*‖ that linear_cifar/optimum/prediction.py derives, in NumPy."""
+    scores, k = x @ params.weights.T + params.bias, len(params.bias)
+    p, most = LINKS[loss.name](scores), 1 / (4 * k)
+    if loss is SOFTMAX_CROSS_ENTROPY:
+        most = 1 / 2
+        curvature = np.linalg.eigvalsh(np.diag(p.mean(axis=0)) - p.T @ p / len(x))[1]
+    else:
+        curvature = (p * (1 - p)).mean(axis=0).min() / k
+    slope = slope_norm(params, x, labels, lam, loss, weights)
+    _, by_logit = losses_and_gradient(scores, labels, loss.name)
+    rest, lengths = np.linalg.norm(by_logit.mean(axis=0)), np.linalg.norm(x, axis=1)
+    reach = 1 + 2 * distance * lengths.max()
+    constant = 2 * slope * distance * reach + 2 * most * np.mean(lengths**2) * distance**2
+    linear = 4 * slope * distance + 2 * rest * reach
+    return np.roots([curvature - 4 * rest, -linear, -constant]).max()
+
+
+@each_loss
+@pytest.mark.parametrize("size", [0.1, 1e-8])
+def test_predictions_called_certain_are_beyond_the_derived_bound(loss, size):
+    args, rng = problem("overlapping", 0, loss), np.random.default_rng(0)
+    best = minimum_of("overlapping", 0, loss)
+    noise = rng.normal(size=best.weights.shape)
+    matrix = best.weights + size * noise / np.linalg.norm(noise)
+    bias = at_best_bias(matrix, *args).bias + 0.03 * size * rng.normal(size=3)
+    params = Params(matrix, bias)
+    tie = np.linalg.pinv(matrix[:2] - matrix[[2, 0]]) @ (bias[[2, 0]] - bias[:2])
+    far = np.geomspace(1e-9, 1e3, 20_000)[:, None]
+    points = tie + far * rng.normal(size=(20_000, matrix.shape[1]))
+    scores = np.sort(points @ params.weights.T + params.bias)
+    bound = size * np.linalg.norm(points, axis=1) + bias_bound(params, size, *args)
+    certain = certain_of(params, size, points, dataset("overlapping"), loss)
+    assert 0.1 < certain.mean() < 0.9
+    assert np.array_equal(certain, scores[:, 2] - scores[:, 1] > np.sqrt(2) * bound)
 
 
 @each_loss
