@@ -384,7 +384,7 @@ def test_predictions_called_certain_are_beyond_the_derived_bound(loss, size):
     best = minimum_of("overlapping", 0, loss)
     noise = rng.normal(size=best.weights.shape)
     matrix = best.weights + size * noise / np.linalg.norm(noise)
-    bias = at_best_bias(matrix, *args).bias + 0.03 * size * rng.normal(size=3)
+    bias = at_best_bias(matrix, *args).bias + 0.2 * size * rng.normal(size=3)
     params = Params(matrix, bias)
     tie = np.linalg.pinv(matrix[:2] - matrix[[2, 0]]) @ (bias[[2, 0]] - bias[:2])
     far = np.geomspace(1e-9, 1e3, 20_000)[:, None]
