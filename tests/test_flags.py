@@ -104,6 +104,11 @@ def test_a_flag_that_needs_another_one_names_it(word, other):
     assert other in only_line(run("experiments.sweep", word))
 
 
+def test_lambda_has_one_flag(tmp_path):
+    line = refusal(tmp_path, "lambda_path", "--dataset=synthetic", "--lam=0.1", "--C=1")
+    assert "--lam or --C" in line
+
+
 @pytest.mark.parametrize(
     ("command", "words"),
     [
