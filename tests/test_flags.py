@@ -122,6 +122,12 @@ def test_more_runs_than_allowed_are_refused_at_once(tmp_path, command, words):
     assert "--max_runs" in refusal(tmp_path, command, "--dataset=synthetic", *words.split())
 
 
+def test_as_many_runs_as_allowed_are_started(tmp_path):
+    with stop_before_training:
+        done = run(*tiny.words("sweep", tmp_path), "--lam=0,1", "--n_seeds=2", "--max_runs=4")
+    assert done.returncode == 130, done.stderr
+
+
 @pytest.mark.parametrize(
     ("command", "word", "suggestion"),
     [

@@ -1,5 +1,7 @@
 """`experiments.lambda_path` on planted data, beside scikit-learn and NumPy in float64."""
 
+import re
+
 import jax
 import numpy as np
 import pandas as pd
@@ -21,12 +23,18 @@ each_loss = pytest.mark.parametrize("loss", PATHS)
 
 
 @pytest.fixture(scope="module")
-def outs(tmp_path_factory):
-    """A finished path of each loss; the multi_bce one has folds."""
+def finished(tmp_path_factory):
+    """A finished path of each loss and its output; the multi_bce one has folds."""
     folder, features = tmp_path_factory.mktemp("paths"), save(tmp_path_factory.mktemp("planted"))
-    for loss, words in PATHS.items():
-        finish("lambda_path", folder / loss, f"--features={features}", *words.split())
-    return {loss: folder / loss for loss in PATHS}
+    words = {loss: (f"--features={features}", *words.split()) for loss, words in PATHS.items()}
+    return {
+        loss: (folder / loss, finish("lambda_path", folder / loss, *words[loss])) for loss in PATHS
+    }
+
+
+@pytest.fixture(scope="module")
+def outs(finished):
+    return {loss: out for loss, (out, _) in finished.items()}
 
 
 def table(outs, loss):
@@ -45,6 +53,16 @@ def test_the_record_is_whole_and_c_counts_the_training_examples(outs):
     assert names == tables | {"figures/path.png", "figures/cost.png"}
     expected = 1 / (2 * SIZES["train"] * np.array(C[::-1]))
     np.testing.assert_allclose(table(outs, "softmax").lam, expected, rtol=1e-14)
+
+
+def test_progress_tells_the_share_of_all_problems_that_is_solved(finished):
+    line = r"\[ *(\d+) %\] (\d+) λ solved, relative gap at most (.*)"
+    lines = re.findall(line, finished["multi_bce"][1].stderr)
+    solved = [int(n) for _, n, _ in lines]
+    assert [int(share) for share, *_ in lines] == [100 * n // 25 for n in solved]  # 5 λ, 1 + 4 fits
+    assert len(solved) > 1
+    assert solved == sorted(set(solved))
+    assert (solved[-1], float(lines[-1][2]) <= 1e-6) == (25, True)
 
 
 @each_loss

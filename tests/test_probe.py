@@ -1,5 +1,6 @@
 """`experiments.probe` on planted data, beside scikit-learn and NumPy in float64."""
 
+import re
 import shutil
 
 import jax
@@ -28,10 +29,15 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def probed(folder, tmp_path_factory):
+def finished(folder, tmp_path_factory):
+    """A probe's folder and its output."""
     out, predict = tmp_path_factory.mktemp("probe") / "out", f"--predict={folder / 'further.npy'}"
-    finish("probe", out, f"--features={folder}", LAM, *CURVE, predict)
-    return out
+    return out, finish("probe", out, f"--features={folder}", LAM, *CURVE, predict)
+
+
+@pytest.fixture(scope="module")
+def probed(finished):
+    return finished[0]
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +147,15 @@ def test_each_point_of_the_learning_curve_is_a_probe_of_its_own_examples(probed,
             scored.append((accuracy, -loss, lam, test_accuracy))
         assert (row.lam, row.test_accuracy) == pytest.approx(max(scored)[2:], rel=1e-6)
         assert max(s[-1] for s in scored) > row.test_accuracy or row.n == 12
+
+
+def test_the_curve_is_printed_with_the_mean_and_deviation_of_its_draws(finished):
+    out, done = finished
+    curve = pd.read_csv(out / "learning_curve.csv")
+    for n, words in ((60, "60 examples"), (12, "12 examples, 4 per class")):
+        accuracy = curve.test_accuracy[curve.n == n]
+        value = f"{accuracy.mean():.4f} ± {accuracy.std():.4f} (sd of 3 draws)"
+        assert re.search(f"^with {words} +{re.escape(value)}$", done.stdout, re.MULTILINE)
 
 
 @pytest.mark.slow
