@@ -74,7 +74,7 @@ def save(path, **arrays):
 
 
 def written(name, write):
-    """The bytes of a file of some name that a function writes."""
+    """The bytes that `write` writes to a file of this name."""
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder) / name)
         return (Path(folder) / name).read_bytes()

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,7 +63,7 @@ AREAS = {
         " linear_cifar/data/features.py",
         "test_dataset.py test_files.py test_damaged_files.py test_misuse.py",
     ),
-    "ending": Area(
+    "folders_and_flags": Area(
         "experiments/common/folder.py experiments/common/cli.py experiments/common/flags.py"
         " experiments/common/progress.py",
         "test_flags.py test_commands.py test_folder.py test_resuming.py test_surroundings.py",
@@ -119,12 +120,17 @@ def _report(session: Path) -> None:
 
 def main() -> None:
     """Breaks an area's modules."""
-    parser = argparse.ArgumentParser("python -m tests.mutate", description=__doc__)
+    areas = "\n".join(f"  {name:<18} {area.modules}" for name, area in AREAS.items())
+    text = f"{__doc__}\nAreas, and the modules that are broken:\n{areas}"
+    parser = argparse.ArgumentParser("python -m tests.mutate", description=text)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("area", choices=AREAS)
-    parser.add_argument("--sample", type=int, default=10**9, help="at most so many breaks")
-    parser.add_argument("--seed", type=int, default=0, help="of the sample")
+    help_ = "how many breaks to draw and try, about ten seconds each; all by default"
+    parser.add_argument("--sample", type=int, default=10**9, help=help_)
+    parser.add_argument("--seed", type=int, default=0, help="another one draws other breaks")
     args = parser.parse_args()
+    if not find_spec("cosmic_ray"):
+        parser.error("cosmic-ray is missing: pip install -e '.[mutation]'")
     area = AREAS[args.area]
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"

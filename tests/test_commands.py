@@ -1,6 +1,7 @@
-"""What every command has to do; a new one joins by its line in `tests.tiny.COMMANDS`.
+"""What every command has to do; a new command needs a line in `tests.tiny.COMMANDS`.
 
-What they share is tested with one command that writes its run at the end and one that resumes.
+What commands have in common is tested with `baseline`, which writes its run at the end, and with
+`sweep`, which resumes.
 """
 
 import fcntl
@@ -25,13 +26,13 @@ from tests.commands import (
     run,
 )
 
-FAST = ("baseline", "sweep")
+SHARED = ("baseline", "sweep")
 # `test_report` runs the report; the other two are `baseline` with other defaults.
 RUN = [name for name in tiny.COMMANDS if name not in ("report", "step_decay", "full_data")]
 every_command = pytest.mark.parametrize("name", tiny.COMMANDS)
-both = pytest.mark.parametrize("name", FAST)
+both = pytest.mark.parametrize("name", SHARED)
 each_run = pytest.mark.parametrize(
-    "name", [*FAST, *(pytest.param(n, marks=pytest.mark.slow) for n in RUN if n not in FAST)]
+    "name", [*SHARED, *(pytest.param(n, marks=pytest.mark.slow) for n in RUN if n not in SHARED)]
 )
 
 
@@ -152,8 +153,8 @@ REFUSED = [
 @pytest.mark.parametrize(
     ("name", "make", "words", "named"),
     [
-        *((name, *REFUSED[0]) for name in tiny.COMMANDS if name not in FAST),
-        *((name, *row) for name in FAST for row in REFUSED),
+        *((name, *REFUSED[0]) for name in tiny.COMMANDS if name not in SHARED),
+        *((name, *row) for name in SHARED for row in REFUSED),
     ],
 )
 def test_a_folder_that_cannot_be_written_is_left_as_it_is_before_data_are_loaded(

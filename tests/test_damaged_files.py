@@ -29,7 +29,7 @@ def damaged_files(draw):
 
 
 def known_fault(name, old, new):
-    """An example for each file of a name, changed in a way that once broke its loader."""
+    """Adds examples: each file of this name that has `old`, with `new`, which broke its loader once."""
     damaged = [content.replace(old, new) for content in FILES[name] if old in content]
     assert damaged, f"no {name} has {old}"
 

@@ -37,7 +37,7 @@ def finished(tmp_path_factory):
 
 
 def while_loading(patch, action):
-    """Calls a function while either command loads its data, when the work has begun."""
+    """Calls a function when a command has begun to work and loads its data."""
 
     def load(*arguments, **settings):
         action()

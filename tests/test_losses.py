@@ -106,7 +106,7 @@ def check_labels(loss):
 
 
 @each_loss
-def test_every_loss_conforms(loss):
+def test_every_loss_passes_each_check_of_a_loss(loss):
     check_loss(loss)
 
 
@@ -121,7 +121,7 @@ SOFTMAX, BINARY = LOSSES["softmax"], LOSSES["multi_bce"]
         SOFTMAX._replace(value=lambda s, y: SOFTMAX.value(jnp.nan_to_num(s), y)),
     ],
 )
-def test_a_broken_loss_does_not_conform(broken):
+def test_a_broken_loss_fails_a_check(broken):
     with pytest.raises(AssertionError):
         check_loss(broken)
 

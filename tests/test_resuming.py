@@ -69,7 +69,7 @@ def test_a_run_resumes_after_two_kills_that_leave_half_a_file(sweep, kills):
 
 
 def signalled(whole, at=0, number=0):
-    """Runs it with a signal at one call or return of our functions; also how many there are."""
+    """Runs the command, with a signal at call or return `at` of our functions; and counts those."""
     n = 0
 
     def profile(frame, *_):

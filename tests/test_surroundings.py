@@ -26,6 +26,7 @@ def test_an_interrupted_run_keeps_its_finished_epochs(tmp_path):
     assert done.returncode == 130, done.stderr
     assert (tmp_path / "run" / "result.json").exists()
     assert len(pd.read_csv(tmp_path / "run" / "history.csv")) == 1 + 4
+    assert "interrupted" in done.stdout
 
 
 def test_a_signal_whose_exception_is_lost_ends_the_run_at_its_next_progress(tmp_path, monkeypatch):

@@ -107,4 +107,6 @@ def print_result(result: dict[str, Any], dataset: Dataset, target: Path, watch: 
             lines.append((name.replace("_", " "), value))
     if result["diverged"]:
         lines.append(("diverged", "yes: the cost is not finite"))
+    if result["interrupted"]:
+        lines.append(("interrupted", "yes: these are the finished epochs or seeds"))
     print_table([*lines, ("seconds", watch), ("written to", target)])
