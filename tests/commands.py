@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import warnings
 from functools import cache, partial
 from pathlib import Path
@@ -83,12 +84,15 @@ def few(split="assignment") -> Dataset:
         return load_dataset("synthetic", split=split)
 
 
-class _Interrupting(io.StringIO):
-    """Sends a signal once a text is written."""
+class _Errors(io.StringIO):
+    """A stderr that can be a terminal's, and that sends a signal once a text is written."""
 
-    def __init__(self, text, number):
+    def __init__(self, text, number, is_terminal):
         super().__init__()
-        self._text, self._number = text, number
+        self._text, self._number, self._is_terminal = text, number, is_terminal
+
+    def isatty(self):
+        return self._is_terminal
 
     def write(self, written):
         super().write(written)
@@ -97,13 +101,13 @@ class _Interrupting(io.StringIO):
             signal.raise_signal(self._number)
 
 
-def run(name, *words, n_images=400, interrupt_at=None, by=signal.SIGINT):
+def run(name, *words, n_images=400, interrupt_at=None, by=signal.SIGINT, is_terminal=False):
     """Runs a command in this process; it gets a signal at the text `interrupt_at` on stderr."""
     module = module_of(name)
     app.define_help_flags()  # absl's own, or the first command's clean-up would remove them
     others = set(flags.FLAGS)
     argv = [name, *map(str, words)]
-    out, errors = io.StringIO(), _Interrupting(interrupt_at, by)
+    out, errors = io.StringIO(), _Errors(interrupt_at, by, is_terminal)
     code, formatwarning = 0, warnings.formatwarning
     handlers = {number: signal.getsignal(number) for number in cli.ENDING}
     if interrupt_at and by == signal.SIGINT:  # a shell ignores it for what it starts with &
@@ -165,27 +169,36 @@ def environment(**changes):
     return without | NO_NETWORK | ours | changes
 
 
+@contextlib.contextmanager
 def start(*words, **changes):
-    """Starts a module in a process of its own."""
+    """A module in a process of its own, which ends with the block or after five minutes."""
     line = [sys.executable, "-m", *map(str, words)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(line, cwd=ROOT, env=environment(**changes), **pipes)
+    with subprocess.Popen(line, cwd=ROOT, env=environment(**changes), **pipes) as process:
+        timer = threading.Timer(300, process.kill)
+        timer.start()
+        try:
+            yield process
+        finally:
+            timer.cancel()
+            process.kill()
 
 
 def run_process(*words, **changes):
     """Runs a module in a process of its own."""
-    process = start(*words, **changes)
-    printed, errors = process.communicate(timeout=300)
+    with start(*words, **changes) as process:
+        printed, errors = process.communicate()
     return Outcome(process.returncode, printed, errors)
 
 
 def interrupt(text, *words, by=signal.SIGINT, **changes):
     """Runs a module in a process, and sends it a signal once `text` is in its progress."""
-    process, seen = start(*words, **changes), ""
-    while text not in seen and (line := process.stderr.readline()):
-        seen += line
-    process.send_signal(by)
-    printed, errors = process.communicate(timeout=60)
+    seen = ""
+    with start(*words, **changes) as process:
+        while text not in seen and (line := process.stderr.readline()):
+            seen += line
+        process.send_signal(by)
+        printed, errors = process.communicate()
     return Outcome(process.returncode, printed, seen + errors)
 
 

@@ -26,13 +26,15 @@ from tests.commands import (
     run,
 )
 
-SHARED = ("baseline", "sweep")
+BOTH = ("baseline", "sweep")
 # `test_report` runs the report; the other two are `baseline` with other defaults.
 RUN = [name for name in tiny.COMMANDS if name not in ("report", "step_decay", "full_data")]
 every_command = pytest.mark.parametrize("name", tiny.COMMANDS)
-both = pytest.mark.parametrize("name", SHARED)
+both = pytest.mark.parametrize("name", BOTH)
+WITH_RANGE = {"seed", "n_seeds", "n_epochs", "batch_size", "lam", "learning_rate", "max_runs"}
+WITH_RANGE |= {"tolerance", "max_passes", "decay_factor", "decay_every"}
 each_run = pytest.mark.parametrize(
-    "name", [*SHARED, *(pytest.param(n, marks=pytest.mark.slow) for n in RUN if n not in SHARED)]
+    "name", [*BOTH, *(pytest.param(n, marks=pytest.mark.slow) for n in RUN if n not in BOTH)]
 )
 
 
@@ -81,7 +83,7 @@ def test_help_lists_every_flag_with_the_range_and_the_choices_that_hold(name):
         for flag, lines in help_of.items():
             text = " ".join(lines.split())
             limits = re.search(r"; ((?:from|at least|above) [^;]*?)\.( |$)", text)
-            assert limits or flag != "seed"  # help shows the ranges
+            assert limits or flag not in WITH_RANGE
             inside, outside = at_the_ends(limits[1]) if limits else ([], [])
             if choices := re.match(r"<([\w|]+)>: ", text):
                 inside, outside = choices[1].split("|"), ["bogus"]
@@ -153,8 +155,8 @@ REFUSED = [
 @pytest.mark.parametrize(
     ("name", "make", "words", "named"),
     [
-        *((name, *REFUSED[0]) for name in tiny.COMMANDS if name not in SHARED),
-        *((name, *row) for name in SHARED for row in REFUSED),
+        *((name, *REFUSED[0]) for name in tiny.COMMANDS if name not in BOTH),
+        *((name, *row) for name in BOTH for row in REFUSED),
     ],
 )
 def test_a_folder_that_cannot_be_written_is_left_as_it_is_before_data_are_loaded(

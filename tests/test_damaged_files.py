@@ -29,7 +29,7 @@ def damaged_files(draw):
 
 
 def known_fault(name, old, new):
-    """Adds examples: each file of this name that has `old`, with `new`, which broke its loader once."""
+    """Adds each file of this name that has `old`, with `new`, which once broke a loader."""
     damaged = [content.replace(old, new) for content in FILES[name] if old in content]
     assert damaged, f"no {name} has {old}"
 

@@ -1,5 +1,6 @@
 """Commands as users run them: float32, XLA's optimisations, none of the tests' settings."""
 
+import os
 import signal
 
 import jax
@@ -47,6 +48,8 @@ def test_without_network_a_user_gets_the_run_that_numpy_computes_on_synthetic_im
     record = result(tmp_path / "run")
     assert record["dataset"]["sizes"] == {"train": 10000, "validation": 10000, "test": 10000}
     assert f"{record['test_accuracy']:.4f}" in done.stdout
+    assert record["n_devices"] == min(len(os.sched_getaffinity(0)), 8)  # one for each core
+    assert record["seconds"]["compile"] > 0
     with jax.enable_x64(False):
         data = load_dataset("synthetic")
         start = init_state(jax.random.key(0), Hyperparameters(), data, TrainConfig()).params

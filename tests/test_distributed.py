@@ -35,12 +35,9 @@ def run_two(*words, each=((), ()), code=0):
         free.bind(("127.0.0.1", 0))
         join = ("--distributed", f"--coordinator=127.0.0.1:{free.getsockname()[1]}")
     lines = [(*words, *join, "--n_processes=2", f"--process_id={i}", *each[i]) for i in range(2)]
-    processes = [start(*line) for line in lines]
-    try:
-        printed = [process.communicate(timeout=120) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
+    with start(*lines[0]) as first, start(*lines[1]) as second:
+        processes = (first, second)
+        printed = [process.communicate() for process in processes]
     assert [process.returncode for process in processes] == [code, code], printed
     return [Outcome(code, *texts) for texts in printed]
 

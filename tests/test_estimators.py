@@ -1,5 +1,6 @@
 """The estimators: scikit-learn's own checks, and scikit-learn's own optimum."""
 
+import jax
 import numpy as np
 import pytest
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris
@@ -33,6 +34,17 @@ def assert_same_coefficients(ours, theirs, relative=1e-5):
         if name == "intercept_" and len(actual) > 2:  # softmax's is free up to a constant
             actual, expected = actual - actual.mean(), expected - expected.mean()
         assert np.linalg.norm(actual - expected) <= relative * np.linalg.norm(expected)
+
+
+def test_fits_are_in_float64_though_users_have_no_x64_mode():
+    inputs, labels = load_iris(return_X_y=True)
+    with jax.enable_x64(False):
+        models = [LinearProbe(LAM), LinearProbeCV([LAM], cv=3)]
+        fits = [model.fit(scale(inputs), labels) for model in models]
+        assert all(fit.predict(inputs).shape == labels.shape for fit in fits)
+    theirs = logistic_regression(1 / (2 * LAM * len(labels))).fit(scale(inputs), labels)
+    for fit in fits:
+        assert_same_coefficients(fit, theirs)
 
 
 @pytest.mark.slow

@@ -86,8 +86,10 @@ def test_float32_is_refused():
 
 def check(out):
     """Runs the command on 20 examples; its exit code, and the tables of cases and of steps."""
+    jax.config.update("jax_enable_x64", False)  # as for a user; the command switches it on
     with mock.patch.object(gradient_check, "N_EXAMPLES", (20,)):
         done = run("experiments.gradient_check", "--dataset=synthetic", f"--output_dir={out}")
+    assert jax.config.values["jax_enable_x64"]
     assert json.loads((out / "result.json").read_text())["passed"] is (done.returncode == 0)
     return done.returncode, pd.read_csv(out / "cases.csv"), pd.read_csv(out / "steps.csv")
 

@@ -152,6 +152,16 @@ def test_the_refit_is_fitted_to_training_and_validation_examples(outs, loss):
     assert low <= actual["test_accuracy"] <= high
 
 
+def test_an_imprecise_refit_bounds_the_accuracy_of_the_exact_optimum(tmp_path):
+    words = (f"--features={save(tmp_path)}", "--lam=0.001", "--max_passes=4")
+    finish("lambda_path", tmp_path / "out", *words)
+    low, high = result(tmp_path / "out")["test_accuracy_at_optimum"]
+    theirs = optimum(*examples(*FITTED, reference=FITTED), 0.001)
+    _, correct = measures(theirs, *examples("test", reference=FITTED), "softmax")
+    assert low <= correct.mean() <= high
+    assert low < high
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimised")
 def test_optima_on_real_images_have_their_known_cost_and_accuracy(real):

@@ -195,7 +195,7 @@ def test_the_optimum_matches_scikit_learn(name, setting, monkeypatch):
 @each_loss
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_certificate_matches_its_formula_at_the_optimal_bias(loss, weighted):
-    """gap = ‖M + 2λW‖²/(4λ), at most 1 + κe/(2λ) times J − J*; M = mean (∂l/∂s) xᵀ, κe its slope."""
+    """‖M + 2λW‖²/(4λ), at most 1 + κe/(2λ) times J − J*; M = mean (∂l/∂s) xᵀ, and κe its slope."""
     name, rng = "overlapping", np.random.default_rng(0)
     best = [minimum_of(name, i, loss, weighted) for i in range(3)]
     noise = np.array([1.0, 1e-2, 1e-3])[:, None, None] * rng.normal(size=(3, 3, 8))

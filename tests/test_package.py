@@ -34,6 +34,8 @@ def exports(module):
 def test_commands_import_only_what_the_library_exports():
     for path in (ROOT / "experiments").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                assert not any(alias.name.startswith("linear_cifar.") for alias in node.names), path
             if isinstance(node, ast.ImportFrom) and node.module.startswith("linear_cifar"):
                 names = {alias.name for alias in node.names}
                 assert node.module.count(".") <= 1, f"{path} reaches deeper than public packages"

@@ -12,7 +12,7 @@ from sklearn.metrics import classification_report, confusion_matrix
 
 from linear_cifar import Classifier, evaluate, load_features, solve, with_validation
 from linear_cifar.data import few_shot, stratified_folds, stratified_subset
-from tests.commands import finish, only_line, result
+from tests.commands import files, finish, only_line, result
 from tests.oracle import softmax
 from tests.planted import CLASSES, FITTED, examples, measures, optimum, save
 
@@ -72,6 +72,11 @@ def test_the_answer_is_at_the_top_level_of_the_result(probed):
     assert actual["test_accuracy"] == pytest.approx(accuracy)
     assert 0 <= actual["gap"] <= 1e-10
     assert (actual["n"], actual["d"], actual["n_classes"]) == (240, 8, 3)
+
+
+def test_figures_show_the_path_the_curves_and_the_mistakes(probed):
+    names = ("confusions", "few_shot", "learning_curve", "path", "per_class", "reliability")
+    assert files(probed / "figures") == {f"{name}.png" for name in names}
 
 
 def test_per_class_csv_matches_scikit_learns_report(probed):

@@ -256,7 +256,9 @@ def test_the_page_is_valid_html_with_every_published_number(made):
     document = parser.parse(text)
     for value in PRINTED.values():
         assert f'<td class="number">{value:.4f}</td>' in text
-    for image in document.findall(".//img"):
+    images = document.findall(".//img")
+    assert len(images) == 2 * 9 + 6  # curves and weights of each run, and the comparisons
+    for image in images:
         assert base64.b64decode(image.get("src").split(",", 1)[1])[:4] == b"\x89PNG"
     for cell in (*document.findall(".//td"), *document.findall(".//th")):
         assert "".join(cell.itertext()).strip()

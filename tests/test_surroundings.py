@@ -29,6 +29,15 @@ def test_an_interrupted_run_keeps_its_finished_epochs(tmp_path):
     assert "interrupted" in done.stdout
 
 
+def test_a_terminal_shows_a_bar_that_ends_with_all_epochs(tmp_path):
+    done = run(*tiny.words("baseline", tmp_path / "run"), is_terminal=True)
+    assert done.returncode == 0, done.stderr
+    assert "100%|" in done.stderr
+    assert "2/2" in done.stderr
+    assert "epoch 2 of 2" in done.stderr
+    assert "[100 %]" not in done.stderr  # the line for files
+
+
 def test_a_signal_whose_exception_is_lost_ends_the_run_at_its_next_progress(tmp_path, monkeypatch):
     """Python drops what a signal's handler raises within a garbage-collection callback."""
 
@@ -104,7 +113,7 @@ DATA = ("data.npz", "$x^$.npz", NO_TEXT + ".npz", "a\nb.npz", "%s{}.npz", "x" * 
 
 
 @pytest.mark.slow
-@few_examples(0.02)  # the listed ones alone, or a thousand
+@few_examples(0.02)  # the listed ones alone; fifty more if thorough
 @given(
     st.sampled_from(["baseline", "sweep", "lambda_path"]),
     st.sampled_from(STREAMS),

@@ -59,6 +59,11 @@ def swept(features, tmp_path_factory):
 def test_a_sweep_leaves_the_whole_record(swept):
     out, _ = swept
     check_every_file(out / "figures")
+    assert files(out / "figures") == {
+        f"{kind}_optimizer_{group}.png"
+        for kind in ("accuracy_over_lam", "heat_map")
+        for group in ("momentum_momentum_0.8", "sgd_momentum_0.9")
+    }
     assert {name for name in files(out) if not name.startswith(("chunks/", "figures/"))} == {
         *("started.json", "sweep.csv", "sweep_by_seed.csv", "result.json"),
         *("params.npz", "params_refit.npz", "table.md", "table.csv", "table.tex"),

@@ -29,7 +29,7 @@ RESUMABLE = {
     ),
     "grid_search": ("--n_epochs=1", "--batch_size=10,20", "--learning_rate=0.01", "--lam=0,0.1"),
     "lambda_path": (*_PATH, "--n_folds=2"),
-    "probe": (*_PATH, "--n_train=20", "--n_draws=1"),
+    "probe": (*_PATH, "--n_train=20", "--n_per_class=1", "--n_draws=1"),
 }
 COMMANDS = {
     **RESUMABLE,
