@@ -56,13 +56,15 @@ def test_the_record_is_whole_and_c_counts_the_training_examples(outs):
 
 
 def test_progress_tells_the_share_of_all_problems_that_is_solved(finished):
-    line = r"\[ *(\d+) %\] (\d+) λ solved, relative gap at most (.*)"
-    lines = re.findall(line, finished["multi_bce"][1].stderr)
+    line, progress = r"\[ *(\d+) %\] (\d+) λ solved, (.*)", finished["multi_bce"][1].stderr
+    lines = re.findall(line, progress)
     solved = [int(n) for _, n, _ in lines]
     assert [int(share) for share, *_ in lines] == [100 * n // 25 for n in solved]  # 5 λ, 1 + 4 fits
     assert len(solved) > 1
     assert solved == sorted(set(solved))
-    assert (solved[-1], float(lines[-1][2]) <= 1e-6) == (25, True)
+    assert solved[-1] == 25
+    assert float(lines[-1][2].removeprefix("relative gap at most ")) <= 1e-6
+    assert progress.count("[100 %]") == 2  # the path, and the refit
 
 
 @each_loss
@@ -150,6 +152,18 @@ def test_the_refit_is_fitted_to_training_and_validation_examples(outs, loss):
     np.testing.assert_allclose([actual[name] for name in names], expected, 1e-4)
     low, high = actual["test_accuracy_at_optimum"]
     assert low <= actual["test_accuracy"] <= high
+
+
+def test_without_folds_one_standard_error_is_that_of_validation_examples(tmp_path):
+    words = (f"--features={save(tmp_path)}", "--lam=0.001:1:5:log", "--one_standard_error")
+    finish("lambda_path", tmp_path / "out", *words)
+    inputs, labels = examples("validation")
+    lam, scores = np.geomspace(0.001, 1, 5), []
+    for value in lam:
+        _, correct = measures(optimum(*examples("train"), value), inputs, labels, "softmax")
+        scores.append((correct.mean(), stats.sem(correct)))
+    (highest, error), means = max(scores), np.array(scores)[:, 0]
+    assert result(tmp_path / "out")["lam"] == pytest.approx(lam[means >= highest - error].max())
 
 
 def test_an_imprecise_refit_bounds_the_accuracy_of_the_exact_optimum(tmp_path):

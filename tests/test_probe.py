@@ -44,7 +44,8 @@ def probed(finished):
 def folds(folder, tmp_path_factory):
     """Another probe, of features larger than the memory that it may use."""
     out = tmp_path_factory.mktemp("folds") / "out"
-    finish("probe", out, f"--features={folder}", LAM, "--n_folds=3", "--memory_gb=1e-6")
+    words = ("--n_folds=3", "--memory_gb=1e-6", "--select=loss", "--n_train=60", "--n_draws=2")
+    finish("probe", out, f"--features={folder}", LAM, *words)
     return out
 
 
@@ -132,24 +133,31 @@ def test_calibration_is_measured_on_test_examples_before_and_after_the_temperatu
         assert actual[f"calibration_error{name}"] == pytest.approx(expected, abs=1e-4)
 
 
-def test_each_point_of_the_learning_curve_is_a_probe_of_its_own_examples(probed, folder):
-    """They alone standardise; validation examples choose λ; test examples only test."""
+def test_the_learning_curve_has_each_size_once_and_its_draws(probed):
     curve = pd.read_csv(probed / "learning_curve.csv")
-    assert curve.n.tolist() == [60] * 3 + [12] * 3  # each size once
+    assert curve.n.tolist() == [60] * 3 + [12] * 3
     assert curve.n_per_class.fillna(0).tolist() == [0] * 3 + [4] * 3
+
+
+@pytest.mark.parametrize("select", ["accuracy", "loss"])
+def test_each_point_of_the_learning_curve_is_a_probe_of_its_own_examples(request, folder, select):
+    """These alone standardise it; validation examples choose λ, and test examples only test."""
+    out = request.getfixturevalue("probed" if select == "accuracy" else "folds")
+    curve = pd.read_csv(out / "learning_curve.csv")
     inputs, labels = np.load(folder / "train_features.npy"), examples("train")[1]
     for row in curve.itertuples():
         key = jax.random.fold_in(jax.random.key(0), row.draw)
         drawn = stratified_subset(key, labels, 60) if row.n == 60 else few_shot(key, labels, 4)
         scored = []
-        for lam in pd.read_csv(probed / "path.csv").lam:
+        for lam in pd.read_csv(out / "path.csv").lam:
             fitted = examples("train", reference=inputs[drawn])[0][drawn]
             params = optimum(fitted, labels[drawn], lam)
             (loss, accuracy), (_, test_accuracy) = (
                 np.mean(measures(params, *examples(split, reference=inputs[drawn]), "softmax"), 1)
                 for split in ("validation", "test")
             )
-            scored.append((accuracy, -loss, lam, test_accuracy))
+            by = (accuracy, -loss) if select == "accuracy" else (-loss, accuracy)
+            scored.append((*by, lam, test_accuracy))
         assert (row.lam, row.test_accuracy) == pytest.approx(max(scored)[2:], rel=1e-6)
         assert max(s[-1] for s in scored) > row.test_accuracy or row.n == 12
 

@@ -5,6 +5,7 @@ The labels of the test examples are noise: another configuration is the best on 
 
 import json
 import re
+import shutil
 from itertools import product
 
 import numpy as np
@@ -135,6 +136,16 @@ def test_the_best_by_validation_is_recorded_with_its_test_accuracy_and_its_param
     assert re.search(rf"test accuracy of the best +{test[best]:.4f} ± {sd:.4f}", done.stdout)
     params, _ = train(SEEDS[0], **dict(zip(AXES, best, strict=True)), shuffle=True)
     np.testing.assert_allclose(arrays(out / "params.npz")["weights"], params[0], atol=1e-5)
+
+
+def test_select_loss_ranks_by_the_validation_loss(swept, features, expected, tmp_path):
+    out = shutil.copytree(swept[0], tmp_path / "out")
+    words = (f"--features={features}", *WORDS, "--refit", "--table=markdown,csv,latex")
+    finish("sweep", out, *words, "--select=loss", "--resume")
+    losses = {values: m["validation_loss"].mean() for values, m in expected.items()}
+    table = pd.read_csv(out / "sweep.csv")
+    ranked = [losses[tuple(row[name] for name in AXES)] for row in table.to_dict("records")]
+    assert ranked == sorted(losses.values())
 
 
 def test_refit_trains_the_best_on_validation_examples_too(swept):
