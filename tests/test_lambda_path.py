@@ -155,15 +155,17 @@ def test_the_refit_is_fitted_to_training_and_validation_examples(outs, loss):
 
 
 def test_without_folds_one_standard_error_is_that_of_validation_examples(tmp_path):
-    words = (f"--features={save(tmp_path)}", "--lam=0.001:1:5:log", "--one_standard_error")
-    finish("lambda_path", tmp_path / "out", *words)
+    words = ("--lam=0.01:1:9:log", "--one_standard_error", "--select=loss")
+    finish("lambda_path", tmp_path / "out", f"--features={save(tmp_path)}", *words)
     inputs, labels = examples("validation")
-    lam, scores = np.geomspace(0.001, 1, 5), []
+    lam, scores = np.geomspace(0.01, 1, 9), []
     for value in lam:
-        _, correct = measures(optimum(*examples("train"), value), inputs, labels, "softmax")
-        scores.append((correct.mean(), stats.sem(correct)))
-    (highest, error), means = max(scores), np.array(scores)[:, 0]
-    assert result(tmp_path / "out")["lam"] == pytest.approx(lam[means >= highest - error].max())
+        losses, _ = measures(optimum(*examples("train"), value), inputs, labels, "softmax")
+        scores.append((losses.mean(), stats.sem(losses)))
+    (lowest, error), means = min(scores), np.array(scores)[:, 0]
+    chosen = lam[means <= lowest + error].max()
+    assert lam[means.argmin()] < chosen < lam.max()
+    assert result(tmp_path / "out")["lam"] == pytest.approx(chosen)
 
 
 def test_an_imprecise_refit_bounds_the_accuracy_of_the_exact_optimum(tmp_path):
