@@ -110,7 +110,7 @@ def run(name, *words, n_images=400, interrupt_at=None, by=signal.SIGINT, is_term
     out, errors = io.StringIO(), _Errors(interrupt_at, by, is_terminal)
     code, formatwarning = 0, warnings.formatwarning
     handlers = {number: signal.getsignal(number) for number in cli.ENDING}
-    if interrupt_at and by == signal.SIGINT:  # a shell ignores it for what it starts with &
+    if interrupt_at and by == signal.SIGINT:  # a shell's background jobs ignore it
         signal.signal(by, signal.default_int_handler)
     with (
         few_images(n_images),

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from linear_cifar import LOSSES
 from linear_cifar.data import Dataset, LazyRows, Split, dataset_from_arrays, load_dataset
 
-# XLA reads it at its first program; a version that lacks a flag ends the process and says so.
+# XLA reads it at its first program; a version without one of them ends the process.
 FAST_TO_COMPILE = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 os.environ.setdefault("XLA_FLAGS", FAST_TO_COMPILE)
 jax.config.update("jax_enable_x64", True)
