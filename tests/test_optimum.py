@@ -321,7 +321,7 @@ def test_a_run_stops_when_its_result_is_unchanged():
 
 def test_impossible_arguments_are_refused_by_name():
     data, wrong = dataset("overlapping"), {"loss": ["hinge"], "dtype": [jnp.float16]}
-    wrong |= {"lam": [[0.1, 0.0], [1e-38], [[0.1]]]}
+    wrong |= {"lam": [[0.1, 0.0], [1e-38], [[0.1]]], "max_passes": [0], "tolerance": [0, np.nan]}
     wrong |= {"weights": [np.ones(3), -np.ones(300), np.zeros(300)]}
     wrong |= {"start": [Params(np.zeros((1, 3, 3)), np.zeros((1, 3)))]}
     for name, value in ((name, value) for name, values in wrong.items() for value in values):
