@@ -1,9 +1,11 @@
-"""The figures of sweeps show the numbers that they are made of."""
+"""Figures show the numbers that they are made of."""
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from experiments.common.sweep_figures import figures
+from experiments.probe.learning import plot_curve
 
 NAN = np.nan
 
@@ -38,3 +40,17 @@ def test_drawn_configurations_are_points_and_diverged_ones_crosses():
     assert points.get_offsets().tolist() == [[0.01, 0.01], [0.1, 0.05]]
     assert points.get_array().tolist() == [0.3, 0.2]
     assert crosses.get_offsets().tolist() == [[1.0, 0.1]]
+
+
+def test_a_learning_curve_has_its_draws_and_the_interval_of_their_mean_between_0_and_1():
+    draws = {10: (0.1, 0.5), 100: (0.8, 0.82)}
+    curve = pd.DataFrame({"n": [10, 10, 100, 100], "test_accuracy": sum(draws.values(), ())})
+    (ax,) = plot_curve(curve, "title").axes
+    mean, points = ax.lines
+    assert points.get_xydata().tolist() == curve.to_numpy().tolist()
+    np.testing.assert_allclose(mean.get_xydata(), [[10, 0.3], [100, 0.81]])
+    low, high = stats.t.interval(0.95, 1, 0.81, stats.sem(draws[100]))
+    band = ax.collections[0].get_paths()[0].vertices
+    for n, ends in ((10, (0, 1)), (100, (low, high))):
+        of_size = band[band[:, 0] == n, 1]
+        np.testing.assert_allclose((of_size.min(), of_size.max()), ends)

@@ -102,6 +102,11 @@ def test_the_last_progress_line_has_the_mean_cost_and_accuracy_of_the_last_epoch
     assert [float(number) for number in last] == pytest.approx(expected, abs=1e-4)
 
 
+def test_the_title_tells_of_decay_if_there_is_any(finished):
+    out, _, settings, _ = finished
+    assert ("÷" in result(out)["title"]) == ("decay_factor" in settings)
+
+
 def test_the_record_is_whole_and_names_its_settings_and_data(finished):
     out, done, settings, trained = finished
     assert files(out) == RUN_FILES | ({"history_by_seed.csv"} if len(trained) > 1 else set())
