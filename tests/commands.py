@@ -44,7 +44,10 @@ RUN_FILES |= {"figures/curves.png", "figures/weights.png"}
 
 
 def few_examples(n: float):
-    """Hypothesis's settings for a slow test: n examples, or a share of a thorough search."""
+    """Hypothesis's settings for a slow test: n examples drawn, and n/20 of a thorough search's.
+
+    With n below 1 the usual run has the listed examples only.
+    """
     n_drawn = int(n * settings().max_examples / 20)
     phases = settings().phases if n_drawn else [Phase.explicit]
     return settings(max_examples=max(1, n_drawn), phases=phases)
@@ -65,8 +68,8 @@ class Outcome(NamedTuple):
 
 
 @cache
-def _few(name, seed=0, n_images=400, whole=synthetic.batch):
-    images, labels = whole(name, seed)
+def _few(name, seed=0, n_images=400, batch=synthetic.batch):
+    images, labels = batch(name, seed)
     return images[:n_images].copy(), labels[:n_images].copy()
 
 

@@ -1,8 +1,8 @@
 """The suite runs in JAX's x64 mode, and any implicit rank promotion is an error.
 
 Most of its time would go into compiling programs that run for milliseconds, so XLA's optimisations
-are off, and its older code generator, which takes half as long, makes the programs. The fixture
-`optimised` switches optimisations on for tests that train for long.
+are off, and its older code generator is on, which takes half as long. The fixture `optimised` switches
+optimisations on for tests that train for long.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from linear_cifar import LOSSES
 from linear_cifar.data import Dataset, LazyRows, Split, dataset_from_arrays, load_dataset
 
-# XLA reads it at its first program; a version without one of them ends the process.
+# XLA reads these flags at its first program, and ends the process if it lacks one.
 FAST_TO_COMPILE = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 os.environ.setdefault("XLA_FLAGS", FAST_TO_COMPILE)
 jax.config.update("jax_enable_x64", True)

@@ -12,7 +12,7 @@ from tests.loaders import FILES, check_read_or_refused, read, undamaged
 
 @st.composite
 def damaged_files(draw):
-    """A file's name, and its content after a few changes, most of them where headers are."""
+    """A file's name, and its content after a few changes, mostly to its headers."""
     name = draw(st.sampled_from(list(FILES)))
     content = draw(st.sampled_from(FILES[name]))
     for _ in range(draw(st.integers(1, 3))):

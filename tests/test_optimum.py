@@ -286,9 +286,9 @@ def test_a_start_worse_than_zero_is_replaced_and_its_pass_counts():
 
 
 def test_a_scalar_lambda_gives_one_optimum_without_an_axis():
-    one, many = (solve(lam, dataset("overlapping")) for lam in (LAM[2], LAM))
+    one, path = (solve(lam, dataset("overlapping")) for lam in (LAM[2], LAM))
     assert one.cost.shape == one.gap.shape == one.passes.shape == ()
-    np.testing.assert_allclose(one.params.weights, many.params.weights[2], atol=1e-2)
+    np.testing.assert_allclose(one.params.weights, path.params.weights[2], atol=1e-2)
 
 
 def test_a_run_that_misses_its_tolerance_is_not_converged_but_has_its_bound():

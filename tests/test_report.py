@@ -334,7 +334,7 @@ def test_every_run_is_what_numpy_trains(trained):
 
 @pytest.mark.slow
 def test_a_killed_and_interrupted_report_resumes_to_the_same_bytes(trained):
-    whole, out = trained
+    uninterrupted, out = trained
     written = chunks(out)
     assert len(written) == 2
     assert "seed" in only_line(run_reduced(out, "--resume", "--seed=9"))
@@ -345,4 +345,4 @@ def test_a_killed_and_interrupted_report_resumes_to_the_same_bytes(trained):
     assert done.returncode == 0, done.stderr
     assert written.items() <= chunks(out).items()
     for name in ("report.json", "index.html", "runs.csv"):
-        assert (out / name).read_bytes() == (whole / name).read_bytes()
+        assert (out / name).read_bytes() == (uninterrupted / name).read_bytes()

@@ -40,17 +40,17 @@ def notes(done):
     return "".join(line for line in done.stderr.splitlines() if line.startswith("note: "))
 
 
-def write_times(whole):
-    return {path.name: path.stat().st_mtime_ns for path in (whole.out / "chunks").iterdir()}
+def write_times(finished):
+    return {path.name: path.stat().st_mtime_ns for path in (finished.out / "chunks").iterdir()}
 
 
 @pytest.mark.parametrize("name", ["sweep", pytest.param("path", marks=pytest.mark.slow)])
 def test_a_run_resumes_from_every_state_that_a_kill_could_leave(request, name):
-    whole = request.getfixturevalue(name)
-    assert len(whole.states) > len(whole.files)
-    for state in whole.states:
-        folders.write(state, whole.out)
-        whole.resume()
+    finished = request.getfixturevalue(name)
+    assert len(finished.states) > len(finished.files)
+    for state in finished.states:
+        folders.write(state, finished.out)
+        finished.resume()
 
 
 @few_examples(5)
@@ -68,7 +68,7 @@ def test_a_run_resumes_after_two_kills_that_leave_half_a_file(sweep, kills):
             sweep.resume()
 
 
-def signalled(whole, at=0, number=0):
+def signalled(finished, at=0, number=0):
     """Runs the command, with a signal at call or return `at` of our functions; and counts those."""
     n = 0
 
@@ -80,10 +80,10 @@ def signalled(whole, at=0, number=0):
             if n == at:
                 signal.raise_signal(number)
 
-    shutil.rmtree(whole.out, ignore_errors=True)
+    shutil.rmtree(finished.out, ignore_errors=True)
     sys.setprofile(profile)
     try:
-        return run(*whole.line), n
+        return run(*finished.line), n
     finally:
         sys.setprofile(None)
 

@@ -170,8 +170,8 @@ def test_full_data_on_real_images_reach_the_known_accuracy(tmp_path, real_dir):
     record = result(tmp_path / "run")
     assert 0.402 <= record["test_accuracy"] <= 0.414
     assert record["dataset"]["sizes"] == {"train": 49000, "validation": 1000, "test": 10000}
-    for shown in (done.stdout, done.stderr):
-        assert record["dataset"]["official"] == ("not the official" not in shown)
+    for text in (done.stdout, done.stderr):
+        assert record["dataset"]["official"] == ("not the official" not in text)
 
 
 # By loss, λ and η.

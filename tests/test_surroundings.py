@@ -113,7 +113,7 @@ DATA = ("data.npz", "$x^$.npz", NO_TEXT + ".npz", "a\nb.npz", "%s{}.npz", "x" * 
 
 
 @pytest.mark.slow
-@few_examples(0.02)  # the listed ones alone; fifty more if thorough
+@few_examples(0.02)
 @given(
     st.sampled_from(["baseline", "sweep", "lambda_path"]),
     st.sampled_from(STREAMS),

@@ -94,10 +94,10 @@ def test_a_diverging_row_spoils_no_other(small):
 
 
 def test_an_optimiser_can_read_hyperparameters_of_its_own(small):
-    own = namedtuple("Own", ["lam", "step"])(0.05, np.array([0.001, 0.02]))
-    config = CONFIG._replace(optimizer=lambda own, _: optax.scale(-own.step))
-    params, _ = sweep(KEY, own, small, config)
-    for weights, step in zip(params.weights, own.step, strict=True):
+    hyperparameters = namedtuple("Own", ["lam", "step"])(0.05, np.array([0.001, 0.02]))
+    config = CONFIG._replace(optimizer=lambda h, _: optax.scale(-h.step))
+    params, _ = sweep(KEY, hyperparameters, small, config)
+    for weights, step in zip(params.weights, hyperparameters.step, strict=True):
         assert_close(weights, expected(small, learning_rate=step)[0])
 
 

@@ -117,7 +117,7 @@ def _run(main: Callable[[list[str]], int | None], arguments: list[str]) -> int |
         return code
     except (InputError, MemoryError) as error:
         return _fail(reason(error))
-    except OSError as error:  # of stdout, because those of files have become an `InputError`
+    except OSError as error:  # of stdout; an error of a file has become an `InputError`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python fails when it flushes in the end
         lost = isinstance(error, BrokenPipeError)  # as after `| head -1`
         return 0 if lost else _fail(f"cannot write to stdout: {reason(error)}")

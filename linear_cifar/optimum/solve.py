@@ -110,7 +110,7 @@ def solve(
         the tolerance, it isn't `converged`; nothing is raised.
       dtype: floating type of the descent. float32 reaches a gap of about 1e-12 of the cost, or a
         larger one if λ is small; a descent that gets no further ends.
-      memory_bytes: for the states of descents; the examples aren't counted.
+      memory_bytes: limit of the descents' states; the examples aren't counted.
       mesh: devices that share the examples, from `device_mesh`; None for the first one.
       start: parameters [C, K, d] and [C, K] to descend from; a start worse than zero isn't used.
       stop_when_unchanged: a function of parameters [C, K, d] and [C, K] that returns an array
@@ -261,7 +261,7 @@ def _checked_params(name: str, params: Any, c: int, dataset: Dataset) -> Params:
 def _plan(
     lam: np.ndarray, dataset: Dataset, config: SolveConfig
 ) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
-    """Chunks of rows: some λ from end to end, for the others to start from; then the others.
+    """Chunks of rows: first some λ from end to end, then the others, which start from those.
 
     Both with the largest λ first. With inputs in a file, as many as possible go together, because
     each pass reads the whole file.
