@@ -1,8 +1,8 @@
 """The suite runs in JAX's x64 mode, and any implicit rank promotion is an error.
 
 Most of its time would go into compiling programs that run for milliseconds, so XLA's optimisations
-are off, and its older code generator is on, which takes half as long. The fixture `optimised` switches
-optimisations on for tests that train for long.
+are off, and its older code generator is on, which takes half as long. The fixture `optimised`
+switches optimisations on for tests that train for long.
 """
 
 import contextlib
