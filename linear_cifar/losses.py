@@ -43,6 +43,32 @@ def softmax_cross_entropy_gradient(logits: jax.Array, labels: ArrayLike) -> jax.
     return jax.nn.softmax(logits, axis=-1) - _one_hot(logits, labels)
 
 
+def binary_cross_entropy(logits: jax.Array, targets: ArrayLike) -> jax.Array:
+    """Binary cross-entropy, l = −[y log σ(s) + (1 − y) log(1 − σ(s))], of each entry, in nats.
+
+    Args:
+      logits: scores s [...], floating; all results have their dtype.
+      targets: y [...], 0 or 1; any other number gives NaN.
+
+    Examples:
+      >>> binary_cross_entropy(jnp.array([1e4, 0.0]), jnp.array([0, 1])).tolist()
+      [10000.0, 0.6931471824645996]
+    """
+    # −log σ(s) = softplus(−s) and −log(1 − σ(s)) = softplus(s): no logarithm is ever taken of a σ
+    # that has rounded to 0 or 1.
+    return jax.nn.softplus((1 - 2 * _zero_or_one(logits, targets)) * logits)
+
+
+def binary_cross_entropy_gradient(logits: jax.Array, targets: ArrayLike) -> jax.Array:
+    """Gradient of `binary_cross_entropy` with respect to the logits, G = σ(s) − y, [...].
+
+    From d log σ(s) / ds = 1 − σ(s) and d log(1 − σ(s)) / ds = −σ(s):
+
+        ∂l/∂s = −[y (1 − σ(s)) − (1 − y) σ(s)] = σ(s) − y.
+    """
+    return jax.nn.sigmoid(logits) - _zero_or_one(logits, targets)
+
+
 def multiple_binary_cross_entropy(logits: jax.Array, labels: ArrayLike) -> jax.Array:
     """Binary cross-entropy of each class against the rest, averaged over the K classes.
 
@@ -50,18 +76,13 @@ def multiple_binary_cross_entropy(logits: jax.Array, labels: ArrayLike) -> jax.A
 
     Arguments as for `softmax_cross_entropy`. Returns the losses [...], in nats per class.
     """
-    # −log σ(s) = softplus(−s) and −log(1 − σ(s)) = softplus(s): no logarithm is ever taken of a σ
-    # that has rounded to 0 or 1.
-    sign = 1 - 2 * _one_hot(logits, labels)
-    return jnp.mean(jax.nn.softplus(sign * logits), axis=-1)
+    return jnp.mean(binary_cross_entropy(logits, _one_hot(logits, labels)), axis=-1)
 
 
 def multiple_binary_cross_entropy_gradient(logits: jax.Array, labels: ArrayLike) -> jax.Array:
     """Gradient of `multiple_binary_cross_entropy` with respect to the logits, G = (σ(S) − Y)/K.
 
-    From d log σ(s) / ds = 1 − σ(s) and d log(1 − σ(s)) / ds = −σ(s):
-
-        ∂l/∂s_k = −(1/K) [y_k (1 − σ(s_k)) − (1 − y_k) σ(s_k)] = (σ(s_k) − y_k) / K.
+    It is `binary_cross_entropy_gradient` for every class, divided by the K of the mean.
 
     Erratum: the report prints −(1/K) [(1 − y_k)(1/(1 − σ(s_k)) − 1) + y_k (1 − σ(s_k))]. Its first
     term is wrong in form and sign: 1/(1 − σ) − 1 = σ/(1 − σ), where −σ belongs. The printed form
@@ -74,7 +95,7 @@ def multiple_binary_cross_entropy_gradient(logits: jax.Array, labels: ArrayLike)
       E. Dieme, DD2424 Deep Learning in Data Science, Assignment 1, KTH, 2024: "Multiple binary
       cross-entropy losses".
     """
-    return (jax.nn.sigmoid(logits) - _one_hot(logits, labels)) / logits.shape[-1]
+    return binary_cross_entropy_gradient(logits, _one_hot(logits, labels)) / logits.shape[-1]
 
 
 def _class_ids(logits: jax.Array, labels: ArrayLike) -> Any:
@@ -99,6 +120,12 @@ def _one_hot(logits: jax.Array, labels: ArrayLike) -> jax.Array:
     ids, n_classes = _class_ids(logits, labels)[..., None], logits.shape[-1]
     one_hot = jax.nn.one_hot(ids[..., 0], n_classes, dtype=logits.dtype)
     return jnp.where(ids < n_classes, one_hot, jnp.nan)
+
+
+def _zero_or_one(logits: jax.Array, targets: ArrayLike) -> jax.Array:
+    """The targets in the dtype of the logits; NaN for any other number than 0 and 1."""
+    targets = jnp.asarray(targets)
+    return jnp.where((targets == 0) | (targets == 1), targets, jnp.nan).astype(logits.dtype)
 
 
 class Loss(NamedTuple):
@@ -131,6 +158,15 @@ MULTIPLE_BINARY_CROSS_ENTROPY = Loss(
     "multiple binary cross-entropy",
     multiple_binary_cross_entropy,
     multiple_binary_cross_entropy_gradient,
+    jax.nn.sigmoid,
+    exclusive=False,
+)
+# Of one target: logits [..., 1], and labels 0 or 1, [...].
+BINARY_CROSS_ENTROPY = Loss(
+    "binary",
+    "binary cross-entropy",
+    lambda logits, labels: binary_cross_entropy(logits[..., 0], labels),
+    lambda logits, labels: binary_cross_entropy_gradient(logits, jnp.asarray(labels)[..., None]),
     jax.nn.sigmoid,
     exclusive=False,
 )

@@ -31,7 +31,8 @@ class Split(NamedTuple):
     """Examples with their labels."""
 
     inputs: np.ndarray | jax.Array | LazyRows  # [n, d], as stored: uint8 pixels or float features
-    labels: np.ndarray | jax.Array  # [n], int32
+    # [n] int32 class ids; or [n, T] int8, 1 and 0 for T binary targets and −1 where one is unknown.
+    labels: np.ndarray | jax.Array
 
 
 class Standardiser(NamedTuple):
@@ -69,7 +70,7 @@ class Dataset:
     validation: Split  # may have no examples; its metrics are NaN then
     test: Split  # likewise
     standardiser: Standardiser  # of the training inputs
-    class_names: tuple[str, ...] = _static()  # K names
+    class_names: tuple[str, ...] = _static()  # K names, or those of T targets
     name: str = _static(default="arrays")  # "cifar10", "synthetic", or a user's own
     image_shape: tuple[int, int, int] | None = _static(default=None)  # (channels, rows, columns)
     official: bool = _static(default=False)  # whether the files have the published checksums
@@ -85,8 +86,13 @@ class Dataset:
 
     @property
     def n_classes(self) -> int:
-        """The number of classes K."""
+        """The number of classes K, or of targets T."""
         return len(self.class_names)
+
+    @property
+    def has_targets(self) -> bool:
+        """Whether the labels are a matrix of binary targets instead of class ids."""
+        return np.ndim(self.train.labels) == 2
 
     @property
     def sha256(self) -> str:
@@ -116,11 +122,13 @@ def dataset_from_arrays(
 
     Args:
       train: inputs [n, d], of a dtype in `INPUT_DTYPES`, or bool or wider integers with values that
-        fit an int32; and labels [n], class ids from 0 to K − 1 or text.
+        fit an int32; and labels [n], class ids from 0 to K − 1 or text. Or a matrix of labels
+        [n, T] of 0 and 1 for T binary targets, with −1 or NaN where one isn't known.
       validation: likewise, with any number of examples; None for none, which gives NaN metrics.
       test: likewise.
       name: of the data, in records and titles.
-      class_names: K names. None: the distinct training labels, which are text or all of 0 … K − 1.
+      class_names: K names. None: the distinct training labels, which are text or all of 0 … K − 1;
+        or the numbers of the T targets.
       image_shape: (channels, rows, columns) of inputs that are images, whose product is d.
       standardise: "scale": mean 0 and deviation 1 of each feature; "centre": mean 0; "none".
 
@@ -135,11 +143,20 @@ def dataset_from_arrays(
             if not isinstance(pair, (tuple, list)) or len(pair) != 2:
                 raise DataError(f"{split} has to be a pair of arrays, inputs and labels")
             splits[split] = Split(as_inputs(split, pair[0]), as_labels(split, pair[1]))
-            check_one_label_each(split, splits[split].labels, len(splits[split].inputs))
+            check_one_label_each(split, splits[split].labels, len(splits[split].inputs), (1, 2))
             check_finite(split, splits[split].inputs)
     labels = np.asarray(splits["train"].labels)
     if not len(labels):
         raise DataError("train has no examples")
+    for split, (_, other) in splits.items():
+        if other.shape[1:] != labels.shape[1:]:
+            shapes = f"{list(other.shape)}, and train's {list(labels.shape)}"
+            raise DataError(f"{split} labels are {shapes}: they need the same targets")
+    if labels.ndim == 2:
+        names = range(labels.shape[1]) if class_names is None else class_names
+        return make_dataset(
+            splits, [*map(str, names)], standardise, name=name, image_shape=image_shape
+        )
     if class_names is None:
         # If the labels skip a number, the largest one is reported as unknown.
         text = labels.dtype.kind == "U"
@@ -163,8 +180,12 @@ def make_dataset(
     for split, (inputs, _) in splits.items():
         if (n := inputs.shape[1]) != d:
             raise DataError(f"{sources[split]} inputs have {n} features, train inputs {d}")
-    if not all(map(is_text, class_names)) or len(set(class_names)) < max(2, len(class_names)):
+    labels: Any = train.labels
+    n_names, least = len(class_names), 2 if labels.ndim == 1 else 1
+    if not all(map(is_text, class_names)) or len(set(class_names)) < max(least, n_names):
         raise DataError("class_names have to be at least two strings, all different")
+    if labels.shape[1:] not in ((), (n_names,)):
+        raise DataError(f"class_names are {n_names}, and the targets {labels.shape[1]}")
     if metadata.get("image_shape") is not None:
         metadata["image_shape"] = shape = tuple(map(int, metadata["image_shape"]))
         if len(shape) != 3 or math.prod(shape) != d:
@@ -176,10 +197,12 @@ def make_dataset(
     return Dataset(train, validation, test, standardiser.restricted_to(standardise), **metadata)
 
 
-def check_dataset(dataset: Any) -> None:
-    """Raises `InputError` unless it is a `Dataset`."""
+def check_dataset(dataset: Any, with_targets: bool = True) -> None:
+    """Raises `InputError` unless it is a `Dataset`, perhaps of class labels alone."""
     if not isinstance(dataset, Dataset):
         raise InputError(f"dataset is a {type(dataset).__name__}: dataset_from_arrays makes one")
+    if dataset.has_targets and not with_targets:
+        raise InputError(f"dataset has {dataset.n_classes} targets, and classes are needed here")
 
 
 def fit_standardiser(inputs: Any, source: str = "") -> Standardiser:
@@ -262,8 +285,10 @@ def check_finite(source: str, inputs: Any) -> None:
 
 
 def as_labels(source: str, values: Any) -> np.ndarray:
-    """Labels as an array of integers or text; whole floating numbers become integers."""
+    """Labels as an array of integers or text, or of targets [n, T]; whole floats are integers."""
     labels = _as_array(f"{source} labels", values)
+    if labels.ndim == 2:
+        return as_targets(source, labels)
     if labels.dtype.kind == "S":
         return np.char.decode(labels, "utf-8")
     if jnp.issubdtype(labels.dtype, jnp.floating):
@@ -279,10 +304,25 @@ def as_labels(source: str, values: Any) -> np.ndarray:
     return labels.astype(np.uint8) if labels.dtype == bool else labels
 
 
-def check_one_label_each(source: str, labels: Any, n: int) -> None:
-    """Raises `DataError` unless labels are [n]."""
-    if labels.shape != (n,):
-        raise DataError(f"{source} labels have to be [{n}] like the inputs, not {labels.shape}")
+def as_targets(source: str, values: np.ndarray) -> np.ndarray:
+    """Targets [n, T] as int8: 0, 1, or −1 where one is unknown, which may also be NaN."""
+    if values.dtype.kind not in "biuf" or not values.shape[1]:
+        shape = f"{values.dtype} {list(values.shape)}"
+        raise DataError(f"{source} targets are {shape}: they have to be numbers [n, T], T ≥ 1")
+    numbers = np.where(np.isnan(values), -1, values) if values.dtype.kind == "f" else values
+    valid = (numbers == 0) | (numbers == 1) | (numbers == -1)
+    if not valid.all():
+        row, column = np.argwhere(~valid)[0]
+        value = f"row {row} of target {column} has {values[row, column]}"
+        raise DataError(f"{source} targets have to be 0, 1, or −1 if unknown: {value}")
+    return numbers.astype(np.int8)
+
+
+def check_one_label_each(source: str, labels: Any, n: int, axes: Sequence[int] = (1,)) -> None:
+    """Raises `DataError` unless labels are [n]; or also targets [n, T], if 2 `axes` are allowed."""
+    if len(labels.shape) not in axes or labels.shape[0] != n:
+        shape = list(labels.shape)
+        raise DataError(f"{source} labels have to be [{n}] like the inputs, not {shape}")
 
 
 def class_ids(source: str, labels: np.ndarray, classes: ArrayLike) -> np.ndarray:

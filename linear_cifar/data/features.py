@@ -26,7 +26,14 @@ from linear_cifar.data.dataset import (
     make_dataset,
     normalised_rows,
 )
-from linear_cifar.data.formats import StoredArray, find_examples, find_inputs, readable, too_large
+from linear_cifar.data.formats import (
+    StoredArray,
+    find_examples,
+    find_inputs,
+    read_targets,
+    readable,
+    too_large,
+)
 from linear_cifar.data.stratify import held_out
 from linear_cifar.errors import DataError, InputError
 
@@ -50,6 +57,7 @@ HELP = {
 
 def load_features(
     path: str | Path,
+    targets: str | Path | None = None,
     *,
     inputs_name: str | None = None,
     labels_name: str | None = None,
@@ -74,8 +82,14 @@ def load_features(
     first the test examples, then validation examples from the rest. The `Dataset` is named after
     the file or folder; its notice lists guesses and held-out examples.
 
+    Labels may be a matrix [n, T] of 0 and 1 for T binary targets, with −1 or NaN where one isn't
+    known. Their held-out examples are drawn from all alike. With `targets`, only the inputs come
+    from the path. Such a file has a matrix for the examples in their order, or columns or arrays
+    [n] whose names are the targets', in any of the formats; their names or files tell splits apart.
+
     Args:
       path: the file or folder.
+      targets: file or folder of targets; None: labels are beside the inputs.
       inputs_name: name of the array of inputs, without its split; None for a usual one.
       labels_name: likewise for the labels, or their column or .npy file.
       validation_fraction: from 0 to below 1, of the training examples without the test examples.
@@ -95,7 +109,8 @@ def load_features(
     memory_gb = memory_bytes() / 2e9 if memory_gb is None else memory_gb
     SETTINGS["memory_gb"].check("memory_gb", memory_gb)
     path, max_bytes = Path(path), memory_gb * 1e9
-    files = find_examples(path, {"inputs": inputs_name, "labels": labels_name}, max_bytes)
+    array_names = {"inputs": inputs_name, "labels": labels_name}
+    files = find_examples(path, array_names, max_bytes, with_labels=targets is None)
     train_inputs, train_labels = files["train"]
     stored = {
         split: _checked_rows(array, train_inputs.columns, max_bytes, normalise_rows)
@@ -103,7 +118,12 @@ def load_features(
     }
     with readable(path):  # whose text may be damaged
         fractions = {"test": test_fraction, "validation": validation_fraction}
-        rows, labels, class_names = _read_labels(files, fractions, seed)
+        if targets is None:
+            values, class_names = _read_labels(files)
+        else:
+            values, class_names = _read_targets(Path(targets), max_bytes, files)
+        source = train_labels.source if targets is None else f"{targets}:"
+        rows, labels = _draw_splits(values, fractions, seed, class_names, source)
     arrays = {split: files.get(split, files["train"])[0] for split in SPLITS}
     inputs: dict[str, Any] = {s: stored.get(s, stored["train"]).take(rows[s]) for s in SPLITS}
     sizes = {s: math.prod(rows.shape) * (rows.dtype.itemsize + 4) for s, rows in inputs.items()}
@@ -114,11 +134,13 @@ def load_features(
     if all((block == inputs["train"][:1]).all() for _, block in blocks(inputs["train"])):
         raise DataError(f"{train_inputs.source} inputs are equal in all training examples")
     name = os.fsencode(path.resolve().name).decode(errors="backslashreplace")  # it is drawn
-    notice = f"{name}: inputs are {train_inputs.name}, labels {train_labels.name}"
+    labels_source = train_labels.name if targets is None else Path(targets).name
+    notice = f"{name}: inputs are {train_inputs.name}, labels {labels_source}"
     if len(files) < len(SPLITS):
         parts = " and ".join(f"{len(rows[s]) or 'no'} {s}" for s in SPLITS if s not in files)
         n = train_inputs.shape[0]
-        notice += f"; {parts} examples were held out from {n} (stratified, seed {seed})"
+        draw = "stratified" if labels["train"].ndim == 1 else "at random"
+        notice += f"; {parts} examples were held out from {n} ({draw}, seed {seed})"
     if in_file := [split for split in SPLITS if not in_memory(inputs[split])]:
         notice += f"; {' and '.join(in_file)} inputs stay in their file"
     return make_dataset(
@@ -189,17 +211,18 @@ def _checked_rows(
 
 
 def _read_labels(
-    files: Mapping[str, tuple[StoredArray, StoredArray]], fractions: Mapping[str, float], seed: int
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], tuple[str, ...]]:
-    """The rows and class ids of each split, and the names of the classes.
-
-    A split without files has rows of the training files; all rows are ascending.
-    """
-    values = {}
+    files: Mapping[str, tuple[StoredArray, StoredArray]],
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """The class ids [n] of each split and the names of the classes; or targets [n, T], likewise."""
+    values, source = {}, files["train"][1].source
     for split, (inputs, array) in files.items():
-        check_one_label_each(array.source, array, inputs.shape[0])
-        values[split] = as_labels(array.source, array.read(0, *array.shape))
-    classes, source = np.unique(values["train"]), files["train"][1].source
+        check_one_label_each(array.source, array, inputs.shape[0], (1, 2))
+        values[split] = as_labels(array.source, array.read(0, array.shape[0]))
+        if values[split].shape[1:] != values["train"].shape[1:]:
+            raise DataError(f"{array.source} labels are {list(array.shape)}, unlike train's")
+    if values["train"].ndim == 2:
+        return values, tuple(map(str, range(values["train"].shape[1])))
+    classes = np.unique(values["train"])
     if len(classes) < 2:
         raise DataError(f"{source} labels have one class only, {classes[0]}")
     if classes.dtype.kind == "U":
@@ -207,16 +230,51 @@ def _read_labels(
             raise DataError(f"{source} labels have to be text without NUL or half characters")
         values = {split: labels.astype(str) for split, labels in values.items()}
     ids = {s: class_ids(files[s][1].source, labels, classes) for s, labels in values.items()}
-    rows = {split: np.arange(len(labels)) for split, labels in ids.items()}
-    generator, all_ids = np.random.default_rng(seed), ids["train"]
+    return ids, tuple(map(str, classes.tolist()))
+
+
+def _read_targets(
+    path: Path, max_bytes: float, files: Mapping[str, tuple[StoredArray, StoredArray]]
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """The targets [n, T] of each split of the inputs' files, and their names."""
+    matrices, values = read_targets(path, max_bytes), {}
+    names = matrices["train"][0]
+    for split in sorted({*files} ^ {*matrices}):
+        more, less = ("inputs", "targets") if split in files else ("targets", "inputs")
+        raise DataError(f"{path}: there are {split} {more}, but no {split} {less}")
+    for split, (others, matrix) in matrices.items():
+        if others != names:
+            raise DataError(f"{path}: the {split} targets have other names than train's")
+        check_one_label_each(f"{path}: {split}", matrix, files[split][0].shape[0], (2,))
+        values[split] = as_labels(f"{path}: {split}", matrix)
+    return values, names
+
+
+def _draw_splits(
+    values: Mapping[str, np.ndarray],
+    fractions: Mapping[str, float],
+    seed: int,
+    names: Sequence[str],
+    source: str,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The rows and the labels of each split; all rows are ascending.
+
+    A split without labels of its own has rows of the training examples.
+    """
+    labels, has_classes = values["train"], values["train"].ndim == 1
+    strata = labels if has_classes else np.zeros(len(labels), int)
+    rows = {split: np.arange(len(values[split])) for split in values}
+    generator = np.random.default_rng(seed)
     for split, fraction in fractions.items():
-        if split not in files:
+        if split not in values:
             rest = rows["train"]
-            drawn = held_out(generator, all_ids[rest], fraction)
+            drawn = held_out(generator, strata[rest], fraction)
             rows[split], rows["train"] = rest[drawn], np.delete(rest, drawn)
-            ids[split], ids["train"] = all_ids[rows[split]], all_ids[rows["train"]]
-    absent = np.setdiff1d(np.arange(len(classes)), ids["train"])
-    if absent.size:
-        problem = f"no example of class {classes[absent[0]]} remains for training"
+    split_labels = {split: values.get(split, labels)[rows[split]] for split in rows}
+    absent = np.setdiff1d(np.arange(len(names)), split_labels["train"])
+    if has_classes and absent.size:
+        problem = f"no example of class {names[absent[0]]} remains for training"
         raise DataError(f"{source} {problem}: hold out smaller fractions")
-    return rows, ids, tuple(map(str, classes.tolist()))
+    if not has_classes and (split_labels["train"] < 0).all():
+        raise DataError(f"{source} no training example has a known target")
+    return rows, split_labels

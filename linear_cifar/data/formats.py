@@ -202,13 +202,18 @@ class _Entry(NamedTuple):
 
 
 def find_examples(
-    path: Path, names: Names, max_bytes: float
+    path: Path, names: Names, max_bytes: float, with_labels: bool = True
 ) -> dict[str, tuple[StoredArray, StoredArray]]:
-    """The inputs and labels of each split of a file or folder, "train" among them."""
+    """The inputs and labels of each split of a file or folder, "train" among them.
+
+    Without labels the inputs stand in their place.
+    """
     with readable(path):
         files: list[tuple[Path, str | None]] = [(path, None)]
         if path.is_dir():
             files = list(_files(path))
+        elif path.suffix.lower() == ".npy" and not with_labels:
+            names = {"inputs": path.stem, "labels": None}
         elif path.suffix.lower() == ".npy":
             labels = _labels_beside(_checked(path), names)
             files = [(path, "train"), (labels, "train")]
@@ -221,7 +226,57 @@ def find_examples(
         return _only(path, f"{split} {role}", _words(role, names), matches, choices)
 
     splits = sorted({"train"} | {e.split for e in entries if e.roles}, key=SPLITS.index)
-    return {split: (array(split, "inputs"), array(split, "labels")) for split in splits}
+    role = "labels" if with_labels else "inputs"
+    return {split: (array(split, "inputs"), array(split, role)) for split in splits}
+
+
+def read_targets(path: Path, max_bytes: float) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+    """The names [T] and values [n, T] of the targets of each split of a file or folder.
+
+    Each column of a table is a target, and so is each array [n] of a file. A matrix [n, T] has
+    numbers for names, unless text `names` [T] are beside it.
+    """
+    columns: dict[str, dict[str, np.ndarray]] = {}
+    with readable(path):
+        for file, split in list(_files(path)) if path.is_dir() else [(path, None)]:
+            for array_split, name, values in _target_arrays(file, split, max_bytes):
+                if name in columns.setdefault(array_split, {}):
+                    raise DataError(f"{file} repeats the target {name}")
+                columns[array_split][name] = values
+        if "train" not in columns:
+            raise DataError(f"{path} has no targets of training examples")
+        return {split: _target_matrix(path, arrays) for split, arrays in columns.items()}
+
+
+def _target_arrays(
+    file: Path, split: str | None, max_bytes: float
+) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Split, name and values of the columns or arrays of a file."""
+    if _checked(file).suffix.lower() in TABLES:
+        table = read_table(file, max_bytes)
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            yield split or "train", name, column.cast("float64").to_numpy()  # null becomes NaN
+        return
+    for array in open_arrays(file):
+        name_split, name = split_of(array.name)
+        if file.suffix.lower() == ".npy" or name.lower() in SPLIT_WORDS:
+            name_split, name = SPLIT_WORDS.get(name.lower(), name_split), "targets"
+        yield split or name_split, name, array.read(0, array.shape[0])
+
+
+def _target_matrix(path: Path, arrays: dict[str, np.ndarray]) -> tuple[tuple[str, ...], np.ndarray]:
+    names = arrays.pop("names", None)
+    if len(arrays) == 1 and (matrix := next(iter(arrays.values()))).ndim == 2:
+        names = np.arange(matrix.shape[1]) if names is None else names
+        return tuple(map(str, names.tolist())), matrix
+    if len({values.shape for values in arrays.values()}) != 1:
+        shapes = ", ".join(
+            f"{name} {list(a.shape)}" for name, a in list(arrays.items())[:_MAX_NAMES]
+        )
+        raise DataError(
+            f"{path}: targets have to be one matrix [n, T], or all [n]: it has {shapes}"
+        )
+    return tuple(arrays), np.column_stack(list(arrays.values()))
 
 
 def find_inputs(
@@ -271,14 +326,19 @@ def _entries(
             entries.append(_Entry(table_column(file, table, name), split or "train", roles))
         return [*entries, _Entry(table_features(file, table, labels), split or "train", ["inputs"])]
     for array in open_arrays(file):
-        words = re.split(r"[_./\- ]+", array.name)
-        split_in_name, base = "train", array.name
-        for word, others in ((words[-1], words[:-1]), (words[0], words[1:])):
-            if others and word.lower() in SPLIT_WORDS:
-                split_in_name, base = SPLIT_WORDS[word.lower()], "_".join(others)
+        array_split, base = split_of(array.name)
         roles = [r for r in names if _is_usual(base, r, names) or array.name == names[r]]
-        entries.append(_Entry(array, split or split_in_name, roles))
+        entries.append(_Entry(array, split or array_split, roles))
     return entries
+
+
+def split_of(name: str) -> tuple[str, str]:
+    """The split that an array's name says, "train" if it says none, and the rest of the name."""
+    words = re.split(r"[_./\- ]+", name)
+    for word, others in ((words[0], words[1:]), (words[-1], words[:-1])):
+        if others and word.lower() in SPLIT_WORDS:
+            return SPLIT_WORDS[word.lower()], "_".join(others)
+    return "train", name
 
 
 def _labels_beside(path: Path, names: Names) -> Path:

@@ -10,7 +10,6 @@ from linear_cifar.optimum.solve import (
     DEFAULTS as DEFAULTS,
     LAM as LAM,
     SETTINGS as SETTINGS,
-    ExampleWeights as ExampleWeights,
     Optimum as Optimum,
     SolveConfig as SolveConfig,
     SolveStep as SolveStep,
@@ -19,3 +18,4 @@ from linear_cifar.optimum.solve import (
     solve as solve,
     solve_chunks as solve_chunks,
 )
+from linear_cifar.optimum.tasks import ExampleWeights as ExampleWeights

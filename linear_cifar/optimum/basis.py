@@ -51,7 +51,8 @@ def find_basis(examples: Examples, standardiser: Standardiser, loss: Loss, dtype
     n, d = examples.split.inputs.shape
     if n < min(d, MAX_SIDE + 1) and in_memory(examples.split.inputs):
         return _basis_of_span(examples, standardiser)
-    chunks = examples.weighted(np.full((1, n), 1 / n, dtype))
+    labels, weights = np.zeros((1, n), np.int8), np.full((1, n), 1 / n)
+    chunks = examples.with_tasks(lambda part: (labels[:, part], weights[:, part]), dtype)
     term = _gram if d <= MAX_SIDE else _mean_squares
     settings: dict[str, Any] = {"loss": loss, "mesh": examples.mesh, "dtype": dtype}
     sums = np.asarray(sum_over(chunks, term, (), standardiser=standardiser, **settings))

@@ -51,8 +51,9 @@ from linear_cifar.optimum.data_pass import (
     transform,
     weighted_logit_gradient,
 )
+from linear_cifar.optimum.tasks import Tasks, label_shares
 
-_VANISHING = 1e4  # minus the bias at which a class has probability 0 in float64
+VANISHING = 1e4  # minus the bias at which a class has probability 0 in float64
 _SCORE_BYTES = 2**28  # of logits that are kept while the bias is refined
 _MAX_STEPS, _MAX_IDLE = 40, 4  # of the bias; in a row that improve nothing but rounding
 _MAX_CHANGE = 2.0  # of a bias in a step: the quadratic model holds so far
@@ -82,34 +83,32 @@ def certify(
     params: Params,
     lam: np.ndarray,
     examples: Examples,
-    weights: np.ndarray,
-    weighting: np.ndarray,
+    tasks: Tasks,
+    task: np.ndarray,
     standardiser: Standardiser,
     loss: Loss,
     tolerance: float = 0.0,
 ) -> Certified:
     """Refines the biases of C runs, with λ [C] and parameters [C, K, d], [C, K], and certifies J.
 
-    Weights [W, n] of the examples are float64 and sum to 1; each run has one weighting, [C]. Below
-    the tolerance, a gap over cost, the bias isn't refined further.
+    Each run has a task, [C]. Below the tolerance, a gap over cost, the bias isn't refined further.
     """
     matrix, bias = (np.asarray(array, np.float64) for array in params)
-    weighting, k = weighting.astype(np.int32), bias.shape[1]
+    task, k, n = task.astype(np.int32), bias.shape[1], len(examples.split.labels)
     settings: dict[str, Any] = {"loss": loss, "mesh": examples.mesh, "dtype": np.float64}
-    labels = np.asarray(examples.split.labels)
-    shares = np.stack([np.bincount(labels, row, k) for row in weights])[weighting]  # π
+    shares = label_shares(tasks, n, k)[task]  # π
     with jax.enable_x64(True):
-        chunks = examples.weighted(weights)
+        chunks = examples.with_tasks(tasks, np.float64)
         scores = _scores(matrix, chunks, examples, standardiser)
         goal = (tolerance, lam / matrix.shape[2])
-        bias = _refined_bias(bias, scores, weighting, shares, goal, settings)
+        bias = _refined_bias(bias, scores, task, shares, goal, settings)
         params = Params(matrix, bias)
-        runs = (params, weighting)
+        runs = (params, task)
         sums = sum_over(chunks, _terms, runs, standardiser=standardiser, **settings)
         sums = jax.tree.map(np.asarray, sums)
         cost = sums.loss + np.asarray(jax.vmap(penalty)(params, lam))
         slope = sums.weights + np.asarray(penalty_gradient(matrix, lam[:, None, None]))
-    n_blocks = -(-len(labels) // examples.n_rows)
+    n_blocks = -(-n // examples.n_rows)
     rounding = 2 * (examples.n_rows + n_blocks) * 2.0**-53
     c = 1.0 if loss.exclusive else 1 / k
     t, q = _mixture(sums.bias / c, rounding * sums.magnitude / c, shares, loss.exclusive)
@@ -127,17 +126,20 @@ def certify(
 
 
 def _terms(loss: Loss, inputs, labels, weights, runs) -> _Sums:
-    params, weighting = runs
-    scores, weights = run_logits(params, inputs), weights[weighting]
+    params, task = runs
+    scores, labels, weights = run_logits(params, inputs), labels[task], weights[task]
     gradients = weighted_logit_gradient(loss, scores, labels, weights)
-    label_scores = jnp.take_along_axis(scores, labels[None, :, None], axis=-1)[..., 0]
+    # The labels' logits are ⟨Y, s⟩, and Y = P − G/c.
+    c = 1.0 if loss.exclusive else 1 / scores.shape[-1]
+    products = jnp.einsum("cm,cmk->ck", weights, loss.probabilities(scores) * scores)
+    products -= jnp.einsum("ckm,cmk->ck", gradients, scores) / c
     return _Sums(
-        jnp.sum(weights * jax.vmap(loss.value, (0, None))(scores, labels), axis=-1),
+        jnp.sum(weights * jax.vmap(loss.value)(scores, labels), axis=-1),
         jnp.sum(gradients, axis=-1),
         jnp.sum(jnp.abs(gradients), axis=-1),
         input_gradient(gradients, inputs),
         jnp.einsum("cm,cmk->ck", weights, scores),
-        jnp.sum(weights * label_scores, axis=-1),
+        jnp.sum(products, axis=-1),
         weights @ jnp.sum(inputs**2, axis=-1),
     )
 
@@ -171,20 +173,20 @@ def _scores(
 
 def _bias_terms(loss: Loss, scores, labels, weights, runs) -> tuple[jax.Array, ...]:
     """Mean G and mean p(1 − p) of C runs, [C, K] each, and the mean loss, at some biases."""
-    bias, weighting = runs
+    bias, task = runs
     scores = jnp.moveaxis(scores.reshape(-1, *bias.shape), 1, 0) + bias[:, None]
-    weights, p = weights[weighting], loss.probabilities(scores)
+    labels, weights, p = labels[task], weights[task], loss.probabilities(scores)
     return (
         jnp.sum(weighted_logit_gradient(loss, scores, labels, weights), axis=-1),
         jnp.einsum("cm,cmk->ck", weights, p * (1 - p)),
-        jnp.sum(weights * jax.vmap(loss.value, (0, None))(scores, labels), axis=-1),
+        jnp.sum(weights * jax.vmap(loss.value)(scores, labels), axis=-1),
     )
 
 
 def _refined_bias(
     bias: np.ndarray,
     scores: ReadChunks,
-    weighting: np.ndarray,
+    task: np.ndarray,
     shares: np.ndarray,
     goal: tuple[float, np.ndarray],
     settings: dict[str, Any],
@@ -199,12 +201,12 @@ def _refined_bias(
     exclusive, (tolerance, lam_share) = settings["loss"].exclusive, goal
     c = 1.0 if exclusive else 1 / bias.shape[1]
     fixed = (shares == 0) | (shares >= 1)  # classes that no or all examples have
-    bias = np.where(fixed, np.where(shares == 0, -_VANISHING, _VANISHING), bias)
+    bias = np.where(fixed, np.where(shares == 0, -VANISHING, VANISHING), bias)
     best, least, n_idle = bias, np.full(len(bias), np.inf), 0
     biases: list[np.ndarray] = []
     steps: list[np.ndarray] = []
     for _ in range(_MAX_STEPS):
-        sums = sum_over(scores, _bias_terms, (bias, weighting), **settings)
+        sums = sum_over(scores, _bias_terms, (bias, task), **settings)
         excess, curvature, loss = map(np.asarray, sums)
         excess = excess / c
         t, _ = _mixture(excess, np.zeros_like(excess), shares, exclusive)

@@ -11,7 +11,8 @@ from linear_cifar.data.dataset import Dataset, check_dataset
 from linear_cifar.data.stratify import stratified_folds
 from linear_cifar.losses import Loss, as_loss
 from linear_cifar.metrics.evaluate import fold_metrics
-from linear_cifar.optimum.solve import DEFAULTS, ExampleWeights, check_lam, solve
+from linear_cifar.optimum.solve import DEFAULTS, check_lam, solve
+from linear_cifar.optimum.tasks import ExampleWeights
 
 
 class CrossValidation(NamedTuple):

@@ -19,6 +19,7 @@ from linear_cifar.data.blocks import block_rows, blocks, in_memory
 from linear_cifar.data.dataset import Split, Standardiser
 from linear_cifar.losses import Loss
 from linear_cifar.model import Params
+from linear_cifar.optimum.tasks import Tasks
 from linear_cifar.training.devices import AXIS
 
 # Rows per block: 128 keep the logits of a few runs in a core's cache. Weights that don't fit into
@@ -31,12 +32,12 @@ class Chunk(NamedTuple):
     """Examples on the devices, in blocks of m rows that are split over the devices."""
 
     inputs: Any  # [blocks, m, d], as stored; or [blocks, m, r], standardised and rotated
-    labels: Any  # [blocks, m], int32
-    weights: Any  # [blocks, m, W], of W weightings; 0 for the rows that fill up the last block
+    labels: Any  # [blocks, m, W], of W tasks, integers
+    weights: Any  # [blocks, m, W]; 0 for the rows that fill up the last block
 
 
 ReadChunks: TypeAlias = Callable[[], Iterable[Chunk]]  # called once for each pass
-# (loss, inputs [m, d] in the pass's dtype, labels [m], weights [W, m], arguments) -> sums
+# (loss, inputs [m, d] in the pass's dtype, labels and weights [W, m], arguments) -> sums
 Term: TypeAlias = Callable[[Loss, jax.Array, jax.Array, jax.Array, Any], Any]
 
 
@@ -46,17 +47,18 @@ class Examples(NamedTuple):
     split: Split
     mesh: Mesh
     n_rows: int  # m, in a block
-    read: Callable[[], Iterable[Any]]  # (slice, inputs, labels) of each chunk
+    read: Callable[[], Iterable[Any]]  # (slice, inputs) of each chunk
 
-    def weighted(self, weights: np.ndarray) -> ReadChunks:
-        """All examples in order, with W weightings [W, n] in the dtype of the pass."""
-        return cached(
-            lambda: (
-                Chunk(inputs, labels, _fold(weights[:, part].T, labels.shape, self.mesh))
-                for part, inputs, labels in self.read()
-            ),
-            in_memory(self.split.inputs),
-        )
+    def with_tasks(self, tasks: Tasks, dtype: Any) -> ReadChunks:
+        """All examples in order, with the labels and weights of W tasks; weights in the dtype."""
+
+        def read() -> Iterable[Chunk]:
+            for part, inputs in self.read():
+                labels, weights = tasks(part)
+                fold = partial(_fold, shape=inputs.shape[:2], mesh=self.mesh)
+                yield Chunk(inputs, fold(labels.T), fold(weights.T.astype(dtype)))
+
+        return cached(read, in_memory(self.split.inputs))
 
 
 def place_examples(split: Split, n_classes: int, mesh: Mesh) -> Examples:
@@ -70,7 +72,7 @@ def place_examples(split: Split, n_classes: int, mesh: Mesh) -> Examples:
 
     def read() -> Iterable[Any]:
         for part, inputs in blocks(split.inputs, size):
-            yield part, fold(inputs), fold(np.asarray(split.labels[part], np.int32))
+            yield part, fold(inputs)
 
     return Examples(split, mesh, n_rows, cached(read, in_one))
 
@@ -128,7 +130,7 @@ def sum_over(
 def _sum(chunk: Chunk, arguments, standardiser, term: Term, loss: Loss, mesh: Mesh, dtype: Any):
     def block_sums(arguments, standardiser, inputs, labels, weights):
         inputs = inputs if standardiser is None else standardiser(inputs, dtype)
-        return term(loss, inputs, labels, weights.T, arguments)
+        return term(loss, inputs, labels.T, weights.T, arguments)
 
     def device_sums(chunk: Chunk, *replicated):
         def add_block(total, block):
@@ -185,11 +187,11 @@ class Sums(NamedTuple):
 def loss_and_gradient(
     loss: Loss, inputs: jax.Array, labels: jax.Array, weights: jax.Array, runs: tuple[Params, Any]
 ) -> Sums:
-    """The term of `Sums`, for parameters [C, K, d], [C, K] and the weighting [C] of each run."""
-    params, weighting = runs
-    scores, weights = run_logits(params, inputs), weights[weighting]  # [C, m, K], [C, m]
+    """The term of `Sums`, for parameters [C, K, d], [C, K] and the task [C] of each run."""
+    params, task = runs
+    scores, labels, weights = run_logits(params, inputs), labels[task], weights[task]
     gradients = weighted_logit_gradient(loss, scores, labels, weights)
-    losses = jax.vmap(loss.value, (0, None))(scores, labels)
+    losses = jax.vmap(loss.value)(scores, labels)
     mean_loss = jnp.sum(weights * losses, axis=-1)
     return Sums(mean_loss, jnp.sum(gradients, axis=-1), input_gradient(gradients, inputs))
 
@@ -204,8 +206,8 @@ def run_logits(params: Params, inputs: jax.Array) -> jax.Array:
 def weighted_logit_gradient(
     loss: Loss, scores: jax.Array, labels: jax.Array, weights: jax.Array
 ) -> jax.Array:
-    """wᵢ Gᵢ of C runs, [C, K, m], from their logits [C, m, K] and the weights [C, m]."""
-    gradients = jax.vmap(loss.logit_gradient, (0, None))(scores, labels)
+    """wᵢ Gᵢ of C runs, [C, K, m], from their logits [C, m, K], labels and weights [C, m]."""
+    gradients = jax.vmap(loss.logit_gradient)(scores, labels)
     return jnp.moveaxis(gradients, -1, 1) * weights[:, None]
 
 

@@ -22,6 +22,7 @@ from linear_cifar.optimum.data_pass import (
     sum_over,
     transform,
 )
+from linear_cifar.optimum.tasks import Tasks, n_vectors
 from linear_cifar.training.devices import fetch, replicate, shard_features
 
 # A descent ends after so many passes in which neither the worst open gap fell by a fifth nor any
@@ -62,9 +63,9 @@ def prepare(examples: Examples, dataset: Dataset, basis: Basis, loss: Loss, dtyp
     """Rotates the inputs once if they are in memory, and else prepares rotating the weights."""
     rotated = rotation = None
     if in_memory(dataset.train.inputs):
-        ((part, inputs, labels),) = examples.read()
+        ((part, inputs),) = examples.read()
         settings = (dataset.standardiser, basis.rotation, examples.mesh, dtype)
-        chunk = (part, transform(inputs, *settings), labels)
+        chunk = (part, transform(inputs, *settings))
         rotated = examples._replace(read=lambda: [chunk])
     elif basis.rotation is not None:
         matrix = basis.rotation.astype(dtype)
@@ -72,9 +73,9 @@ def prepare(examples: Examples, dataset: Dataset, basis: Basis, loss: Loss, dtyp
     return Descent(dataset, examples, basis, rotated, rotation, loss, dtype)
 
 
-def problems_of(descent: Descent, lam: np.ndarray, weighting: np.ndarray) -> lbfgs.Problems:
-    """The problems of C runs, from λ [C] and the weighting of the examples that each has, [C]."""
-    k, dtype, exclusive = descent.dataset.n_classes, descent.dtype, descent.loss.exclusive
+def problems_of(descent: Descent, lam: np.ndarray, task: np.ndarray) -> lbfgs.Problems:
+    """The problems of C runs, from the λ and the task of each, [C]."""
+    k, dtype, exclusive = n_vectors(descent.dataset), descent.dtype, descent.loss.exclusive
     # At zero logits: the mean over the classes of the loss's second derivative, and the loss.
     curvature, cost = ((1 - 1 / k) / k, np.log(k)) if exclusive else (1 / (4 * k), np.log(2))
     diagonal = Params(
@@ -82,16 +83,14 @@ def problems_of(descent: Descent, lam: np.ndarray, weighting: np.ndarray) -> lbf
         np.full((len(lam), 1), curvature, dtype),
     )
     costs, shift_free = np.full(len(lam), cost, dtype), np.array(exclusive, dtype)
-    problems = lbfgs.Problems(
-        lam.astype(dtype), weighting.astype(np.int32), diagonal, costs, shift_free
-    )
+    problems = lbfgs.Problems(lam.astype(dtype), task.astype(np.int32), diagonal, costs, shift_free)
     return replicate(problems, descent.examples.mesh)
 
 
 def descend(
     descent: Descent,
     problems: lbfgs.Problems,
-    weights: np.ndarray,
+    tasks: Tasks,
     start: Params | None,
     goal: np.ndarray,
     max_passes: int,
@@ -99,12 +98,12 @@ def descend(
 ) -> Iterator[Progress]:
     """Descends until every run has met its goal, or can't, or its result no longer changes.
 
-    `weights` of the examples are [W, n]. A run starts at zero without a start, or if zero is
+    A run starts at zero without a start, or if zero is
     better. Its goal is the gap over cost at which it is finished; with an infinite one, it doesn't
     move.
     """
     c, goal = len(goal), goal.copy()
-    chunks = (descent.rotated or descent.examples).weighted(weights.astype(descent.dtype))
+    chunks = (descent.rotated or descent.examples).with_tasks(tasks, descent.dtype)
     state, passes = _first_passes(descent, problems, chunks, start, goal)
     relative_gap, unchanged, n_same = np.zeros(c), np.zeros(c, bool), np.zeros(c, int)
     seen: dict[int, np.ndarray] = {}
@@ -112,7 +111,7 @@ def descend(
     rows, best, n_stalled, wasted = np.arange(c), np.inf, 0, 0.0
     lowest_cost, digit = np.full(c, np.inf), float(jnp.finfo(descent.dtype).eps)
     n, d = descent.dataset.train.inputs.shape
-    operations = 4 * n * d * descent.dataset.n_classes  # of a run's pass
+    operations = 4 * n * d * n_vectors(descent.dataset)  # of a run's pass
     while True:
         if result is not None and passes.max() and passes.max() % _BETWEEN_LOOKS == 0:
             now = _look(result, descent.basis.back(fetch(state.params)), rows)
@@ -155,7 +154,8 @@ def _first_passes(
 ) -> tuple[lbfgs.State, np.ndarray]:
     """The state after the first pass, and how many passes it took, [C]."""
     mesh, dtype = descent.examples.mesh, descent.dtype
-    zero = np.zeros((len(goal), descent.dataset.n_classes, len(descent.basis.eigenvalues)), dtype)
+    shape = (len(goal), n_vectors(descent.dataset), len(descent.basis.eigenvalues))
+    zero = np.zeros(shape, dtype)
     first = Params(zero, zero[:, :, 0])
     if start is not None:
         weights = descent.basis.forth(np.asarray(start.weights)).astype(dtype)
@@ -178,7 +178,7 @@ def _step(
 ) -> lbfgs.State:
     """One pass, and the next trial step."""
     mesh, dtype, rotation = descent.examples.mesh, descent.dtype, descent.rotation
-    arguments = (lbfgs.trial(state, rotation), problems.weighting)
+    arguments = (lbfgs.trial(state, rotation), problems.task)
     standardiser = descent.dataset.standardiser if descent.rotated is None else None
     settings: dict[str, Any] = {"loss": descent.loss, "mesh": mesh, "dtype": dtype}
     sums = sum_over(chunks, loss_and_gradient, arguments, standardiser=standardiser, **settings)

@@ -32,7 +32,7 @@ class Problems(NamedTuple):
     """What distinguishes C runs; constant during a descent."""
 
     lam: Any  # [C]
-    weighting: Any  # [C] int32, which weighting of the examples each run has
+    task: Any  # [C] int32, which labels and weights of the examples each run has
     diagonal: Params  # of the preconditioner, [C, 1, r] and [C, 1]
     cost_at_zero: Any  # [C], of zero parameters
     shift_free: Any  # 1 if a constant in all biases changes nothing, as for softmax, else 0

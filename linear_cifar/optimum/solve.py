@@ -16,14 +16,15 @@ from linear_cifar.checks import Setting, as_dtype, real_numbers
 from linear_cifar.data.blocks import even_size, in_memory
 from linear_cifar.data.dataset import Dataset, check_dataset
 from linear_cifar.errors import InputError
-from linear_cifar.losses import SOFTMAX_CROSS_ENTROPY, Loss, as_loss
+from linear_cifar.losses import BINARY_CROSS_ENTROPY, SOFTMAX_CROSS_ENTROPY, Loss, as_loss
 from linear_cifar.model import Params
 from linear_cifar.optimizers import LAM as ANY_LAM
 from linear_cifar.optimum import lbfgs
 from linear_cifar.optimum.basis import find_basis
-from linear_cifar.optimum.certificate import certify
+from linear_cifar.optimum.certificate import VANISHING, certify
 from linear_cifar.optimum.data_pass import place_examples
 from linear_cifar.optimum.descent import Descent, Result, descend, prepare, problems_of
+from linear_cifar.optimum.tasks import ExampleWeights, Rows, as_rows, n_vectors, tasks_of
 from linear_cifar.training.devices import check_mesh, device_mesh
 
 LAM = ANY_LAM._replace(help=f"{ANY_LAM.help}, which a minimum needs", low=None, above=0)
@@ -33,7 +34,8 @@ SETTINGS: dict[str, Setting] = {
     "memory_bytes": Setting("bytes for descents, a bound on λ at once", low=1, integer=True),
 }
 _ROOM = 1e12  # λ stays this factor within the range of the dtype
-_AT_ONCE = 16  # runs: they fill the matrix unit, and close λ need about as many passes
+# Rows at once: they fill the matrix unit, and close λ need about as many passes.
+_AT_ONCE, _TARGETS_AT_ONCE = 16, 256
 _N_FIRST = 8  # at least so many λ are solved first; the others start from them
 _SAFETY = 0.4  # share of the tolerance at which an estimated gap counts as good
 
@@ -72,19 +74,13 @@ class SolveStep(NamedTuple):
     optimum: Optimum | None
 
 
-class ExampleWeights(NamedTuple):
-    """Weights of examples for R rows, which may share them, as folds do."""
-
-    distinct: np.ndarray  # [W, n]
-    index: Any  # [R] int, below W
-
-
 def solve(
     lam: ArrayLike,
     dataset: Dataset,
     *,
     loss: Loss = DEFAULTS.loss,
     weights: ArrayLike | ExampleWeights | None = None,
+    class_weight: ArrayLike | str | None = None,
     tolerance: float = DEFAULTS.tolerance,
     max_passes: int = DEFAULTS.max_passes,
     dtype: Any = DEFAULTS.dtype,
@@ -99,12 +95,20 @@ def solve(
     parameters that are returned, whatever happened on the way. Results are in the order of λ.
     `solve` runs on the host and can't be traced.
 
+    If the labels are T binary targets [n, T], each has a logistic regression of its own, with the
+    cost mean l + λ‖w‖² over the examples whose label it knows, so that scikit-learn's C is
+    1/(2λnₜ). The results then have axes [C, T] instead of [C], and weights are [C, T, d]. A target
+    with only one label gets the weights 0, and a bias of ±10⁴ for it; without a known label its
+    bias, cost and gap are NaN.
+
     Args:
-      lam: λ > 0, [C], or a scalar.
+      lam: λ > 0, [C], or a scalar. For targets also [C, T].
       dataset: whose training examples count; its inputs may be in a file.
-      loss: softmax or multiple binary cross-entropy.
+      loss: softmax or multiple binary cross-entropy; targets have binary cross-entropy in any case.
       weights: of the examples, at least 0, [n] or [C, n]. The mean loss is then Σ w l / Σ w, so λ
         is per example; folds of a cross-validation are zeros and ones. None: all equal.
+      class_weight: for targets, factors of the weights of negative and positive examples, [2] or
+        [T, 2]; "balanced" gives both the same total weight.
       tolerance: certified gap over cost at which a λ is finished.
       max_passes: over the data for λ that go together; the last certificate adds one. If a λ misses
         the tolerance, it isn't `converged`; nothing is raised.
@@ -132,12 +136,19 @@ def solve(
         lam = np.reshape(real_numbers("lam", lam), 1)
         start = None if start is None else Params(*(np.asarray(array)[None] for array in start))
     config = SolveConfig(loss, tolerance, max_passes, dtype, memory_bytes)
-    keywords: dict[str, Any] = {"start": start, "stop_when_unchanged": stop_when_unchanged}
+    lam, weights, target = _every_target(lam, weights, dataset)
+    keywords: dict[str, Any] = {"target": target, "class_weight": class_weight}
+    keywords |= {"start": _by_row(start, dataset), "stop_when_unchanged": stop_when_unchanged}
     steps = solve_chunks(lam, dataset, config, weights=weights, mesh=mesh, **keywords)
     finished = [step for step in steps if step.optimum]
     order = np.argsort(np.concatenate([step.rows for step in finished]))
     optima = [step.optimum for step in finished]
     optimum: Any = jax.tree.map(lambda *parts: np.concatenate(parts)[order], *optima)
+    if dataset.has_targets:
+        params = Params(*(array.squeeze(1) for array in optimum.params))
+        shape = (-1, dataset.n_classes)
+        optimum = optimum._replace(params=params)
+        optimum = jax.tree.map(lambda a: a.reshape(*shape, *a.shape[1:]), optimum)
     return jax.tree.map(lambda array: array[0], optimum) if scalar else optimum
 
 
@@ -147,6 +158,8 @@ def solve_chunks(
     config: SolveConfig = DEFAULTS,
     *,
     weights: ArrayLike | ExampleWeights | None = None,
+    target: ArrayLike | None = None,
+    class_weight: ArrayLike | str | None = None,
     mesh: Mesh | None = None,
     finished: Mapping[int, Params] | None = None,
     start: Params | None = None,
@@ -156,7 +169,7 @@ def solve_chunks(
 
     About eight λ, spread over the range, are solved from zero, the others then from a spline. Rows
     of λ in `finished`, with their parameters [K, d] and [K], are left out; that doesn't change the
-    bits of the others.
+    bits of the others. For targets each row is a λ of one target, `target` [R], with K = 1.
 
     Yields:
       The progress of a chunk after each pass, and at last with its optimum.
@@ -164,27 +177,35 @@ def solve_chunks(
     Raises:
       InputError: as for `solve`, when the first step is asked for.
     """
-    lam, config, weights, mesh = _checked(lam, dataset, config, weights, mesh)
-    start = None if start is None else _checked_params("start", start, len(lam), dataset)
+    tasks = {"weights": weights, "target": target, "class_weight": class_weight}
+    rows, config, mesh = _checked(lam, dataset, config, mesh, **tasks)
+    start = None if start is None else _checked_params("start", start, rows, dataset)
     finished = finished or {}
-    if len(finished) == len(lam):
+    if len(finished) == len(rows.lam):
         return
-    first, others = _plan(lam, dataset, config)
-    examples = place_examples(dataset.train, dataset.n_classes, mesh)
+    varies = rows.has_label(0) & rows.has_label(1)
+    if constant := [row for row in np.flatnonzero(~varies).tolist() if row not in finished]:
+        optimum = _constant_optimum(rows, constant, dataset)
+        yield SolveStep(tuple(constant), optimum.passes, np.zeros(len(constant)), optimum)
+    plan = _plan(rows, np.flatnonzero(varies), dataset, config)
+    if all(row in finished for group in plan for wave in group for chunk in wave for row in chunk):
+        return
+    examples = place_examples(dataset.train, n_vectors(dataset), mesh)
     basis = find_basis(examples, dataset.standardiser, config.loss, config.dtype)
     descent = prepare(examples, dataset, basis, config.loss, config.dtype)
-    solved = {row: finished[row] for rows in first for row in rows if row in finished}
-    for rows in (*first, *others):
-        if all(row in finished for row in rows):
-            continue
-        guess = None if rows in first else _interpolate(lam, solved, lam[list(rows)])
-        if start is not None:
-            guess = Params(*(array[list(rows)] for array in start))
-        for step in _solve_chunk(descent, rows, lam, weights, guess, config, stop_when_unchanged):
-            if step.optimum and rows in first:
-                zipped = zip(rows, *step.optimum.params, strict=True)
-                solved |= {row: Params(*params) for row, *params in zipped}
-            yield step
+    for first, others in plan:
+        solved = {row: finished[row] for chunk in first for row in chunk if row in finished}
+        for chunk in (*first, *others):
+            if all(row in finished for row in chunk):
+                continue
+            guess = None if chunk in first else _interpolate(rows, solved, chunk)
+            if start is not None:
+                guess = Params(*(array[list(chunk)] for array in start))
+            for step in _solve_chunk(descent, rows, chunk, guess, config, stop_when_unchanged):
+                if step.optimum and chunk in first:
+                    zipped = zip(chunk, *step.optimum.params, strict=True)
+                    solved |= {row: Params(*params) for row, *params in zipped}
+                yield step
 
 
 def certified_gap(
@@ -194,19 +215,50 @@ def certified_gap(
     *,
     loss: Loss = DEFAULTS.loss,
     weights: ArrayLike | ExampleWeights | None = None,
+    class_weight: ArrayLike | str | None = None,
     mesh: Mesh | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The cost J of any parameters at their best bias, and an upper bound of J − J*, for C runs.
 
     The parameters are for standardised inputs, [C, K, d] and [C, K]; λ > 0 is [C]. The other
-    arguments and the errors are as for `solve`. Both results are [C], float64.
+    arguments and the errors are as for `solve`. Both results are [C], float64; for targets [C, T].
     """
-    lam, config, weights, mesh = _checked(lam, dataset, SolveConfig(loss), weights, mesh)
-    params = _checked_params("params", params, len(lam), dataset)
-    shares = _shares(weights, list(range(len(lam))))
-    examples = place_examples(dataset.train, dataset.n_classes, mesh)
-    certified = certify(params, lam, examples, *shares, dataset.standardiser, config.loss)
-    return certified.cost, certified.gap
+    lam, weights, target = _every_target(lam, weights, dataset)
+    tasks = {"weights": weights, "target": target, "class_weight": class_weight}
+    rows, config, mesh = _checked(lam, dataset, SolveConfig(loss), mesh, **tasks)
+    params = _checked_params("params", _by_row(params, dataset), rows, dataset)
+    examples = place_examples(dataset.train, n_vectors(dataset), mesh)
+    problem = (rows.lam, examples, *tasks_of(rows, np.arange(len(rows.lam))), dataset.standardiser)
+    certified = certify(params, *problem, config.loss)
+    shape = (-1, dataset.n_classes) if dataset.has_targets else (-1,)
+    return certified.cost.reshape(shape), certified.gap.reshape(shape)
+
+
+def _every_target(lam: ArrayLike, weights: Any, dataset: Dataset) -> tuple[Any, Any, Any]:
+    """λ, weights and targets of every row, [R]: those of each λ, [C] or [C, T], for each target."""
+    check_dataset(dataset)
+    if not dataset.has_targets:
+        return lam, weights, None
+    n_targets, values = dataset.n_classes, real_numbers("lam", lam)
+    if values.ndim == 1:
+        values = np.repeat(values[:, None], n_targets, axis=1)
+    if values.ndim != 2 or values.shape[1] != n_targets:
+        raise InputError(
+            f"lam has shape {list(values.shape)}: it has to be [C] or [C, {n_targets}]"
+        )
+    if weights is not None and not isinstance(weights, ExampleWeights) and np.ndim(weights) == 2:
+        weights = ExampleWeights(np.asarray(weights), np.arange(len(weights)))
+    if isinstance(weights, ExampleWeights):
+        weights = weights._replace(index=np.repeat(weights.index, n_targets))
+    return values.ravel(), weights, np.tile(np.arange(n_targets), len(values))
+
+
+def _by_row(params: Params | None, dataset: Dataset) -> Params | None:
+    """Parameters [C, T, d] and [C, T] of targets as those of rows, [R, 1, d] and [R, 1]."""
+    if params is None or not dataset.has_targets:
+        return params
+    weights, bias = map(np.asarray, params)
+    return Params(weights.reshape(-1, 1, weights.shape[-1]), bias.reshape(-1, 1))
 
 
 def check_lam(lam: ArrayLike, dtype: Any = DEFAULTS.dtype) -> np.ndarray:
@@ -226,96 +278,120 @@ def check_lam(lam: ArrayLike, dtype: Any = DEFAULTS.dtype) -> np.ndarray:
 
 
 def _checked(
-    lam: ArrayLike, dataset: Dataset, config: SolveConfig, weights: Any, mesh: Mesh | None
-) -> tuple[np.ndarray, SolveConfig, ExampleWeights, Mesh]:
+    lam: ArrayLike, dataset: Dataset, config: SolveConfig, mesh: Mesh | None, **tasks: Any
+) -> tuple[Rows, SolveConfig, Mesh]:
     """The arguments of a solve, checked and completed."""
     check_dataset(dataset)
     check_mesh(mesh)
     for name, setting in SETTINGS.items():
         setting.check(name, getattr(config, name))
-    dtype = as_dtype(config.dtype)
-    lam, n = check_lam(lam, dtype), len(dataset.train.labels)
-    if not isinstance(weights, ExampleWeights):
-        distinct = np.ones(n, bool) if weights is None else real_numbers("weights", weights, "biuf")
-        index = np.zeros(len(lam), int) if distinct.ndim == 1 else np.arange(len(distinct))
-        weights = ExampleWeights(np.atleast_2d(distinct), index)
-    if weights.distinct.shape[1:] != (n,) or np.shape(weights.index) != lam.shape:
-        shape = list(weights.distinct.shape)
-        raise InputError(f"weights are {shape}: they have to be [{n}] or [{len(lam)}, {n}]")
-    if not np.isfinite(weights.distinct).all() or (weights.distinct < 0).any():
-        raise InputError("weights have to be finite and at least 0")
-    if not weights.distinct.any(axis=1).all():
-        raise InputError("weights have to be above 0 for at least one example")
+    dtype, loss = as_dtype(config.dtype), as_loss(config.loss)
+    if dataset.has_targets:
+        loss = BINARY_CROSS_ENTROPY
+    rows = as_rows(check_lam(lam, dtype), dataset, **tasks)
     mesh = device_mesh(jax.devices()[:1]) if mesh is None else mesh
-    return lam, config._replace(loss=as_loss(config.loss), dtype=dtype), weights, mesh
+    return rows, config._replace(loss=loss, dtype=dtype), mesh
 
 
-def _checked_params(name: str, params: Any, c: int, dataset: Dataset) -> Params:
-    k, d = dataset.n_classes, dataset.n_features
+def _checked_params(name: str, params: Any, rows: Rows, dataset: Dataset) -> Params:
+    c, k, d = len(rows.lam), n_vectors(dataset), dataset.n_features
     arrays = Params(*(real_numbers(name, array) for array in params))
     if (arrays.weights.shape, arrays.bias.shape) != ((c, k, d), (c, k)):
         raise InputError(f"{name} has to be weights [{c}, {k}, {d}] and biases [{c}, {k}]")
     return arrays
 
 
+def _constant_optimum(rows: Rows, places: list[int], dataset: Dataset) -> Optimum:
+    """The optimum of rows whose examples all have one label, or none."""
+    negative, positive = (rows.has_label(label)[places] for label in (0, 1))
+    bias = np.where(positive, VANISHING, -VANISHING)
+    value = np.where(negative | positive, 0.0, np.nan)
+    zero, no = np.zeros(len(places), int), np.zeros(len(places), bool)
+    params = Params(np.zeros((len(places), 1, dataset.n_features)), (bias + value)[:, None])
+    return Optimum(params, value, value, value, zero, negative | positive, no)
+
+
 def _plan(
-    lam: np.ndarray, dataset: Dataset, config: SolveConfig
-) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+    rows: Rows, places: np.ndarray, dataset: Dataset, config: SolveConfig
+) -> list[tuple[list[tuple[int, ...]], list[tuple[int, ...]]]]:
     """Chunks of rows: first some λ from end to end, then the others, which start from those.
 
-    Both with the largest λ first. With inputs in a file, as many as possible go together, because
-    each pass reads the whole file.
+    Both with the largest λ first. Targets are in groups, one after the other. With inputs in a
+    file, as many rows as possible go together, because each pass reads the whole file.
     """
-    k, d = dataset.n_classes, dataset.n_features
-    bytes_per_run = 2 * config.dtype.itemsize * (lbfgs.MEMORY + 4) * k * d
-    most = max(1, config.memory_bytes // bytes_per_run)
-    order = np.argsort(-lam, kind="stable")
-    size = even_size(len(order), min(_AT_ONCE, most))
-    n_first = min(len(order), size * -(-_N_FIRST // size))
-    places = np.linspace(0, len(order) - 1, n_first).round().astype(int)
-    others = np.delete(order, places)
-    other_size = size if in_memory(dataset.train.inputs) else even_size(len(others) or 1, most)
-    return tuple(  # type: ignore[return-value]
-        [tuple(rows[i : i + n].tolist()) for i in range(0, len(rows), n)]
-        for rows, n in ((order[places], size), (others, other_size))
-    )
+    k, d, at_once = n_vectors(dataset), dataset.n_features, _AT_ONCE
+    bytes_per_row = 2 * config.dtype.itemsize * (lbfgs.MEMORY + 4) * k * d
+    if rows.has_targets:  # each row has its own labels and weights
+        at_once = _TARGETS_AT_ONCE
+        bytes_per_row += 9 * len(rows.labels) if in_memory(dataset.train.inputs) else 0
+    most = max(1, config.memory_bytes // bytes_per_row)
+    targets = np.unique(rows.target[places])
+    group_size = even_size(len(targets) or 1, at_once if in_memory(dataset.train.inputs) else most)
+    groups = []
+    for start in range(0, len(targets), group_size):
+        group = places[np.isin(rows.target[places], targets[start : start + group_size])]
+        n_targets = len(targets[start : start + group_size])
+        by_target = group[np.lexsort((-rows.lam[group], rows.target[group]))]
+        rank = np.arange(len(group)) - np.searchsorted(
+            rows.target[by_target], rows.target[by_target]
+        )
+        order = by_target[np.argsort(rank, kind="stable")]
+        rank = np.sort(rank)
+        size = even_size(len(order), min(at_once, most))
+        n_first = min(rank[-1] + 1, size * -(-_N_FIRST * n_targets // size) // n_targets)
+        is_first = np.isin(rank, np.linspace(0, rank[-1], n_first).round())
+        first, others = order[is_first], order[~is_first]
+        other_size = size if in_memory(dataset.train.inputs) else even_size(len(others) or 1, most)
+        groups.append((_split(first, size), _split(others, other_size)))
+    return groups
 
 
-def _interpolate(lam: np.ndarray, solved: Mapping[int, Params], wanted: np.ndarray) -> Params:
-    """Starting points [C, K, d] and [C, K]: known optima, interpolated by a spline in log λ."""
+def _split(rows: np.ndarray, size: int) -> list[tuple[int, ...]]:
+    return [tuple(rows[i : i + size].tolist()) for i in range(0, len(rows), size)]
+
+
+def _interpolate(rows: Rows, solved: Mapping[int, Params], chunk: tuple[int, ...]) -> Params:
+    """Starting points [C, K, d] and [C, K]: each target's known optima, by a spline in log λ."""
     from scipy.interpolate import CubicSpline
 
-    groups: dict[float, list[Params]] = {}
-    for row in sorted(solved, key=lambda row: lam[row]):
-        groups.setdefault(float(np.log(lam[row]).round(6)), []).append(solved[row])
-    means = [jax.tree.map(lambda *arrays: np.mean(arrays, axis=0), *g) for g in groups.values()]
-    coefficients = np.ones((len(wanted), 1))
-    if len(groups) > 1:
-        coefficients = CubicSpline(list(groups), np.eye(len(groups)))(np.log(wanted))
-    return jax.tree.map(lambda *arrays: np.tensordot(coefficients, np.stack(arrays), 1), *means)
+    by_target: dict[int, dict[float, list[Params]]] = {}
+    for row in sorted(solved, key=lambda row: rows.lam[row]):
+        known = by_target.setdefault(int(rows.target[row]), {})
+        known.setdefault(float(np.log(rows.lam[row]).round(6)), []).append(solved[row])
+    places = np.array(chunk)
+    targets, log_lam = rows.target[places], np.log(rows.lam[places])
+    guesses: dict[int, tuple] = {}
+    for target in np.unique(targets).tolist():
+        known, is_wanted = by_target[target], targets == target
+        means = [jax.tree.map(lambda *arrays: np.mean(arrays, axis=0), *p) for p in known.values()]
+        shares = np.ones((is_wanted.sum(), 1))
+        if len(known) > 1:
+            shares = CubicSpline(list(known), np.eye(len(known)))(log_lam[is_wanted])
+        fields = (np.tensordot(shares, np.stack(arrays), 1) for arrays in zip(*means, strict=True))
+        guesses |= zip(places[is_wanted].tolist(), zip(*fields, strict=True), strict=True)
+    return Params(*(np.stack(a) for a in zip(*(guesses[row] for row in chunk), strict=True)))
 
 
 def _solve_chunk(
     descent: Descent,
-    rows: tuple[int, ...],
-    lam: np.ndarray,
-    weights: ExampleWeights,
+    rows: Rows,
+    chunk: tuple[int, ...],
     guess: Params | None,
     config: SolveConfig,
     stop_when_unchanged: Result | None,
 ) -> Iterator[SolveStep]:
     """Descends until the estimates are good, certifies, and goes on if that was too early."""
-    lam = lam[list(rows)]
-    distinct, weighting = _shares(weights, list(rows))
-    problem = (lam, descent.examples, distinct, weighting, descent.dataset.standardiser)
-    problems = problems_of(descent, lam, weighting)
+    lam = rows.lam[list(chunk)]
+    tasks, task = tasks_of(rows, chunk)
+    problem = (lam, descent.examples, tasks, task, descent.dataset.standardiser)
+    problems = problems_of(descent, lam, task)
     passes, goal = np.zeros(len(lam), int), np.full(len(lam), _SAFETY * config.tolerance)
     best, start, unchanged, n_lags = None, guess, np.zeros(len(lam), bool), np.zeros(len(lam), int)
     while True:
         limit = config.max_passes - passes.max()
-        descending = descend(descent, problems, distinct, start, goal, limit, stop_when_unchanged)
+        descending = descend(descent, problems, tasks, start, goal, limit, stop_when_unchanged)
         for progress in descending:
-            yield SolveStep(rows, passes + progress.passes, progress.relative_gap, None)
+            yield SolveStep(chunk, passes + progress.passes, progress.relative_gap, None)
         assert progress.params is not None
         latest = certify(progress.params, *problem, config.loss, config.tolerance)
         passes = passes + progress.passes + (goal < np.inf)
@@ -336,16 +412,8 @@ def _solve_chunk(
     optimum = Optimum(best.params, best.cost, best.gap, distance, passes, converged, unchanged)
     # A cost of 0 has a gap of 0: all examples are of one class.
     relative_gap = best.gap / np.where(best.cost > 0, best.cost, 1)
-    yield SolveStep(rows, passes, relative_gap, optimum)
+    yield SolveStep(chunk, passes, relative_gap, optimum)
 
 
 def _choose(choice: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.where(choice.reshape(-1, *[1] * (a.ndim - 1)), a, b)
-
-
-def _shares(weights: ExampleWeights, rows: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct weights of some rows, [W, n] float64 and each summing to 1; and their index."""
-    used, index = np.unique(np.asarray(weights.index)[rows], return_inverse=True)
-    distinct = weights.distinct[used]
-    distinct = distinct / distinct.max(axis=1, keepdims=True)  # a sum may overflow
-    return distinct / distinct.sum(axis=1, keepdims=True, dtype=np.float64), index

@@ -317,7 +317,7 @@ def checked_run(
 
     Hyper-parameters may have `axes` axes, and names of losses and optimisers are looked up.
     """
-    check_dataset(dataset)
+    check_dataset(dataset, with_targets=False)
     for name in ("n_epochs", "batch_size"):
         SETTINGS[name].check(name, getattr(config, name))
     none = Split(np.zeros((0, dataset.n_features), np.uint8), np.zeros(0, np.int32))
