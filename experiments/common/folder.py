@@ -372,16 +372,28 @@ def read_columns(
 
 def read_row(chunks: Chunks, row: int) -> dict[str, np.ndarray]:
     """The arrays of one row, by name; `FolderError` if no chunk has it."""
-    for content in read_chunks(chunks, row):
-        (index,) = np.flatnonzero(content.pop("rows") == row)
-        return {name: array[index] for name, array in content.items()}
-    raise FolderError(f"{chunks.folder} has nothing of row {row}: --resume computes it again")
+    content = _read_chunk(chunks, row)
+    (index,) = np.flatnonzero(content.pop("rows") == row)
+    return {name: array[index] for name, array in content.items()}
 
 
 def row_params(chunks: Chunks, row: int) -> Params:
     """The parameters of one row, [K, d] and [K]."""
-    arrays = read_row(chunks, row)
-    return Params(arrays["weights"], arrays["bias"])
+    return chunk_params(chunks, row)[row]
+
+
+def chunk_params(chunks: Chunks, row: int) -> dict[int, Params]:
+    """The parameters of a row and of all others in its chunk, by row."""
+    content = _read_chunk(chunks, row)
+    rows = content["rows"].tolist()
+    zipped = zip(rows, content["weights"], content["bias"], strict=True)
+    return {row: Params(weights, bias) for row, weights, bias in zipped}
+
+
+def _read_chunk(chunks: Chunks, row: int) -> dict[str, np.ndarray]:
+    for content in read_chunks(chunks, row):
+        return content
+    raise FolderError(f"{chunks.folder} has nothing of row {row}: --resume computes it again")
 
 
 # Files.

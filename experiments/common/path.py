@@ -4,7 +4,7 @@ What `lambda_path` and `probe` share.
 """
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -57,6 +57,8 @@ MEASURES = tuple(f"{split}_{name}{s}" for split in SPLITS for name in METRICS fo
 HELD_OUT = tuple(f"held_out_{name}" for name in METRICS)
 COLUMNS = (*OPTIMUM, *MEASURES, *HELD_OUT)
 SETTINGS = ("loss", "tolerance", "max_passes", "n_folds", "seed")
+# (optimum, rows, problems, dataset, config) -> columns [rows]
+Measure = Callable[[Optimum, np.ndarray, "Problems", Dataset, SolveConfig], dict[str, np.ndarray]]
 
 
 def define_flags(lam: str) -> None:
@@ -97,6 +99,7 @@ class Problems(NamedTuple):
     lam: np.ndarray  # [P]
     fold: np.ndarray  # [P], the fold that is left out; −1 for none
     fold_of: np.ndarray  # the fold of each training example, [n]
+    target: np.ndarray | None = None  # [P]; None for classes
 
     @property
     def path(self) -> np.ndarray:
@@ -146,7 +149,8 @@ def fit_path(
     distributed.check_same(folder.fingerprint(settings, flags.shared_values()))
     folder.start(path, experiment, settings)
     chunks = folder.chunks_of(path, COLUMNS, settings)
-    columns = solve_problems(problems, dataset, config, chunks, watch, settle)
+    result = partial(validation_predictions, dataset) if settle else None
+    columns = solve_problems(problems, dataset, config, chunks, watch, COLUMNS, _measure, result)
     table = path_table(problems, columns)
     n, n_classes = len(dataset.train.labels), dataset.n_classes
     table.insert(1, "C", lam_to(problems.path, n, n_classes, config.loss).C)
@@ -161,13 +165,16 @@ def solve_problems(
     config: SolveConfig,
     chunks: Chunks,
     watch: Stopwatch,
-    settle: bool = False,
+    names: Sequence[str],
+    measure: Measure,
+    result: Callable[[Params], np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
     """Solves every problem that the chunks don't have yet, measures it, and writes it there.
 
-    Returns `COLUMNS`, each [P].
+    `measure` makes the columns of these names, and a problem ends early if its `result` no longer
+    changes. Returns the columns, each [P].
     """
-    columns, rows_finished = folder.read_columns(chunks, len(problems.lam), COLUMNS)
+    columns, rows_finished = folder.read_columns(chunks, len(problems.lam), names)
     finished = FinishedParams(chunks, dataset, rows_finished)
     bar = Progress(max(1, len(problems.lam) - len(finished)))
     n_done, worst = 0, 0.0
@@ -176,9 +183,10 @@ def solve_problems(
         dataset,
         config,
         weights=fold_weights(problems.fold_of, problems.fold),
+        target=problems.target,
         mesh=device_mesh(),
         finished=finished,
-        stop_when_unchanged=partial(validation_predictions, dataset) if settle else None,
+        stop_when_unchanged=result,
     )
     with watch.phase("train"):
         for step in steps:
@@ -189,9 +197,9 @@ def solve_problems(
                 bar.show(n_done + n_near, f"{n_done} λ solved, {work}")
                 continue
             with watch.phase("evaluate"):
-                measured = _measure(step.optimum, rows, problems, dataset, config)
+                measured = measure(step.optimum, rows, problems, dataset, config)
             folder.write_chunk(chunks, rows, **step.optimum.params._asdict(), **measured)
-            for name in COLUMNS:
+            for name in names:
                 columns[name][rows] = measured[name]
             n_done, worst = n_done + len(rows), max(worst, float(gap.max()))
             bar.show(n_done, f"{n_done} λ solved, relative gap at most {worst:.1e}")
@@ -203,14 +211,18 @@ class FinishedParams(Mapping[int, Params]):
 
     def __init__(self, chunks: Chunks, dataset: Dataset, rows: set[int]) -> None:
         self._chunks, self._rows = chunks, rows
-        shape = (dataset.n_classes, dataset.n_features)
-        self._empty = Params(np.zeros(shape), np.zeros(shape[0]))
+        k, d = 1 if dataset.has_targets else dataset.n_classes, dataset.n_features
+        self._empty = Params(np.zeros((k, d)), np.zeros(k))
+        self._latest: dict[int, Params] = {}  # of the chunk that was read last
 
     def __getitem__(self, row: int) -> Params:
         if row not in self._rows:
             raise KeyError(row)
-        first = jax.process_index() == 0
-        params = folder.row_params(self._chunks, row) if first else self._empty
+        params = self._empty
+        if jax.process_index() == 0:
+            if row not in self._latest:
+                self._latest = folder.chunk_params(self._chunks, row)
+            params = self._latest[row]
         return Params(**distributed.from_first(params._asdict()))
 
     def __iter__(self) -> Iterator[int]:
@@ -231,11 +243,7 @@ def _measure(
     optimum: Optimum, rows: np.ndarray, problems: Problems, dataset: Dataset, config: SolveConfig
 ) -> dict[str, np.ndarray]:
     """`COLUMNS` of some problems."""
-    relative_gap = optimum.gap / np.where(optimum.cost > 0, optimum.cost, 1)
-    norm = np.linalg.norm(optimum.params.weights, axis=(1, 2))
-    fields = optimum._asdict()
-    fields |= {"gap": relative_gap, "settled": optimum.unchanged, "weights_norm": norm}
-    columns = {name: np.asarray(fields[name], float) for name in OPTIMUM}
+    columns = optimum_columns(optimum)
     for split in SPLITS:
         columns |= measure_split(split, optimum.params, dataset, config)
     columns |= {name: np.full(len(rows), np.nan) for name in HELD_OUT}
@@ -260,6 +268,15 @@ def measure_split(
         for suffix, value in zip(SUFFIXES, ends, strict=True):
             columns[f"{split}_{name}{suffix}"] = np.asarray(value)
     return columns
+
+
+def optimum_columns(optimum: Optimum) -> dict[str, np.ndarray]:
+    """The columns of `OPTIMUM`, each [C]."""
+    relative_gap = optimum.gap / np.where(optimum.cost > 0, optimum.cost, 1)
+    norm = np.linalg.norm(optimum.params.weights, axis=(1, 2))
+    fields = optimum._asdict()
+    fields |= {"gap": relative_gap, "settled": optimum.unchanged, "weights_norm": norm}
+    return {name: np.asarray(fields[name], float) for name in OPTIMUM}
 
 
 # The table, the choice and the refit.

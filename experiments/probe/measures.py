@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from experiments.common import folder, path
-from linear_cifar import Classifier, Dataset, InputError, Loss, Params, Split
-from linear_cifar.data import LazyRows
+from linear_cifar import Classifier, Dataset, InputError, Loss, Params
+from linear_cifar.data import take_rows
 from linear_cifar.metrics import (
     ClassReport,
     Interval,
@@ -81,7 +81,7 @@ def _temperature(fit: path.Fit, dataset: Dataset, loss: Loss) -> tuple[float, st
     for row in np.flatnonzero((problems.lam == fit.refit.lam) & ((problems.fold >= 0) == by_folds)):
         split = dataset.validation
         if by_folds:
-            split = _take(dataset.train, np.flatnonzero(problems.fold_of == problems.fold[row]))
+            split = take_rows(dataset.train, np.flatnonzero(problems.fold_of == problems.fold[row]))
         params = folder.row_params(fit.chunks, int(row))
         scores.append(_model(params, dataset, loss, fit.refit.lam, 1.0).logits(split.inputs))
         labels.append(np.asarray(split.labels))
@@ -89,12 +89,6 @@ def _temperature(fit: path.Fit, dataset: Dataset, loss: Loss) -> tuple[float, st
         return fit_temperature(np.concatenate(scores), np.concatenate(labels), loss), ""
     except InputError as error:
         return 1.0, str(error)
-
-
-def _take(split: Split, rows: np.ndarray) -> Split:
-    inputs = split.inputs
-    taken = inputs.take(rows) if isinstance(inputs, LazyRows) else inputs[rows]
-    return Split(taken, split.labels[rows])
 
 
 def class_table(test: TestReport, class_names: Sequence[str]) -> "pd.DataFrame":

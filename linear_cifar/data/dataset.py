@@ -239,6 +239,13 @@ def with_validation(dataset: Dataset) -> Dataset:
     return replace(dataset, train=Split(inputs, labels), standardiser=standardiser)
 
 
+def take_rows(split: Split, rows: np.ndarray) -> Split:
+    """Some of the examples, by their ascending numbers; inputs in a file stay there."""
+    inputs = split.inputs
+    taken = inputs.take(rows) if isinstance(inputs, LazyRows) else inputs[rows]
+    return Split(taken, split.labels[rows])
+
+
 def normalised_rows(inputs: np.ndarray) -> np.ndarray:
     """Rows [n, d] divided by their lengths ‖x‖, in float32 or float64; a row of zeros stays."""
     rows = inputs.astype(np.float64 if inputs.dtype == np.float64 else np.float32)

@@ -19,6 +19,9 @@ from linear_cifar.metrics.evaluate import (
     evaluate as evaluate,
     evaluate_examples as evaluate_examples,
     fold_metrics as fold_metrics,
+    fold_target_metrics as fold_target_metrics,
+    split_logits as split_logits,
+    target_metrics as target_metrics,
 )
 from linear_cifar.metrics.intervals import (
     Interval as Interval,

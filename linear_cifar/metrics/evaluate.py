@@ -13,8 +13,9 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from linear_cifar.data.blocks import blocks
-from linear_cifar.data.dataset import Dataset, Split, Standardiser
+from linear_cifar.data.dataset import Dataset, Split, Standardiser, take_rows
 from linear_cifar.losses import SOFTMAX_CROSS_ENTROPY, Loss
+from linear_cifar.metrics.binary import binary_scores
 from linear_cifar.model import Params, logits, predicted_class
 from linear_cifar.objective import penalty
 
@@ -107,6 +108,46 @@ def fold_metrics(
     totals = weights.sum(axis=1, dtype=float)[index]
     mean_loss, accuracy = sums / np.where(totals, totals, np.nan)
     return mean_loss, accuracy
+
+
+def target_metrics(
+    params: Params, target: np.ndarray, split: Split, standardiser: Standardiser
+) -> dict[str, np.ndarray]:
+    """`binary_scores` of R models, [R] each, on a split whose labels are T targets [n, T].
+
+    Parameters are [R, d] and [R]; `target` [R] is the target of each model.
+    """
+    scores = split_logits(params, split.inputs, standardiser)
+    return binary_scores(scores, np.asarray(split.labels)[:, target])
+
+
+def fold_target_metrics(
+    params: Params, target: np.ndarray, folds: np.ndarray, index: np.ndarray, dataset: Dataset
+) -> dict[str, np.ndarray]:
+    """`target_metrics` of R models, each on the fold of training examples that it didn't train on.
+
+    `folds` [n] is the fold of each example, and `index` [R] the fold of each model.
+    """
+    metrics: dict[str, np.ndarray] = {}
+    for fold in np.unique(index):
+        places, examples = np.flatnonzero(index == fold), np.flatnonzero(folds == fold)
+        models = Params(*(array[places] for array in params))
+        split = take_rows(dataset.train, examples)
+        measured = target_metrics(models, target[places], split, dataset.standardiser)
+        for name, values in measured.items():
+            metrics.setdefault(name, np.full(len(index), np.nan))[places] = values
+    return metrics
+
+
+def split_logits(params: Params, inputs: Any, standardiser: Standardiser) -> np.ndarray:
+    """Logits [n, K] of inputs as they are stored, in memory or in a file; see `logits`."""
+    parts = [_logits(params, block, standardiser) for _, block in blocks(inputs)]
+    return np.concatenate([np.asarray(part) for part in parts])
+
+
+@jax.jit
+def _logits(params: Params, inputs: Any, standardiser: Standardiser) -> jax.Array:
+    return logits(params, standardiser(inputs, params.weights.dtype))
 
 
 @partial(jax.jit, static_argnames="loss")

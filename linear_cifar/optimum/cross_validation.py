@@ -7,20 +7,32 @@ import numpy as np
 from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
-from linear_cifar.data.dataset import Dataset, check_dataset
+from linear_cifar.data.dataset import Dataset
 from linear_cifar.data.stratify import stratified_folds
 from linear_cifar.losses import Loss, as_loss
-from linear_cifar.metrics.evaluate import fold_metrics
-from linear_cifar.optimum.solve import DEFAULTS, check_lam, solve
+from linear_cifar.metrics.evaluate import fold_metrics, fold_target_metrics
+from linear_cifar.model import Params
+from linear_cifar.optimum.solve import (
+    DEFAULTS,
+    SolveConfig,
+    check_lam,
+    every_target,
+    solve_chunks,
+)
 from linear_cifar.optimum.tasks import ExampleWeights
 
 
 class CrossValidation(NamedTuple):
-    """Metrics of each λ on examples that it wasn't fitted to; NumPy."""
+    """Metrics of each λ on examples that it wasn't fitted to; NumPy.
+
+    For T targets all are [folds, C, T].
+    """
 
     loss: np.ndarray  # [folds, C], in nats, on the examples of the fold
     accuracy: np.ndarray  # [folds, C]
     converged: np.ndarray  # [folds, C], of the optima without the fold
+    auroc: np.ndarray | None = None  # of targets only, as is average_precision
+    average_precision: np.ndarray | None = None
 
 
 def fold_weights(folds: np.ndarray, fold_index: np.ndarray) -> ExampleWeights:
@@ -39,15 +51,17 @@ def cross_validate(
     n_folds: int = 5,
     *,
     loss: Loss = DEFAULTS.loss,
+    class_weight: ArrayLike | str | None = None,
     tolerance: float = DEFAULTS.tolerance,
     max_passes: int = DEFAULTS.max_passes,
     mesh: Mesh | None = None,
 ) -> CrossValidation:
     """Stratified cross-validation of the training examples, all folds and λ at once.
 
-    λ > 0, [C], is per example, so it means the same for a fold's examples and for all. Inputs are
-    standardised as all training examples are. The PRNG key draws the folds, 2 to n of them. The
-    keywords and the errors are as for `solve`. The mean over folds of the result chooses λ.
+    λ > 0, [C], is per example, so it means the same for a fold's examples and for all; for targets
+    it may be [C, T]. Inputs are standardised as all training examples are. The PRNG key draws the
+    folds, 2 to n of them; targets have the same ones, which aren't stratified. The keywords and the
+    errors are as for `solve`. The mean over folds of the result chooses λ.
 
     Examples:
       >>> from linear_cifar.data import dataset_from_arrays
@@ -55,20 +69,35 @@ def cross_validate(
       >>> cross_validate(jax.random.key(0), [0.1, 10.0], data, 4).accuracy.shape
       (4, 2)
     """
-    check_dataset(dataset)
-    lam, loss = check_lam(lam), as_loss(loss)
-    folds = stratified_folds(key, dataset.train.labels, n_folds)
+    lam, _, target = every_target(lam, None, dataset)
+    lam, labels = check_lam(lam), np.asarray(dataset.train.labels)
+    strata = np.zeros(len(labels), int) if dataset.has_targets else labels
+    folds = stratified_folds(key, strata, n_folds)
     fold_index = np.repeat(np.arange(n_folds), len(lam))
-    optimum = solve(
+    target = None if target is None else np.tile(target, n_folds)
+    left_out = folds == np.arange(n_folds)[:, None]
+    config = SolveConfig(as_loss(loss), tolerance, max_passes)
+    columns: dict[str, np.ndarray] = {}
+    for step in solve_chunks(
         np.tile(lam, n_folds),
         dataset,
-        loss=loss,
+        config,
         weights=fold_weights(folds, fold_index),
-        tolerance=tolerance,
-        max_passes=max_passes,
+        target=target,
+        class_weight=class_weight,
         mesh=mesh,
-    )
-    left_out = folds == np.arange(n_folds)[:, None]
-    metrics = fold_metrics(optimum.params, left_out, fold_index, dataset, loss)
-    shape = (n_folds, len(lam))
-    return CrossValidation(*(array.reshape(shape) for array in (*metrics, optimum.converged)))
+    ):
+        if step.optimum:
+            rows, params = np.array(step.rows), step.optimum.params
+            measured = {"converged": step.optimum.converged}
+            if target is None:
+                pair = fold_metrics(params, left_out, fold_index[rows], dataset, config.loss)
+                measured |= zip(("loss", "accuracy"), pair, strict=True)
+            else:
+                models = Params(*(array[:, 0] for array in params))
+                held_out = (target[rows], folds, fold_index[rows], dataset)
+                measured |= fold_target_metrics(models, *held_out)
+            for name, values in measured.items():
+                columns.setdefault(name, np.empty(len(fold_index), values.dtype))[rows] = values
+    shape = (n_folds, -1, dataset.n_classes) if dataset.has_targets else (n_folds, -1)
+    return CrossValidation(**{name: column.reshape(shape) for name, column in columns.items()})

@@ -136,7 +136,7 @@ def solve(
         lam = np.reshape(real_numbers("lam", lam), 1)
         start = None if start is None else Params(*(np.asarray(array)[None] for array in start))
     config = SolveConfig(loss, tolerance, max_passes, dtype, memory_bytes)
-    lam, weights, target = _every_target(lam, weights, dataset)
+    lam, weights, target = every_target(lam, weights, dataset)
     keywords: dict[str, Any] = {"target": target, "class_weight": class_weight}
     keywords |= {"start": _by_row(start, dataset), "stop_when_unchanged": stop_when_unchanged}
     steps = solve_chunks(lam, dataset, config, weights=weights, mesh=mesh, **keywords)
@@ -223,7 +223,7 @@ def certified_gap(
     The parameters are for standardised inputs, [C, K, d] and [C, K]; λ > 0 is [C]. The other
     arguments and the errors are as for `solve`. Both results are [C], float64; for targets [C, T].
     """
-    lam, weights, target = _every_target(lam, weights, dataset)
+    lam, weights, target = every_target(lam, weights, dataset)
     tasks = {"weights": weights, "target": target, "class_weight": class_weight}
     rows, config, mesh = _checked(lam, dataset, SolveConfig(loss), mesh, **tasks)
     params = _checked_params("params", _by_row(params, dataset), rows, dataset)
@@ -234,7 +234,7 @@ def certified_gap(
     return certified.cost.reshape(shape), certified.gap.reshape(shape)
 
 
-def _every_target(lam: ArrayLike, weights: Any, dataset: Dataset) -> tuple[Any, Any, Any]:
+def every_target(lam: ArrayLike, weights: Any, dataset: Dataset) -> tuple[Any, Any, Any]:
     """λ, weights and targets of every row, [R]: those of each λ, [C] or [C, T], for each target."""
     check_dataset(dataset)
     if not dataset.has_targets:
