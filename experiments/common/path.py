@@ -150,7 +150,7 @@ def fit_path(
     folder.start(path, experiment, settings)
     chunks = folder.chunks_of(path, COLUMNS, settings)
     result = partial(validation_predictions, dataset) if settle else None
-    columns = solve_problems(problems, dataset, config, chunks, watch, COLUMNS, _measure, result)
+    columns = solve_problems(problems, dataset, config, chunks, watch, COLUMNS, measure_path, result)
     table = path_table(problems, columns)
     n, n_classes = len(dataset.train.labels), dataset.n_classes
     table.insert(1, "C", lam_to(problems.path, n, n_classes, config.loss).C)
@@ -239,7 +239,7 @@ def validation_predictions(dataset: Dataset, params: Params) -> np.ndarray:
     return evaluate_models(params, split, dataset, LOSSES["softmax"]).predicted  # by any loss
 
 
-def _measure(
+def measure_path(
     optimum: Optimum, rows: np.ndarray, problems: Problems, dataset: Dataset, config: SolveConfig
 ) -> dict[str, np.ndarray]:
     """`COLUMNS` of some problems."""

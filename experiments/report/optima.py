@@ -50,7 +50,9 @@ def solve(
         chunks = folder.chunks_of(
             path, columns, settings, lam, config.tolerance, part=planned["name"]
         )
-        measures = optimum_path.solve_problems(problems, dataset, config, chunks, watch)
+        measures = optimum_path.solve_problems(
+            problems, dataset, config, chunks, watch, columns, optimum_path.measure_path
+        )
         table = optimum_path.path_table(problems, measures)
         choice = optimum_path.choose(table, "accuracy", within_error=False)
         params = jax.tree.map(lambda a: a[None], folder.row_params(chunks, choice.best))
