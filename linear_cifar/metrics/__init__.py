@@ -1,5 +1,11 @@
-"""Metrics: of runs on a split, of predictions class by class, of probabilities, with intervals."""
+"""Metrics of runs, classes, probabilities and binary targets, with intervals and comparisons."""
 
+from linear_cifar.metrics.binary import (
+    BinaryMetrics as BinaryMetrics,
+    binary_metrics as binary_metrics,
+    binary_scores as binary_scores,
+    pseudo_values as pseudo_values,
+)
 from linear_cifar.metrics.calibration import (
     Reliability as Reliability,
     fit_temperature as fit_temperature,
@@ -13,6 +19,12 @@ from linear_cifar.metrics.classification import (
     confusion_matrix as confusion_matrix,
     row_shares as row_shares,
     top_k_accuracy as top_k_accuracy,
+)
+from linear_cifar.metrics.comparison import (
+    Difference as Difference,
+    holm as holm,
+    mcnemar as mcnemar,
+    paired_test as paired_test,
 )
 from linear_cifar.metrics.evaluate import (
     Metrics as Metrics,

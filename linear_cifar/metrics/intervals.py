@@ -8,14 +8,16 @@ from numpy.typing import ArrayLike
 from linear_cifar.checks import real_numbers
 from linear_cifar.errors import InputError
 
+NORMAL_QUANTILE = 1.959963984540054  # of 0.975
+
 
 class Interval(NamedTuple):
-    """An estimate with a 95 % confidence interval."""
+    """An estimate with a 95 % confidence interval; floats, or arrays for several estimates."""
 
-    estimate: float
-    low: float  # NaN, as is `high`, if there is only one value
-    high: float
-    n: int  # values that the estimate is the mean of
+    estimate: Any
+    low: Any  # NaN, as is `high`, if there is only one value
+    high: Any
+    n: Any  # int: values that the estimate is the mean of
 
 
 class Summary(NamedTuple):
@@ -57,8 +59,8 @@ def accuracy_interval(share: Any, n: Any) -> tuple[np.ndarray, np.ndarray]:
       E. B. Wilson, Probable inference, the law of succession, and statistical inference, Journal
       of the American Statistical Association 22, 1927.
     """
-    z = 1.959963984540054  # the normal quantile of 0.975
-    share, n = np.asarray(share, float), np.maximum(np.asarray(n, float), 1)
+    z, share = NORMAL_QUANTILE, np.asarray(share, float)
+    n = np.maximum(np.asarray(n, float), 1)
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     # An accuracy of 0 or 1 is itself an end; rounding would put the end beside it.
