@@ -21,10 +21,13 @@ from linear_cifar.data import (
 from linear_cifar.errors import InputError
 from linear_cifar.gradient_check import numerical_gradient, relative_error
 from linear_cifar.losses import (
+    BINARY_CROSS_ENTROPY,
     LOSSES,
     MULTIPLE_BINARY_CROSS_ENTROPY,
     SOFTMAX_CROSS_ENTROPY,
     Loss,
+    binary_cross_entropy,
+    binary_cross_entropy_gradient,
     multiple_binary_cross_entropy,
     multiple_binary_cross_entropy_gradient,
     softmax_cross_entropy,
@@ -45,10 +48,10 @@ except _metadata.PackageNotFoundError:  # a checkout that isn't installed
     __version__ = "not installed"
 
 __all__ = [
-    "LOSSES", "MULTIPLE_BINARY_CROSS_ENTROPY", "OPTIMIZERS", "SOFTMAX_CROSS_ENTROPY", "Classifier",
+    "BINARY_CROSS_ENTROPY", "LOSSES", "MULTIPLE_BINARY_CROSS_ENTROPY", "OPTIMIZERS", "SOFTMAX_CROSS_ENTROPY", "Classifier",
     "CrossValidation", "DataError", "Dataset", "History", "Hyperparameters", "InputError", "Loss",
     "Metrics", "Optimum", "Params", "Split", "Standardiser", "TrainConfig", "adam",
-    "autodiff_gradient", "best", "cost", "cost_gradient", "cross_validate", "dataset_from_arrays",
+    "autodiff_gradient", "best", "binary_cross_entropy", "binary_cross_entropy_gradient", "cost", "cost_gradient", "cross_validate", "dataset_from_arrays",
     "device_mesh", "epochs", "evaluate", "grid", "init_params", "lam_from", "lam_to",
     "load_dataset", "load_features", "logits", "momentum", "multiple_binary_cross_entropy",
     "multiple_binary_cross_entropy_gradient", "numerical_gradient", "predict", "random_grid",

@@ -150,7 +150,9 @@ def fit_path(
     folder.start(path, experiment, settings)
     chunks = folder.chunks_of(path, COLUMNS, settings)
     result = partial(validation_predictions, dataset) if settle else None
-    columns = solve_problems(problems, dataset, config, chunks, watch, COLUMNS, measure_path, result)
+    columns = solve_problems(
+        problems, dataset, config, chunks, watch, COLUMNS, measure_path, result
+    )
     table = path_table(problems, columns)
     n, n_classes = len(dataset.train.labels), dataset.n_classes
     table.insert(1, "C", lam_to(problems.path, n, n_classes, config.loss).C)

@@ -17,6 +17,7 @@ from linear_cifar.data.dataset import (
     dataset_from_arrays as dataset_from_arrays,
     fit_standardiser as fit_standardiser,
     normalised_rows as normalised_rows,
+    take_rows as take_rows,
     with_validation as with_validation,
 )
 from linear_cifar.data.features import (
