@@ -48,13 +48,15 @@ except _metadata.PackageNotFoundError:  # a checkout that isn't installed
     __version__ = "not installed"
 
 __all__ = [
-    "BINARY_CROSS_ENTROPY", "LOSSES", "MULTIPLE_BINARY_CROSS_ENTROPY", "OPTIMIZERS", "SOFTMAX_CROSS_ENTROPY", "Classifier",
-    "CrossValidation", "DataError", "Dataset", "History", "Hyperparameters", "InputError", "Loss",
-    "Metrics", "Optimum", "Params", "Split", "Standardiser", "TrainConfig", "adam",
-    "autodiff_gradient", "best", "binary_cross_entropy", "binary_cross_entropy_gradient", "cost", "cost_gradient", "cross_validate", "dataset_from_arrays",
-    "device_mesh", "epochs", "evaluate", "grid", "init_params", "lam_from", "lam_to",
-    "load_dataset", "load_features", "logits", "momentum", "multiple_binary_cross_entropy",
-    "multiple_binary_cross_entropy_gradient", "numerical_gradient", "predict", "random_grid",
-    "relative_error", "sgd", "softmax_cross_entropy", "softmax_cross_entropy_gradient", "solve",
-    "sweep", "train", "with_validation",
+    "BINARY_CROSS_ENTROPY", "LOSSES", "MULTIPLE_BINARY_CROSS_ENTROPY", "OPTIMIZERS",
+    "SOFTMAX_CROSS_ENTROPY", "Classifier", "CrossValidation", "DataError", "Dataset", "History",
+    "Hyperparameters", "InputError", "Loss", "Metrics", "Optimum", "Params", "Split",
+    "Standardiser", "TrainConfig", "adam", "autodiff_gradient", "best", "binary_cross_entropy",
+    "binary_cross_entropy_gradient", "cost", "cost_gradient", "cross_validate",
+    "dataset_from_arrays", "device_mesh", "epochs", "evaluate", "grid", "init_params",
+    "lam_from", "lam_to", "load_dataset", "load_features", "logits", "momentum",
+    "multiple_binary_cross_entropy", "multiple_binary_cross_entropy_gradient",
+    "numerical_gradient", "predict", "random_grid", "relative_error", "sgd",
+    "softmax_cross_entropy", "softmax_cross_entropy_gradient", "solve", "sweep", "train",
+    "with_validation",
 ]  # fmt: skip
