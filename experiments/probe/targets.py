@@ -1,0 +1,281 @@
+"""Many binary targets: for each a λ of its own, a refit, and a test; a row of a table for each."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import flags as absl_flags
+
+from experiments.common import flags, folder, path
+from experiments.common.progress import Progress, Stopwatch
+from linear_cifar import (
+    BINARY_CROSS_ENTROPY,
+    Classifier,
+    Dataset,
+    InputError,
+    Optimum,
+    Params,
+    best,
+    with_validation,
+)
+from linear_cifar.data import stratified_folds
+from linear_cifar.metrics import (
+    BinaryMetrics,
+    binary_metrics,
+    fold_target_metrics,
+    pseudo_values,
+    split_logits,
+    target_metrics,
+)
+from linear_cifar.optimum import SolveConfig, check_lam, solve_chunks
+from linear_cifar.training import device_mesh
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FLAGS = absl_flags.FLAGS
+METRICS = ("loss", "accuracy", "auroc", "average_precision")
+SOURCES = ("validation", "folds")
+COLUMNS = (*path.OPTIMUM, *(f"{source}_{name}" for source in SOURCES for name in METRICS))
+TESTED = ("accuracy", "balanced_accuracy", "auroc", "average_precision", "loss")
+N_SHOWN = 15  # best and worst targets in a figure
+REFUSED = ("one_standard_error", "every_lam", "n_train", "n_per_class")
+
+
+class TargetFit(NamedTuple):
+    """T targets, each solved for L values of λ."""
+
+    path: "pd.DataFrame"  # a row per λ and target
+    table: "pd.DataFrame"  # a row per target
+    source: str  # "validation" or "folds"
+    select: str  # one of `METRICS`
+    model: Classifier  # of the targets without a problem
+    # The mean over targets of the AUROC's pseudo-values, of each test example, [n].
+    values: np.ndarray
+    summary: dict[str, Any]  # of all problems
+
+
+def fit_targets(
+    target: Path, dataset: Dataset, watch: Stopwatch, settings: Any, part: str = ""
+) -> TargetFit:
+    """Solves every λ for every target, chooses one for each, refits it and tests it once."""
+    for name in REFUSED:
+        if FLAGS[name].present:
+            raise InputError(f"--{name} can't be used with targets")
+    config, problems = path.config_from_flags(), problems_from_flags(dataset)
+    chunks = folder.chunks_of(target, COLUMNS, settings, problems.lam, part=part)
+    result = partial(validation_predictions, dataset)
+    columns = path.solve_problems(
+        problems, dataset, config, chunks, watch, COLUMNS, measure, result
+    )
+    table = path_table(problems, columns, dataset)
+    source, select = SOURCES[bool(FLAGS.n_folds)], FLAGS.select or "auroc"
+    chosen, reasons = choose(table, source, select, dataset)
+    solved = np.flatnonzero(chosen >= 0)
+    if not solved.size:
+        raise InputError(f"no target can be probed; {dataset.class_names[0]}: {reasons[0]}")
+    rows = table.iloc[chosen[solved] * dataset.n_classes + solved]
+    both, lam = with_validation(dataset), rows.lam.to_numpy()
+    optimum = refit(lam, solved, both, config, watch)
+    model = Classifier(
+        Params(*(array[:, 0] for array in optimum.params)),
+        both.standardiser,
+        [dataset.class_names[t] for t in solved],
+        BINARY_CROSS_ENTROPY,
+        normalise_rows=dataset.normalise_rows,
+        feature_names=dataset.feature_names,
+    )
+    with watch.phase("evaluate"):
+        scores, labels = model.logits(both.test.inputs), np.asarray(both.test.labels)[:, solved]
+        tested = test_columns(binary_metrics(scores, labels))
+        values = np.nanmean(pseudo_values(scores, labels, "auroc"), axis=1)
+    answers = {
+        "lam": lam,
+        "C": 1 / (2 * lam * (np.asarray(both.train.labels)[:, solved] >= 0).sum(axis=0)),
+        "gap": optimum.gap / optimum.cost,
+        "converged": optimum.converged,
+        f"{source}_{select}": rows[f"{source}_{select}"].to_numpy(),
+        **tested,
+    }
+    by_target = target_table(both, reasons, solved, answers)
+    return TargetFit(
+        table, by_target, source, select, model, values, path.summarise_optima(columns)
+    )
+
+
+def problems_from_flags(dataset: Dataset) -> path.Problems:
+    """Every λ for every target, on all examples; and without each fold."""
+    labels, n_targets = np.asarray(dataset.train.labels), dataset.n_classes
+    if FLAGS.C is not None and FLAGS["lam"].present:
+        raise InputError("give --lam or --C, not both")
+    if FLAGS.C is None:
+        values = np.unique(flags.table_of_axes(["lam"])["lam"])
+        lam = np.repeat(check_lam(values), n_targets)
+    else:
+        c = np.unique(flags.table_of_axes(["C"])["C"])[::-1]
+        n_known = np.maximum((labels >= 0).sum(axis=0), 1)
+        lam = check_lam((1 / (2 * c[:, None] * n_known)).ravel())
+    n_folds = FLAGS.n_folds or 0
+    flags.check_runs(len(lam) * (1 + n_folds))
+    fold_of = np.zeros(len(labels), int)
+    if n_folds:  # not stratified, because all targets share them
+        fold_of = stratified_folds(jax.random.key(FLAGS.seed), fold_of, n_folds)
+    target = np.tile(np.arange(n_targets), len(lam) // n_targets * (1 + n_folds))
+    fold = np.repeat(np.arange(-1, n_folds), len(lam))
+    return path.Problems(np.tile(lam, 1 + n_folds), fold, fold_of, target)
+
+
+def validation_predictions(dataset: Dataset, params: Params) -> np.ndarray:
+    """Whether each logit is positive, [C, n], of validation or else training examples."""
+    split = dataset.validation if len(dataset.validation.labels) else dataset.train
+    models = Params(*(np.asarray(array[:, 0], np.float32) for array in params))
+    return (split_logits(models, split.inputs, dataset.standardiser) > 0).T
+
+
+def measure(
+    optimum: Optimum, rows: np.ndarray, problems: path.Problems, dataset: Dataset, _: SolveConfig
+) -> dict[str, np.ndarray]:
+    """`COLUMNS` of some problems, on validation examples or on the fold that was left out."""
+    assert problems.target is not None
+    columns = path.optimum_columns(optimum)
+    columns |= {name: np.full(len(rows), np.nan) for name in COLUMNS if name not in columns}
+    models = Params(*(array[:, 0] for array in optimum.params))
+    target, fold = problems.target[rows], problems.fold[rows]
+    for source, places in zip(SOURCES, (fold < 0, fold >= 0), strict=True):
+        if not places.any():
+            continue
+        part, of_part = Params(*(array[places] for array in models)), target[places]
+        if source == "validation":
+            measured = target_metrics(part, of_part, dataset.validation, dataset.standardiser)
+        else:
+            measured = fold_target_metrics(part, of_part, problems.fold_of, fold[places], dataset)
+        for name, values in measured.items():
+            columns[f"{source}_{name}"][places] = values
+    return columns
+
+
+def path_table(
+    problems: path.Problems, columns: Mapping[str, np.ndarray], dataset: Dataset
+) -> "pd.DataFrame":
+    """A row per λ and target, λ ascending, with means over the folds that have a measure."""
+    import pandas as pd
+
+    assert problems.target is not None
+    in_path = problems.fold < 0
+    names = np.array(dataset.class_names, object)[problems.target[in_path]]
+    n_known = (np.asarray(dataset.train.labels) >= 0).sum(axis=0)[problems.target[in_path]]
+    table = pd.DataFrame({"target": names, "lam": problems.path})
+    table["C"] = 1 / (2 * problems.path * np.maximum(n_known, 1))
+    for name in (*path.OPTIMUM, *(f"validation_{name}" for name in METRICS)):
+        table[name] = columns[name][in_path]
+    for name in METRICS if not in_path.all() else ():
+        by_fold = columns[f"folds_{name}"][~in_path].reshape(-1, len(table))
+        exists = np.isfinite(by_fold)
+        sums = np.where(exists, by_fold, 0).sum(axis=0)
+        table[f"folds_{name}"] = sums / np.where(exists.any(axis=0), exists.sum(axis=0), np.nan)
+    return table.astype({"passes": int, "converged": bool, "settled": bool})
+
+
+def choose(
+    table: "pd.DataFrame", source: str, select: str, dataset: Dataset
+) -> tuple[np.ndarray, list[str]]:
+    """The place of the best λ for each target, [T]; or −1, and the reason why there is none."""
+    shape = (-1, dataset.n_classes)
+    loss = table[f"{source}_loss"].to_numpy().reshape(shape)
+    values = table[f"{source}_{select}"].to_numpy().reshape(shape)
+    by, scores = ("loss", -values) if select == "loss" else ("accuracy", values)
+    chosen, reasons = np.full(dataset.n_classes, -1), []
+    for target, labels in enumerate(np.asarray(dataset.train.labels).T):
+        known = np.unique(labels[labels >= 0])
+        if known.size < 2:
+            reasons.append(f"all training labels are {known[0]}" if known.size else "none is known")
+        elif not np.isfinite(scores[:, target]).any():
+            reasons.append(f"{source} examples have no {select}: too few are known or differ")
+        else:
+            chosen[target] = best(scores[:, target], loss[:, target], by)
+            reasons.append("")
+    return chosen, reasons
+
+
+def refit(
+    lam: np.ndarray, target: np.ndarray, both: Dataset, config: SolveConfig, watch: Stopwatch
+) -> Optimum:
+    """The optima of the targets, each at its λ, in their order."""
+    rows: list[int] = []
+    optima: list[Optimum] = []
+    bar = Progress(len(lam))
+    with watch.phase("train"):
+        for step in solve_chunks(lam, both, config, target=target, mesh=device_mesh()):
+            if step.optimum:
+                rows, optima = [*rows, *step.rows], [*optima, step.optimum]
+            work = f"pass {step.passes.max()}, gap {step.relative_gap.max():.1e}"
+            bar.show(len(rows), f"fit with validation data: {work}")
+    order = np.argsort(rows)
+    optimum: Any = jax.tree.map(lambda *parts: np.concatenate(parts)[order], *optima)
+    return optimum
+
+
+def test_columns(metrics: BinaryMetrics) -> dict[str, np.ndarray]:
+    """The measures of `TESTED` with the ends of their intervals, [T] each, by column."""
+    columns: dict[str, np.ndarray] = {}
+    for name in TESTED:
+        estimate, low, high, _ = getattr(metrics, name)
+        columns |= {f"test_{name}": estimate, f"test_{name}_low": low, f"test_{name}_high": high}
+    return columns
+
+
+def target_table(
+    both: Dataset, reasons: list[str], solved: np.ndarray, answers: Mapping[str, np.ndarray]
+) -> "pd.DataFrame":
+    """A row per target: its examples, and the answers of the solved ones."""
+    import pandas as pd
+
+    table = pd.DataFrame({"target": both.class_names, "problem": reasons})
+    for split, labels in (("train", both.train.labels), ("test", both.test.labels)):
+        table[f"n_{split}"] = (np.asarray(labels) >= 0).sum(axis=0)
+        table[f"n_{split}_positive"] = (np.asarray(labels) == 1).sum(axis=0)
+    return table.join(pd.DataFrame(dict(answers), index=solved))
+
+
+# Figures.
+
+
+def plot_auroc(table: "pd.DataFrame", title: str) -> Any:
+    """How the AUROC is distributed over targets; and the best and the worst, with intervals."""
+    from linear_cifar import plots  # matplotlib takes half a second
+
+    rows = table[table.test_auroc.notna()].sort_values("test_auroc")
+    figure = plots.new_figure(f"AUROC on test examples, {title}", (12, 5.5))
+    left, right = figure.subplots(1, 2)
+    left.hist(rows.test_auroc, bins=min(40, max(5, len(rows) // 5)), color="C0")
+    left.axvline(rows.test_auroc.mean(), color="0.3", ls="--", label="mean")
+    plots.label_axes(left, "AUROC", "targets")
+    shown = rows if len(rows) <= 2 * N_SHOWN else rows.iloc[[*range(N_SHOWN), *range(-N_SHOWN, 0)]]
+    estimate, places = shown.test_auroc, np.arange(len(shown))
+    reach = [estimate - shown.test_auroc_low, shown.test_auroc_high - estimate]
+    right.errorbar(estimate, places, xerr=np.nan_to_num(reach), fmt="o", ms=4, capsize=2)
+    right.set_yticks(places, shown.target, parse_math=False)
+    if len(shown) < len(rows):
+        right.axhline(N_SHOWN - 0.5, color="0.6", lw=1)
+    plots.label_axes(right, "AUROC, with its 95 % interval", "", legend=None)
+    return figure
+
+
+def plot_lam(table: "pd.DataFrame", title: str) -> Any:
+    """How many targets chose each λ, and the AUROC over λ."""
+    from linear_cifar import plots
+
+    rows = table[table.lam.notna()]
+    figure = plots.new_figure(f"The chosen λ, {title}")
+    left, right = figure.subplots(1, 2)
+    lam, counts = np.unique(rows.lam, return_counts=True)
+    left.vlines(lam, 0, counts, lw=4)
+    right.plot(rows.lam, rows.test_auroc, "o", ms=4, alpha=0.5, mew=0)
+    for ax, name in ((left, "targets"), (right, "AUROC on test examples")):
+        plots.scale_lam(ax, rows.lam.to_numpy())
+        plots.label_axes(ax, "λ", name, legend=None)
+    left.set_ylim(bottom=0)
+    return figure
