@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
         further = prediction.load_further(dataset.n_features, dataset.feature_names)
         sizes = learning.sizes_from_flags(dataset)
         fit = path.fit_path(target, "probe", dataset, watch, settle=True)
-        lam, config = fit.table.lam.to_numpy(), path.config_from_flags()
+        lam, config = fit.first.problems.path, path.config_from_flags()
         curve = learning.learning_curve(sizes, lam, dataset, config, watch)
         if jax.process_index():
             return 0

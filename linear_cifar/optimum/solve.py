@@ -24,6 +24,7 @@ from linear_cifar.optimum.basis import find_basis
 from linear_cifar.optimum.certificate import certify
 from linear_cifar.optimum.data_pass import place_examples
 from linear_cifar.optimum.descent import Descent, Result, descend, prepare, problems_of
+from linear_cifar.optimum.interval import Certificate
 from linear_cifar.training.devices import check_mesh, device_mesh
 
 LAM = ANY_LAM._replace(help=f"{ANY_LAM.help}, which a minimum needs", low=None, above=0)
@@ -61,6 +62,7 @@ class Optimum(NamedTuple):
     passes: np.ndarray  # [C], over the data, certificates among them, int
     converged: np.ndarray  # [C], whether gap ≤ tolerance · cost
     unchanged: np.ndarray  # [C], whether it stopped early by `stop_when_unchanged`
+    certificate: Certificate  # [C], for `gap_at` and `interval_gaps`: it bounds J − J* at every λ
 
 
 class SolveStep(NamedTuple):
@@ -333,7 +335,8 @@ def _solve_chunk(
         start = best.params
     distance = np.sqrt(best.gap / lam)  # J − J* ≥ λ‖W − W*‖²
     unchanged &= ~converged
-    optimum = Optimum(best.params, best.cost, best.gap, distance, passes, converged, unchanged)
+    ending = (passes, converged, unchanged)
+    optimum = Optimum(best.params, best.cost, best.gap, distance, *ending, best.certificate)
     # A cost of 0 has a gap of 0: all examples are of one class.
     relative_gap = best.gap / np.where(best.cost > 0, best.cost, 1)
     yield SolveStep(rows, passes, relative_gap, optimum)
