@@ -22,9 +22,11 @@ from experiments.common import cli, distributed, folder, path
 from experiments.common.data import load_data
 from experiments.common.progress import Stopwatch, print_table
 from linear_cifar import Dataset
+from linear_cifar.optimum import gap_at
 
 FLAGS = absl_flags.FLAGS
 N_WEIGHTS = 5  # λ whose weights are drawn
+N_POINTS = 2000  # at which the gap between λ is drawn
 
 
 def define_flags() -> None:
@@ -40,7 +42,9 @@ def main(argv: list[str]) -> int:
     with folder.resumable_run("lambda_path") as target:
         with watch.phase("load"):
             dataset = load_data(FLAGS.split, path.required_splits())
-        fit = path.fit_path(target, "lambda_path", dataset, watch)
+        problems = path.problems_from_flags(dataset)
+        settings = path.start(target, "lambda_path", dataset.sha256)
+        fit = path.fit_path(target, problems, settings, dataset, watch)
         if jax.process_index():
             return 0
         write(fit, dataset, target, watch)
@@ -64,25 +68,29 @@ def write(fit: path.Fit, dataset: Dataset, target: Path, watch: Stopwatch) -> No
             figures["weights"] = plot_weights_over_lam(fit, dataset, title)
         folder.write_figures(target, figures)
     folder.write_table(target / "path.csv", fit.table)
-    # The path comes first in the problems.
-    folder.write_params(target / "params.npz", folder.row_params(fit.chunks, fit.choice.chosen))
+    folder.write_params(target / "params.npz", fit.solutions.params(fit.choice.chosen))
     folder.write_params(target / "params_refit.npz", fit.refit.params)
     content = path.answer(fit) | {"split": FLAGS.split}
     folder.write_result(target, "lambda_path", dataset, watch, **content)
 
 
 def plot_cost(fit: path.Fit, title: str) -> Any:
-    """The least cost over λ, and the certified bound on how far it can be from the minimum."""
+    """The least cost over λ, and the certified bound on how far each λ can be from its minimum."""
     from linear_cifar import plots  # matplotlib takes half a second
 
-    figure = plots.new_figure(f"The optimum over λ, {title}")
+    figure, lam = plots.new_figure(f"The optimum over λ, {title}"), fit.table.lam.to_numpy()
     costs, gaps = figure.subplots(1, 2)
-    costs.plot(fit.table.lam, fit.table.cost, marker=".")
-    gaps.plot(fit.table.lam, fit.table.gap, marker=".", ls="", label="certified")
+    costs.plot(lam, fit.table.cost, marker=".")
+    every_lam = np.unique([*lam, *np.geomspace(lam[0], lam[-1], N_POINTS)])
+    cost, gap = gap_at(fit.solutions.certificate, every_lam[:, None])
+    least = np.fmin.reduce(gap / np.where(cost > 0, cost, 1), axis=1)  # a cost may vanish
+    gaps.plot(every_lam, least, color="C0", lw=1, label="at every λ")
+    gaps.plot(lam, fit.table.gap, color="C0", marker=".", ls="", label="at the λ that are solved")
+    gaps.axhline(fit.solutions.gap_between, color="C1", ls=":", label="largest between them")
     gaps.axhline(FLAGS.tolerance, color="0.4", ls="--", label="--tolerance")
     gaps.set_yscale("log")
     for ax, name in ((costs, "cost (nats)"), (gaps, "relative gap, at most")):
-        plots.scale_lam(ax, fit.table.lam.to_numpy())
+        plots.scale_lam(ax, lam)
         plots.label_axes(ax, "λ", name, legend="best" if ax is gaps else None)
     return figure
 
@@ -98,7 +106,7 @@ def plot_weights_over_lam(fit: path.Fit, dataset: Dataset, title: str) -> Any:
     figure = plots.new_figure(heading, size)
     panels = figure.subplots(len(places), dataset.n_classes, squeeze=False)
     for panel_row, place in zip(panels, places, strict=True):
-        weights = folder.row_params(fit.chunks, int(place)).weights
+        weights = fit.solutions.params(place).weights
         images, largest = plots.weight_images(weights, dataset.image_shape)
         for ax, image in zip(panel_row, images, strict=True):
             ax.imshow(image, interpolation="nearest")

@@ -5,6 +5,7 @@ What `lambda_path` and `probe` share.
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from decimal import ROUND_CEILING, Context
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -33,10 +34,12 @@ from linear_cifar.metrics import accuracy_interval, fold_metrics, summarise
 from linear_cifar.optimum import (
     DEFAULTS,
     LAM,
+    Certificate,
     SolveConfig,
     certain_predictions,
     check_lam,
     fold_weights,
+    interval_gaps,
     solve_chunks,
 )
 from linear_cifar.selection import best, one_standard_error
@@ -55,8 +58,11 @@ OPTIMUM = ("cost", "gap", "distance", "passes", "converged", "settled", "weights
 SUFFIXES = ("", "_error", "_low", "_high")
 MEASURES = tuple(f"{split}_{name}{s}" for split in SPLITS for name in METRICS for s in SUFFIXES)
 HELD_OUT = tuple(f"held_out_{name}" for name in METRICS)
-COLUMNS = (*OPTIMUM, *MEASURES, *HELD_OUT)
-SETTINGS = ("loss", "tolerance", "max_passes", "n_folds", "seed")
+CERTIFICATE = tuple(f"certificate_{name}" for name in Certificate._fields)
+COLUMNS = (*OPTIMUM, *CERTIFICATE, *MEASURES, *HELD_OUT)
+SETTINGS = ("loss", "tolerance", "max_passes", "n_folds", "every_lam", "seed")
+# Added λ aim at this share of --every_lam, because the cost's shape changes between two λ.
+AIM = 0.9
 # (optimum, rows, problems, dataset, config) -> columns [rows]
 Measure = Callable[[Optimum, np.ndarray, "Problems", Dataset, SolveConfig], dict[str, np.ndarray]]
 
@@ -72,6 +78,14 @@ def define_flags(lam: str) -> None:
         None,
         f"Choose λ by {N_FOLDS.help} (scikit-learn's cv), instead of validation data.",
         2,
+    )
+    absl_flags.DEFINE_float(
+        "every_lam",
+        None,
+        "Add λ until every λ from the smallest to the largest has a solution with at most this "
+        "certified gap over cost, at least twice --tolerance. --max_runs bounds how many. The "
+        "choice compares them too, but with --n_folds they aren't fitted without each fold and "
+        "not compared.",
     )
     absl_flags.DEFINE_bool(
         "one_standard_error", False, "Choose the largest λ within one standard error of the best."
@@ -117,6 +131,9 @@ def problems_from_flags(dataset: Dataset) -> Problems:
         n, loss = len(dataset.train.labels), LOSSES[FLAGS.loss]
         lam = np.unique(lam_from(n, dataset.n_classes, loss, **flags.table_of_axes(["C"])))
     check_lam(lam)
+    if FLAGS.every_lam is not None and not 2 * FLAGS.tolerance <= FLAGS.every_lam < 1:
+        line = f"at least twice --tolerance={FLAGS.tolerance:g}, and below 1"
+        raise InputError(f"--every_lam={FLAGS.every_lam:g}: it has to be {line}")
     n_folds = FLAGS.n_folds or 0
     flags.check_runs(len(lam) * (1 + n_folds))
     fold_of = np.zeros(len(dataset.train.labels), int)
@@ -125,40 +142,94 @@ def problems_from_flags(dataset: Dataset) -> Problems:
     return Problems(np.tile(lam, 1 + n_folds), np.repeat(np.arange(-1, n_folds), len(lam)), fold_of)
 
 
+class Solved(NamedTuple):
+    """A table of problems, and their solutions."""
+
+    problems: Problems
+    chunks: Chunks  # with the parameters
+    columns: dict[str, np.ndarray]  # `COLUMNS`, each [P]
+
+
+class Solutions(NamedTuple):
+    """The solutions of all λ on all examples, λ ascending."""
+
+    table: "pd.DataFrame"  # a row per λ
+    places: list[tuple[Chunks, int]]  # the chunks and the row that have each λ's parameters
+    certificate: Certificate  # [L]
+
+    @property
+    def gap_between(self) -> float:
+        """The relative gap within which every λ, from the smallest to the largest, has a solution.
+
+        The smallest and the largest are two, or it is the gap of the only one.
+        """
+        lam, gap = self.table.lam.to_numpy(), self.table.gap.to_numpy()
+        return float(interval_gaps(self.certificate, lam).max() if len(lam) > 1 else gap[0])
+
+    def params(self, index: int) -> Params:
+        """The parameters of one λ, [K, d] and [K]."""
+        return folder.row_params(*self.places[index])
+
+
 class Fit(NamedTuple):
     """A solved path, the chosen λ, and its refit."""
 
-    problems: Problems
-    chunks: Chunks
-    table: "pd.DataFrame"  # a row per λ
+    first: Solved  # the problems of the flags
+    solutions: Solutions  # of all λ, with those that --every_lam added
     choice: "Choice"
     refit: "Refit"
     summary: dict[str, Any]  # of all problems
 
+    @property
+    def table(self) -> "pd.DataFrame":
+        """A row per λ."""
+        return self.solutions.table
 
-def fit_path(
-    path: Path, experiment: str, dataset: Dataset, watch: Stopwatch, settle: bool = False
-) -> Fit:
-    """Solves the path of the flags, chooses λ, and fits it to training and validation data.
 
-    With `settle` a λ ends early if its predictions of validation examples no longer change.
-    """
-    problems, config = problems_from_flags(dataset), config_from_flags()
+def start(path: Path, experiment: str, data: Any) -> dict[str, Any]:
+    """Starts a run on data with some checksums, or continues it; returns the settings."""
+    axis = "lam" if FLAGS.C is None else "C"
     settings = {name: FLAGS[name].value for name in (*SETTINGS, "memory_gb")}  # it cuts the chunks
-    settings |= {"lam": problems.path, "data": dataset.sha256}
+    settings |= {axis: np.unique(flags.table_of_axes([axis])[axis]), "data": data}
     distributed.check_same(folder.fingerprint(settings, flags.shared_values()))
     folder.start(path, experiment, settings)
-    chunks = folder.chunks_of(path, COLUMNS, settings)
+    return settings
+
+
+def fit_path(
+    path: Path,
+    problems: Problems,
+    settings: Any,
+    dataset: Dataset,
+    watch: Stopwatch,
+    settle: bool = False,
+    part: str = "",
+) -> Fit:
+    """Solves the path, chooses λ, and fits it to training and validation data.
+
+    With `settle` a λ ends early if its predictions of validation examples no longer change. The
+    `part` of the run's chunks is for one of several data sets.
+    """
+    config = config_from_flags()
     result = partial(validation_predictions, dataset) if settle else None
-    columns = solve_problems(
-        problems, dataset, config, chunks, watch, COLUMNS, measure_path, result
-    )
-    table = path_table(problems, columns)
-    n, n_classes = len(dataset.train.labels), dataset.n_classes
-    table.insert(1, "C", lam_to(problems.path, n, n_classes, config.loss).C)
+    parts: list[Solved] = []
+    while len(problems.lam):
+        name = f"{part}added_{len(parts)}" if parts else part
+        chunks = folder.chunks_of(path, COLUMNS, settings, problems.lam, part=name)
+        columns = solve_problems(
+            problems, dataset, config, chunks, watch, COLUMNS, measure_path, result
+        )
+        parts.append(Solved(problems, chunks, columns))
+        solutions = join(parts)
+        # It depends only on what was solved, so a resumed run adds the same λ.
+        lam = lam_to_add(solutions, sum(len(part.problems.lam) for part in parts))
+        problems = problems._replace(lam=lam, fold=np.full(len(lam), -1))
+    table, n, k = solutions.table, len(dataset.train.labels), dataset.n_classes
+    table.insert(1, "C", lam_to(table.lam.to_numpy(), n, k, config.loss).C)
     choice = choose(table, FLAGS.select, FLAGS.one_standard_error)
     refitted = refit(float(table.lam[choice.chosen]), dataset, config, watch)
-    return Fit(problems, chunks, table, choice, refitted, summarise_optima(columns))
+    summary = summarise_optima([part.columns for part in parts])
+    return Fit(parts[0], solutions, choice, refitted, summary)
 
 
 def solve_problems(
@@ -273,12 +344,55 @@ def measure_split(
 
 
 def optimum_columns(optimum: Optimum) -> dict[str, np.ndarray]:
-    """The columns of `OPTIMUM`, each [C]."""
+    """The columns of `OPTIMUM` and `CERTIFICATE`, each [C]."""
     relative_gap = optimum.gap / np.where(optimum.cost > 0, optimum.cost, 1)
     norm = np.linalg.norm(optimum.params.weights, axis=(1, 2))
     fields = optimum._asdict()
     fields |= {"gap": relative_gap, "settled": optimum.unchanged, "weights_norm": norm}
-    return {name: np.asarray(fields[name], float) for name in OPTIMUM}
+    fields |= zip(CERTIFICATE, optimum.certificate, strict=True)
+    return {name: np.asarray(fields[name], float) for name in (*OPTIMUM, *CERTIFICATE)}
+
+
+# Every λ of an interval.
+
+
+def join(parts: list[Solved]) -> Solutions:
+    """The solutions on all examples of several tables of problems."""
+    import pandas as pd
+
+    tables = [path_table(part.problems, part.columns) for part in parts]
+    table = pd.concat(tables, ignore_index=True).sort_values("lam")
+    places = [(part.chunks, row) for part in parts for row in range(len(part.problems.path))]
+    fields = [
+        np.concatenate([part.columns[name][part.problems.fold < 0] for part in parts])[table.index]
+        for name in CERTIFICATE
+    ]
+    places = [places[row] for row in table.index]
+    return Solutions(table.reset_index(drop=True), places, Certificate(*fields))
+
+
+def lam_to_add(solutions: Solutions, n_solved: int) -> np.ndarray:
+    """λ between neighbours whose interval misses --every_lam; none if --max_runs doesn't allow it.
+
+    Two exact solutions at a distance h in log λ have a relative gap of 4 sinh²(h/4) times the
+    penalty's share of the cost between them. An interval whose ends have larger gaps themselves
+    than half of --every_lam is left as it is: many λ in it would help little.
+    """
+    table, goal = solutions.table, FLAGS.every_lam
+    if goal is None or len(table) == 1:
+        return np.array([])
+    lam, enough = table.lam.to_numpy(), table.gap.to_numpy() <= goal / 2
+    gaps = interval_gaps(solutions.certificate, lam)
+    added: list[float] = []
+    for i in np.flatnonzero((gaps > goal) & enough[:-1] & enough[1:]):
+        distance = np.log(lam[i + 1] / lam[i])
+        share = gaps[i] / (4 * np.sinh(distance / 4) ** 2)
+        n_parts = np.ceil(distance / (4 * np.arcsinh(np.sqrt(AIM * goal / share / 4))))
+        n_parts = int(min(max(n_parts, 2), FLAGS.max_runs + 2))
+        added += np.geomspace(lam[i], lam[i + 1], n_parts + 1)[1:-1].tolist()
+        if n_solved + len(added) > FLAGS.max_runs:
+            return np.array([])
+    return np.array([float(f"{value:.12g}") for value in added])  # as the flag of a range
 
 
 # The table, the choice and the refit.
@@ -299,8 +413,9 @@ def path_table(problems: Problems, columns: Mapping[str, np.ndarray]) -> "pd.Dat
     return table
 
 
-def summarise_optima(columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def summarise_optima(parts: list[dict[str, np.ndarray]]) -> dict[str, Any]:
     """How well all problems were solved, with the folds' among them."""
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in OPTIMUM}
     n = len(columns["cost"])
     n_converged, n_settled = (int(columns[name].sum()) for name in ("converged", "settled"))
     return {
@@ -403,6 +518,8 @@ def answer(fit: Fit) -> dict[str, Any]:
         "by_one_standard_error": FLAGS.one_standard_error,
         **{name: FLAGS[name].value for name in (*SETTINGS, "select")},
         "n_lam": len(table),
+        "n_added": len(table) - len(fit.first.problems.path),
+        "gap_between": fit.solutions.gap_between,
         "optima": fit.summary,
         "best": table.iloc[choice.best].to_dict(),
         "one_standard_error": table.iloc[choice.one_standard_error].to_dict(),
@@ -424,6 +541,7 @@ def answer_lines(fit: Fit, dataset: Dataset) -> list[tuple[str, Any]]:
     return [
         ("path", f"{title(dataset)}, {len(table)} λ, {table.lam.min():g} to {table.lam.max():g}"),
         ("optima", f"{', '.join(solved)}; worst gap {summary['worst_gap']:.1e} of the cost"),
+        *every_lam_lines(fit),
         ("passes", f"{table.passes.mean():.1f} per λ on average, {table.passes.max()} at most"),
         (f"best by {by}", _describe(fit, choice.best)),
         ("largest λ within one standard error", _describe(fit, choice.one_standard_error)),
@@ -431,6 +549,23 @@ def answer_lines(fit: Fit, dataset: Dataset) -> list[tuple[str, Any]]:
         ("refit", f"relative gap {refit.optimum.gap[0] / refit.optimum.cost[0]:.1e}, certified"),
         ("test accuracy", f"{test['test_accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f})"),
     ]
+
+
+def every_lam_lines(fit: Fit) -> list[tuple[str, str]]:
+    """What is proven of every λ between the smallest and the largest."""
+    table, goal, gap = fit.table, FLAGS.every_lam, fit.solutions.gap_between
+    if len(table) == 1:
+        return []
+    percent = Context(prec=2, rounding=ROUND_CEILING).create_decimal_from_float(100 * gap)
+    text = f"has a solution here with a gap of at most {percent:f} % of the cost, proven"
+    if goal is not None and not gap <= goal:
+        n_loose = int(np.sum(~(table.gap <= goal / 2)))
+        reason = f"{n_loose} λ have gaps above half of it" if n_loose else "--max_runs is reached"
+        text += f"; this misses --every_lam={goal:g}, because {reason}"
+    lines = [(f"every λ from {table.lam.min():g} to {table.lam.max():g}", text)]
+    if goal is not None:
+        lines += [("λ added by --every_lam", str(len(table) - len(fit.first.problems.path)))]
+    return lines
 
 
 def _describe(fit: Fit, index: int) -> str:
@@ -458,6 +593,9 @@ def plot_choice(table: "pd.DataFrame", choice: Choice, title: str) -> Any:
     chosen = {"best": float(lam[choice.best])}
     if choice.one_standard_error != choice.best:
         chosen["one standard error"] = float(lam[choice.one_standard_error])
+    if choice.source == "folds":  # added λ have none
+        table = table[table.folds_loss.notna()]
+        lam = table.lam.to_numpy()
     heading = f"The optimum over λ, {title}\nbands: 95 % intervals over the examples"
     return plots.plot_path(lam, accuracy, loss, chosen, heading)
 

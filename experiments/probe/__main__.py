@@ -59,8 +59,10 @@ def main(argv: list[str]) -> int:
             dataset = load_data(required=path.required_splits())
         further = prediction.load_further(dataset.n_features, dataset.feature_names)
         sizes = learning.sizes_from_flags(dataset)
-        fit = path.fit_path(target, "probe", dataset, watch, settle=True)
-        lam, config = fit.table.lam.to_numpy(), path.config_from_flags()
+        problems = path.problems_from_flags(dataset)
+        settings = path.start(target, "probe", dataset.sha256)
+        fit = path.fit_path(target, problems, settings, dataset, watch, settle=True)
+        lam, config = fit.first.problems.path, path.config_from_flags()
         curve = learning.learning_curve(sizes, lam, dataset, config, watch)
         if jax.process_index():
             return 0

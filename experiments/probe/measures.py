@@ -76,13 +76,17 @@ def _temperature(fit: path.Fit, dataset: Dataset, loss: Loss) -> tuple[float, st
     The chosen λ before its refit is measured on the validation examples; or with folds, its fit
     without each fold on that fold.
     """
-    by_folds, problems = fit.choice.source == "folds", fit.problems
+    splits_and_params = [(dataset.validation, fit.solutions.params(fit.choice.chosen))]
+    if fit.choice.source == "folds":
+        problems, chunks, _ = fit.first
+        rows = np.flatnonzero((problems.lam == fit.refit.lam) & (problems.fold >= 0)).tolist()
+        folds = [np.flatnonzero(problems.fold_of == problems.fold[row]) for row in rows]
+        splits_and_params = [
+            (take_rows(dataset.train, fold), folder.row_params(chunks, row))
+            for fold, row in zip(folds, rows, strict=True)
+        ]
     scores, labels = [], []
-    for row in np.flatnonzero((problems.lam == fit.refit.lam) & ((problems.fold >= 0) == by_folds)):
-        split = dataset.validation
-        if by_folds:
-            split = take_rows(dataset.train, np.flatnonzero(problems.fold_of == problems.fold[row]))
-        params = folder.row_params(fit.chunks, int(row))
+    for split, params in splits_and_params:
         scores.append(_model(params, dataset, loss, fit.refit.lam, 1.0).logits(split.inputs))
         labels.append(np.asarray(split.labels))
     try:

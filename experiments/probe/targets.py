@@ -102,7 +102,7 @@ def fit_targets(
     }
     by_target = target_table(both, reasons, solved, answers)
     return TargetFit(
-        table, by_target, source, select, model, values, path.summarise_optima(columns)
+        table, by_target, source, select, model, values, path.summarise_optima([columns])
     )
 
 
@@ -140,8 +140,8 @@ def measure(
 ) -> dict[str, np.ndarray]:
     """`COLUMNS` of some problems, on validation examples or on the fold that was left out."""
     assert problems.target is not None
-    columns = path.optimum_columns(optimum)
-    columns |= {name: np.full(len(rows), np.nan) for name in COLUMNS if name not in columns}
+    solved = path.optimum_columns(optimum)
+    columns = {name: solved.get(name, np.full(len(rows), np.nan)) for name in COLUMNS}
     models = Params(*(array[:, 0] for array in optimum.params))
     target, fold = problems.target[rows], problems.fold[rows]
     for source, places in zip(SOURCES, (fold < 0, fold >= 0), strict=True):

@@ -5,6 +5,11 @@ from linear_cifar.optimum.cross_validation import (
     cross_validate as cross_validate,
     fold_weights as fold_weights,
 )
+from linear_cifar.optimum.interval import (
+    Certificate as Certificate,
+    gap_at as gap_at,
+    interval_gaps as interval_gaps,
+)
 from linear_cifar.optimum.prediction import certain_predictions as certain_predictions
 from linear_cifar.optimum.solve import (
     DEFAULTS as DEFAULTS,

@@ -40,7 +40,7 @@ import numpy as np
 from linear_cifar.data.dataset import Standardiser
 from linear_cifar.losses import Loss
 from linear_cifar.model import Params
-from linear_cifar.objective import penalty, penalty_gradient
+from linear_cifar.objective import penalty_gradient
 from linear_cifar.optimum.data_pass import (
     Examples,
     ReadChunks,
@@ -51,6 +51,7 @@ from linear_cifar.optimum.data_pass import (
     transform,
     weighted_logit_gradient,
 )
+from linear_cifar.optimum.interval import Certificate, certificate_of, gap_at
 from linear_cifar.optimum.tasks import Tasks, label_shares
 
 VANISHING = 1e4  # minus the bias at which a class has probability 0 in float64
@@ -67,6 +68,7 @@ class Certified(NamedTuple):
     params: Params  # [C, K, d] and [C, K]
     cost: np.ndarray  # [C], J
     gap: np.ndarray  # [C], an upper bound of J − J*
+    certificate: Certificate  # [C], of all λ
 
 
 class _Sums(NamedTuple):
@@ -106,7 +108,6 @@ def certify(
         runs = (params, task)
         sums = sum_over(chunks, _terms, runs, standardiser=standardiser, **settings)
         sums = jax.tree.map(np.asarray, sums)
-        cost = sums.loss + np.asarray(jax.vmap(penalty)(params, lam))
         slope = sums.weights + np.asarray(penalty_gradient(matrix, lam[:, None, None]))
     n_blocks = -(-n // examples.n_rows)
     rounding = 2 * (examples.n_rows + n_blocks) * 2.0**-53
@@ -120,9 +121,9 @@ def certify(
         # ‖G‖² is at most the mean of |G|, because no entry of G exceeds 1.
         shift = t * np.sqrt(2 if loss.exclusive else c)
         shift += rounding * np.sqrt(sums.magnitude.sum(axis=1))
-        norm = np.sqrt(np.sum(slope**2, axis=(1, 2))) + shift * np.sqrt(sums.squares)
-        gap = t * np.maximum(divergence, 0) + norm**2 / (4 * lam)
-    return Certified(params, cost, gap)
+        shift, divergence = shift * np.sqrt(sums.squares), t * np.maximum(divergence, 0)
+        certificate = certificate_of(matrix, slope, lam, sums.loss, shift, divergence)
+    return Certified(params, *gap_at(certificate, lam), certificate)
 
 
 def _terms(loss: Loss, inputs, labels, weights, runs) -> _Sums:

@@ -24,6 +24,7 @@ from linear_cifar.optimum.basis import find_basis
 from linear_cifar.optimum.certificate import VANISHING, certify
 from linear_cifar.optimum.data_pass import place_examples
 from linear_cifar.optimum.descent import Descent, Result, descend, prepare, problems_of
+from linear_cifar.optimum.interval import Certificate
 from linear_cifar.optimum.tasks import ExampleWeights, Rows, as_rows, n_vectors, tasks_of
 from linear_cifar.training.devices import check_mesh, device_mesh
 
@@ -63,6 +64,7 @@ class Optimum(NamedTuple):
     passes: np.ndarray  # [C], over the data, certificates among them, int
     converged: np.ndarray  # [C], whether gap ≤ tolerance · cost
     unchanged: np.ndarray  # [C], whether it stopped early by `stop_when_unchanged`
+    certificate: Certificate  # [C], for `gap_at` and `interval_gaps`: it bounds J − J* at every λ
 
 
 class SolveStep(NamedTuple):
@@ -308,7 +310,9 @@ def _constant_optimum(rows: Rows, places: list[int], dataset: Dataset) -> Optimu
     value = np.where(negative | positive, 0.0, np.nan)
     zero, no = np.zeros(len(places), int), np.zeros(len(places), bool)
     params = Params(np.zeros((len(places), 1, dataset.n_features)), (bias + value)[:, None])
-    return Optimum(params, value, value, value, zero, negative | positive, no)
+    nothing = np.zeros(len(places))
+    certificate = Certificate(value, nothing, rows.lam[places], nothing, nothing, nothing)
+    return Optimum(params, value, value, value, zero, negative | positive, no, certificate)
 
 
 def _plan(
@@ -409,7 +413,8 @@ def _solve_chunk(
         start = best.params
     distance = np.sqrt(best.gap / lam)  # J − J* ≥ λ‖W − W*‖²
     unchanged &= ~converged
-    optimum = Optimum(best.params, best.cost, best.gap, distance, passes, converged, unchanged)
+    ending = (passes, converged, unchanged)
+    optimum = Optimum(best.params, best.cost, best.gap, distance, *ending, best.certificate)
     # A cost of 0 has a gap of 0: all examples are of one class.
     relative_gap = best.gap / np.where(best.cost > 0, best.cost, 1)
     yield SolveStep(chunk, passes, relative_gap, optimum)
