@@ -342,7 +342,10 @@ def split_of(name: str) -> tuple[str, str]:
 
 
 def _labels_beside(path: Path, names: Names) -> Path:
-    """The .npy file of the labels for one of inputs: of the same name but for one word."""
+    """The .npy file of the labels for one of inputs: of the same name but for one word.
+
+    Without one, `labels.npy` in the folder has the labels for all files of inputs there.
+    """
     stems = [names["labels"]] if names["labels"] else []
     for word in _words("inputs", names):
         pattern = rf"(?<![^_.-]){re.escape(word)}(?![^_.-])"
@@ -350,7 +353,10 @@ def _labels_beside(path: Path, names: Names) -> Path:
             stems.append(re.sub(pattern, label, path.stem, flags=re.IGNORECASE))
     siblings = [path.with_name(f"{s}.npy") for s in dict.fromkeys(stems) if s != path.stem]
     present = [sibling for sibling in siblings if sibling.is_file()]
-    wanted = [sibling.name for sibling in siblings] or ["NAME_labels.npy"]
+    if not present:  # of all files in the folder
+        shared = [path.with_name(f"{word}.npy") for word in _words("labels", names)]
+        present = [sibling for sibling in shared if sibling.is_file()]
+    wanted = [sibling.name for sibling in siblings] or ["NAME_labels.npy", "labels.npy"]
     return _only(path, "labels beside it", wanted, present, [path])
 
 
@@ -378,3 +384,8 @@ def _quoted(items: Sequence) -> str:
     names = [repr(getattr(item, "name", item)) for item in items]
     more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
     return (", ".join(names[:_MAX_NAMES]) or "no arrays") + more
+
+
+def is_labels_file(path: Path) -> bool:
+    """Whether a file's name says that it has labels, and no inputs."""
+    return any(word in USUAL["labels"] for word in re.split(r"[_.\- ]+", path.stem.lower()))
