@@ -23,7 +23,7 @@ Z = stats.norm.ppf(0.975)
 
 
 def examples(n=200, n_targets=4, seed=0):
-    """Scores with ties, and targets of rising frequency, a sixth of them unknown."""
+    """Scores with ties, and targets of rising frequency; a sixth of the labels is unknown."""
     rng = np.random.default_rng(seed)
     targets = (rng.random((n, n_targets)) < np.linspace(0.05, 0.6, n_targets)).astype(int)
     scores = np.round(targets - 0.5 + rng.normal(size=targets.shape), 1)
@@ -41,7 +41,7 @@ def known_examples():
 
 
 def by_target(function):
-    """A function of known targets and scores, for each target: [T], or [T] for each result."""
+    """Applies a function of labels and scores to each target's known examples: [T] or [2, T]."""
     return np.transpose([function(y, s) for y, s in known_examples()])
 
 
@@ -102,7 +102,7 @@ def test_the_auroc_has_delongs_variance_on_the_logit_scale():
 
 
 def boyd(y, s):
-    """Section 3.2 of their paper: logit θ ± z / √(n θ (1 − θ)), with n positives."""
+    """logit θ ± z / √(n θ (1 − θ)) for n positives."""
     share = sklearn_metrics.average_precision_score(y, s)
     half = Z / np.sqrt(np.sum(y) * share * (1 - share))
     return special.expit(special.logit(share) + np.array([-half, half]))
@@ -240,6 +240,7 @@ def test_pseudo_values_are_the_derivatives_of_scikit_learns_weighted_measure(mea
         (SCORES, TARGETS[:-1], "scores and targets"),
         (SCORES[:, 0], TARGETS[:, 0], "scores and targets"),
         (np.zeros((2, 3)), [[0, 1, -1], [0, 0, 2]], "targets: row 1, column 2 is 2"),
+        (np.zeros((1, 2)), [[0, -2]], "targets: row 0, column 1 is -2"),
         (np.zeros((1, 2)), [[0, np.nan]], "targets: row 0, column 1 is nan"),
         (np.zeros((1, 1)), [["a"]], "targets"),
         (np.zeros((1, 1)) * 1j, [[0]], "scores"),

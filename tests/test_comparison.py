@@ -33,8 +33,8 @@ def test_equal_values_have_p_1_and_a_constant_difference_or_one_pair_has_none():
 def test_a_paired_test_of_the_auroc_is_delongs():
     scores, targets = examples(150, 2)
     y, other = targets[:, 0], np.round(scores[:, 1] + targets[:, 0], 1)
-    known = y >= 0
-    shares = [placements(y[known], s[known]) for s in (scores[:, 0], other)]
+    labelled = y >= 0
+    shares = [placements(y[labelled], s[labelled]) for s in (scores[:, 0], other)]
     variance = sum(np.var(v - w) / len(v) for v, w in zip(*shares, strict=True)) * 150 / 149
     a, b = (pseudo_values(s[:, None], y[:, None], "auroc")[:, 0] for s in (scores[:, 0], other))
     test = paired_test(a, b)
@@ -92,7 +92,7 @@ def test_a_point_of_accuracy_in_10_000_examples_is_detected_as_often_as_theory_s
     u = np.random.default_rng(0).random((n, draws), np.float32)
     a, b = u < 0.7 + only_a, (u < 0.7) | (u > 1 - only_b)
     detected = np.mean(mcnemar(a, b) <= 0.05)
-    size = np.arange(n + 1)  # of the examples that one of them alone has right
+    size = np.arange(n + 1)  # examples that only one model gets right
     most = stats.binom.ppf(0.025, size, 0.5)  # losses at which the test may reject
     most -= stats.binom.cdf(most, size, 0.5) > 0.025
     share = only_a / (only_a + only_b)
