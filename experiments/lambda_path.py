@@ -31,7 +31,7 @@ N_POINTS = 2000  # at which the gap between λ is drawn
 
 def define_flags() -> None:
     """Defines the command's flags."""
-    path.define_flags(lam="1e-4:10:41:log")
+    path.define_flags("select", lam="1e-4:10:41:log")
 
 
 def main(argv: list[str]) -> int:

@@ -17,7 +17,7 @@ from linear_cifar.data.blocks import block_rows, blocks, in_memory
 from linear_cifar.data.dataset import Standardiser, normalised_rows
 from linear_cifar.data.formats import npz_array
 from linear_cifar.errors import DataError, InputError, reason
-from linear_cifar.losses import LOSSES, SOFTMAX_CROSS_ENTROPY, Loss, as_loss
+from linear_cifar.losses import BINARY_CROSS_ENTROPY, LOSSES, SOFTMAX_CROSS_ENTROPY, Loss, as_loss
 from linear_cifar.metrics.calibration import TEMPERATURE, scaled_probabilities
 from linear_cifar.model import Params
 from linear_cifar.optimizers import LAM
@@ -42,8 +42,10 @@ class Classifier:
 
     params: Params  # [K, d] and [K]
     standardiser: Standardiser  # [d] each: of the training inputs, after `normalise_rows`
-    class_names: Sequence[str]  # K names
-    loss: Loss | str = SOFTMAX_CROSS_ENTROPY  # its link makes probabilities of logits
+    class_names: Sequence[str]  # K names, of classes or targets
+    loss: Loss | str = (
+        SOFTMAX_CROSS_ENTROPY  # "binary" for targets; its link makes probabilities of logits
+    )
     lam: float = 0.0  # λ that the parameters were fitted with
     normalise_rows: bool = False  # whether examples are scaled to length 1 before standardising
     temperature: float = 1.0  # T of the probabilities, which come from logits / T
@@ -92,7 +94,12 @@ class Classifier:
         return scores
 
     def predict(self, inputs: Any) -> np.ndarray:
-        """The class name of the largest logit, the first of equal ones, [n] text; see `logits`."""
+        """The class name of the largest logit, the first of equal ones, [n] text; see `logits`.
+
+        A model of targets predicts each of them, 1 or 0, [n, T].
+        """
+        if self.loss == BINARY_CROSS_ENTROPY:
+            return (self.logits(inputs) > 0).astype(np.int8)
         return np.array(self.class_names)[self.logits(inputs).argmax(axis=1)]
 
     def predict_proba(self, inputs: Any) -> np.ndarray:
@@ -106,7 +113,7 @@ class Classifier:
         JSON in the metadata of a `.safetensors`.
         """
         path = Path(path)
-        if self.loss not in LOSSES.values():
+        if self.loss not in (*LOSSES.values(), BINARY_CROSS_ENTROPY):
             raise InputError(f"loss is {as_loss(self.loss).title}: a file can't hold it")
         arrays: dict[str, Any] = self.params._asdict() | self.standardiser._asdict()
         details = {name: getattr(self, name) for name in _DETAILS}

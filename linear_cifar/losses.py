@@ -128,6 +128,13 @@ def _zero_or_one(logits: jax.Array, targets: ArrayLike) -> jax.Array:
     return jnp.where((targets == 0) | (targets == 1), targets, jnp.nan).astype(logits.dtype)
 
 
+def _only_logit(logits: jax.Array) -> jax.Array:
+    if logits.shape[-1] != 1:
+        shape = list(logits.shape)
+        raise InputError(f"logits are {shape}: the binary loss takes one, [..., 1], for a target")
+    return logits[..., 0]
+
+
 class Loss(NamedTuple):
     """A loss per example, with its gradient and its link from logits to probabilities P.
 
@@ -161,12 +168,12 @@ MULTIPLE_BINARY_CROSS_ENTROPY = Loss(
     jax.nn.sigmoid,
     exclusive=False,
 )
-# Of one target: logits [..., 1], and labels 0 or 1, [...].
+# Of one target: logits [..., 1], and labels 0 or 1, [...]. Its probabilities take those of many.
 BINARY_CROSS_ENTROPY = Loss(
     "binary",
     "binary cross-entropy",
-    lambda logits, labels: binary_cross_entropy(logits[..., 0], labels),
-    lambda logits, labels: binary_cross_entropy_gradient(logits, jnp.asarray(labels)[..., None]),
+    lambda logits, labels: binary_cross_entropy(_only_logit(logits), labels),
+    lambda logits, labels: binary_cross_entropy_gradient(_only_logit(logits), labels)[..., None],
     jax.nn.sigmoid,
     exclusive=False,
 )
@@ -174,8 +181,10 @@ LOSSES = {loss.name: loss for loss in (SOFTMAX_CROSS_ENTROPY, MULTIPLE_BINARY_CR
 
 
 def as_loss(loss: Any) -> Loss:
-    """A `Loss`, or the one of `LOSSES` with this name; `InputError` if it is neither."""
+    """A `Loss`, or the one with this name, of `LOSSES` or "binary"; `InputError` for another."""
     if isinstance(loss, Loss):
         return loss
+    if loss == BINARY_CROSS_ENTROPY.name:
+        return BINARY_CROSS_ENTROPY
     check_choice("loss", loss, LOSSES)
     return LOSSES[loss]

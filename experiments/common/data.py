@@ -13,14 +13,19 @@ from linear_cifar import DataError, Dataset, InputError, load_dataset, load_feat
 FLAGS = flags.FLAGS
 
 
-def load_data(split: str = "assignment", required: Sequence[str] = ()) -> Dataset:
+def load_data(
+    split: str = "assignment",
+    required: Sequence[str] = (),
+    features: Any = None,
+    with_notice: bool = True,
+) -> Dataset:
     """Loads what --features or --dataset names, and prints its notice.
 
-    `split` applies to named data sets; features bring their own. `DataError` if a required split
-    has no examples.
+    `split` applies to named data sets; features bring their own. `features` is one of several paths
+    in the flag. `DataError` if a required split has no examples.
     """
     if "features" in FLAGS and FLAGS.features is not None:
-        dataset = _load_features()
+        dataset = _load_features(features or FLAGS.features)
     else:
         _refuse(tuple(FEATURES), "needs --features")
         with warnings.catch_warnings(category=UserWarning, action="ignore"):  # printed below
@@ -28,7 +33,7 @@ def load_data(split: str = "assignment", required: Sequence[str] = ()) -> Datase
                 FLAGS.dataset, FLAGS.data_dir, split, progress=sys.stderr.isatty()
             )
     loud = dataset.name == "synthetic" and dataset.image_shape is not None
-    if dataset.notice:
+    if dataset.notice and with_notice:
         bar = "!" * 78
         line = f"{bar}\n{dataset.notice}\n{bar}" if loud else f"note: {dataset.notice}"
         print(line, file=sys.stderr)
@@ -38,12 +43,16 @@ def load_data(split: str = "assignment", required: Sequence[str] = ()) -> Datase
     return dataset
 
 
-def _load_features() -> Dataset:
+def _load_features(path: Any) -> Dataset:
     _refuse(("dataset", "data_dir", "split"), "can't be used with --features")
     settings: dict[str, Any] = {name: FLAGS[name].value for name in FEATURES}
     if "n_folds" in FLAGS and FLAGS.n_folds and not FLAGS["validation_fraction"].present:
         settings["validation_fraction"] = 0.0  # the folds validate
-    return load_features(FLAGS.features, **settings, seed=FLAGS.seed)
+    targets = FLAGS.targets if "targets" in FLAGS else None
+    dataset = load_features(path, targets, **settings, seed=FLAGS.seed)
+    if dataset.has_targets and "targets" not in FLAGS:
+        raise InputError(f"{dataset.name} has a matrix of targets, which experiments.probe takes")
+    return dataset
 
 
 def _refuse(names: Sequence[str], why: str) -> None:

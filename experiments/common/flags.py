@@ -42,7 +42,7 @@ AXIS_FORM = "values separated by commas, or LOW:HIGH:N, or LOW:HIGH:N:log for eq
 AXIS_NOTE = "An axis."
 # Flags in which processes of one run may differ.
 PROCESS_FLAGS = (
-    *("process_id", "data_dir", "features", "predict"),
+    *("process_id", "data_dir", "features", "targets", "predict"),
     *("output_dir", "resume", "overwrite", "figure_format"),
 )
 
@@ -71,7 +71,7 @@ def _number(default: Any, setting: Setting) -> Flag:
 FEATURES: Mapping[str, Any] = {
     name: parameter.default
     for name, parameter in inspect.signature(load_features).parameters.items()
-    if name not in ("path", "seed")
+    if name not in ("path", "targets", "seed")
 }
 _NUMBERS: Mapping[str, Setting] = {
     **optimizer_settings.SETTINGS,
@@ -129,8 +129,8 @@ RUN = (
 )
 GROUPS: Mapping[str, Sequence[str]] = {
     "Data": (
-        *("dataset", "data_dir", "split", "features", *FEATURES, "standardize", "normalize_rows"),
-        "predict",
+        *("dataset", "data_dir", "split", "features", "targets", *FEATURES),
+        *("standardize", "normalize_rows", "predict"),
     ),
     "Output": ("output_dir", "overwrite", "resume", "table", "figure_format"),
     "Several processes": ("distributed", "coordinator", "n_processes", "process_id"),

@@ -67,9 +67,9 @@ AIM = 0.9
 Measure = Callable[[Optimum, np.ndarray, "Problems", Dataset, SolveConfig], dict[str, np.ndarray]]
 
 
-def define_flags(lam: str) -> None:
-    """Defines the flags of data, of the path, whose default axis is `lam`, and of the choice."""
-    flags.define("loss", "split", "tolerance", "max_passes", "select", "max_runs")
+def define_flags(*names: str, lam: str) -> None:
+    """Defines the flags of data, of the path, whose default axis is `lam`, and some shared ones."""
+    flags.define("loss", "split", "tolerance", "max_passes", "max_runs", *names)
     flags.define_features()
     flags.define_axis("lam", lam, LAM)
     flags.define_axis("C", "")
@@ -131,6 +131,8 @@ def problems_from_flags(dataset: Dataset) -> Problems:
         n, loss = len(dataset.train.labels), LOSSES[FLAGS.loss]
         lam = np.unique(lam_from(n, dataset.n_classes, loss, **flags.table_of_axes(["C"])))
     check_lam(lam)
+    if FLAGS.select not in (None, *METRICS):
+        raise InputError(f"--select={FLAGS.select} is for targets; classes have accuracy and loss")
     if FLAGS.every_lam is not None and not 2 * FLAGS.tolerance <= FLAGS.every_lam < 1:
         line = f"at least twice --tolerance={FLAGS.tolerance:g}, and below 1"
         raise InputError(f"--every_lam={FLAGS.every_lam:g}: it has to be {line}")
@@ -226,7 +228,7 @@ def fit_path(
         problems = problems._replace(lam=lam, fold=np.full(len(lam), -1))
     table, n, k = solutions.table, len(dataset.train.labels), dataset.n_classes
     table.insert(1, "C", lam_to(table.lam.to_numpy(), n, k, config.loss).C)
-    choice = choose(table, FLAGS.select, FLAGS.one_standard_error)
+    choice = choose(table, FLAGS.select or "accuracy", FLAGS.one_standard_error)
     refitted = refit(float(table.lam[choice.chosen]), dataset, config, watch)
     summary = summarise_optima([part.columns for part in parts])
     return Fit(parts[0], solutions, choice, refitted, summary)
@@ -516,7 +518,8 @@ def answer(fit: Fit) -> dict[str, Any]:
         "diverged": False,
         "chosen_by": choice.criterion,
         "by_one_standard_error": FLAGS.one_standard_error,
-        **{name: FLAGS[name].value for name in (*SETTINGS, "select")},
+        **{name: FLAGS[name].value for name in SETTINGS},
+        "select": choice.select,
         "n_lam": len(table),
         "n_added": len(table) - len(fit.first.problems.path),
         "gap_between": fit.solutions.gap_between,
@@ -530,17 +533,13 @@ def answer_lines(fit: Fit, dataset: Dataset) -> list[tuple[str, Any]]:
     """`answer` for the printed table."""
     table, choice, refit = fit.table, fit.choice, fit.refit
     summary, test = fit.summary, refit.test
-    solved = [f"{summary['n_converged']} of {summary['n']} certified to --tolerance"]
-    solved += [f"{summary['n_settled']} settled"] if summary["n_settled"] else []
-    if summary["n_unfinished"]:
-        solved.append(f"{summary['n_unfinished']} stopped by rounding or --max_passes")
     c = f"C = {table.C[choice.chosen]:.4g}; {refit.C:.4g} with validation data"
     low, high = test["test_accuracy_low"], test["test_accuracy_high"]
     by = f"{choice.source} {choice.select}"
     rule = ", the largest λ within one standard error" if FLAGS.one_standard_error else ""
     return [
         ("path", f"{title(dataset)}, {len(table)} λ, {table.lam.min():g} to {table.lam.max():g}"),
-        ("optima", f"{', '.join(solved)}; worst gap {summary['worst_gap']:.1e} of the cost"),
+        ("optima", describe_optima(summary)),
         *every_lam_lines(fit),
         ("passes", f"{table.passes.mean():.1f} per λ on average, {table.passes.max()} at most"),
         (f"best by {by}", _describe(fit, choice.best)),
@@ -549,6 +548,15 @@ def answer_lines(fit: Fit, dataset: Dataset) -> list[tuple[str, Any]]:
         ("refit", f"relative gap {refit.optimum.gap[0] / refit.optimum.cost[0]:.1e}, certified"),
         ("test accuracy", f"{test['test_accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f})"),
     ]
+
+
+def describe_optima(summary: Mapping[str, Any]) -> str:
+    """`summarise_optima` in words."""
+    solved = [f"{summary['n_converged']} of {summary['n']} certified to --tolerance"]
+    solved += [f"{summary['n_settled']} settled"] if summary["n_settled"] else []
+    if summary["n_unfinished"]:
+        solved.append(f"{summary['n_unfinished']} stopped by rounding or --max_passes")
+    return f"{', '.join(solved)}; worst gap {summary['worst_gap']:.1e} of the cost"
 
 
 def every_lam_lines(fit: Fit) -> list[tuple[str, str]]:

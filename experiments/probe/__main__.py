@@ -6,6 +6,8 @@ and tests once.
 python -m experiments.probe --features=FOLDER
 python -m experiments.probe --features=FILE --lam=1e-10:10:45:log --n_train=100,1000,10000
 python -m experiments.probe --features=FILE --C=1e-6:1e3:45:log --n_folds=5 --one_standard_error
+python -m experiments.probe --features=FILE --targets=TARGETS.csv
+python -m experiments.probe --features='layers/*.npy'
 python -m experiments.probe --model=RUN/model.npz --predict=FILE
 
 Every λ is solved to a certified gap. A λ so small that it takes more than 75 passes over the data
@@ -13,25 +15,21 @@ ends once its predictions of the validation examples have stayed the same for 50
 in path.csv). The test gives accuracy with its 95 % interval, by class (per_class.csv), confusions,
 and calibration before and after a temperature, which is fitted to examples that the model hasn't
 seen. --n_train and --n_per_class add a learning curve. --predict applies the model to a file of
-further features. Every finished chunk of λ is on disk before the next one starts, and --resume
-continues after any interruption.
+further features. index.html shows all results as one page. Every finished chunk of λ is on disk
+before the next one starts, and --resume continues after any interruption.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import ModuleType
+from typing import Any
 
-import jax
 from absl import flags as absl_flags
 
 from experiments.common import cli, distributed, folder, path
 from experiments.common.data import load_data
-from experiments.common.progress import Stopwatch, print_table
-from experiments.probe import learning, measures, prediction
+from experiments.common.progress import Stopwatch
+from experiments.probe import classes, comparison, learning, prediction, targets
 from linear_cifar import Dataset, InputError
-from linear_cifar.data import SPLITS
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 FLAGS = absl_flags.FLAGS
 
@@ -39,12 +37,25 @@ FLAGS = absl_flags.FLAGS
 def define_flags() -> None:
     """Defines the command's flags."""
     path.define_flags(lam="1e-6:10:29:log")
+    absl_flags.DEFINE_enum(
+        "select",
+        None,
+        targets.METRICS,
+        "What makes the best λ, on validation data or on folds: accuracy or loss, and by default "
+        "accuracy; for targets also auroc or average_precision, and by default auroc.",
+    )
+    absl_flags.DEFINE_string(
+        "targets",
+        None,
+        "File or folder with binary targets of the examples, instead of labels beside the "
+        "features: a matrix [n, T] of 0 and 1, -1 or NaN if unknown, or a column for each.",
+    )
     learning.define_flags()
     prediction.define_flags()
 
 
 def main(argv: list[str]) -> int:
-    """Fits a probe, or predicts with the model of an earlier one."""
+    """Fits a probe, or one of each feature set, or predicts with the model of an earlier one."""
     del argv
     if FLAGS.model is not None:
         return prediction.predict_with_model()
@@ -53,107 +64,69 @@ def main(argv: list[str]) -> int:
             "--features names the file or folder to probe (for the images use lambda_path)"
         )
     distributed.start()
-    watch = Stopwatch()
+    watch, paths = Stopwatch(), comparison.feature_sets(FLAGS.features)
     with folder.resumable_run("probe") as target:
-        with watch.phase("load"):
-            dataset = load_data(required=path.required_splits())
-        further = prediction.load_further(dataset.n_features, dataset.feature_names)
-        sizes = learning.sizes_from_flags(dataset)
-        problems = path.problems_from_flags(dataset)
-        settings = path.start(target, "probe", dataset.sha256)
-        fit = path.fit_path(target, problems, settings, dataset, watch, settle=True)
-        lam, config = fit.first.problems.path, path.config_from_flags()
-        curve = learning.learning_curve(sizes, lam, dataset, config, watch)
-        if jax.process_index():
-            return 0
-        with watch.phase("evaluate"):
-            test = measures.test_refit(fit, dataset, config.loss)
-        record = Record(fit, test, curve, dataset)
-        _write(record, target, watch)
+        if len(paths) == 1:
+            return probe(target, next(iter(paths.values())), watch)
+        return probe_each(target, paths, watch)
+
+
+def kind_of(dataset: Dataset) -> ModuleType:
+    """The module that probes classes, or targets."""
+    return targets if dataset.has_targets else classes
+
+
+def load(features: Path, watch: Stopwatch, **keywords: Any) -> Dataset:
+    """Loads a feature set, and checks the flags against it."""
+    with watch.phase("load"):
+        dataset = load_data(required=path.required_splits(), features=features, **keywords)
+    kind_of(dataset).check(dataset)
+    return dataset
+
+
+def probe(target: Path, features: Path, watch: Stopwatch) -> int:
+    """Probes one feature set."""
+    dataset = load(features, watch)
+    kind = kind_of(dataset)
+    further = prediction.load_further(dataset.n_features, dataset.feature_names)
+    settings = path.start(target, "probe", dataset.sha256)
+    record = kind.fit(target, settings, dataset, watch)
+    if record is not None:
         if further is not None:
-            prediction.write_predictions(target, test.model, further)
-        folder.write_result(target, "probe", dataset, watch, **_answer(record))
-    _print(record, target, watch)
+            prediction.write_predictions(target, record.model, further)
+        kind.write(record, target, watch)
+        kind.print_answer(record, target, watch)
     return 0
 
 
-class Record(NamedTuple):
-    """A finished probe."""
+def probe_each(target: Path, paths: dict[str, Path], watch: Stopwatch) -> int:
+    """Probes several feature sets of the same examples, and compares them.
 
-    fit: path.Fit
-    test: measures.TestReport
-    curve: "pd.DataFrame"  # a row per draw of the learning curve
-    dataset: Dataset
-
-
-def _write(record: Record, target: Path, watch: Stopwatch) -> None:
-    """Writes the tables, the figures and the model."""
-    from linear_cifar import plots  # matplotlib takes half a second
-
-    fit, test, curve, dataset = record
-    title, names = path.title(dataset), dataset.class_names
-    with watch.phase("plot"):
-        heading = f"Test examples, {title}"
-        figures = {
-            "path": path.plot_choice(fit.table, fit.choice, title),
-            "confusions": plots.plot_confusion(test.counts, names, heading),
-            "per_class": plots.plot_per_class(test.by_class, names, f"Test accuracy, {title}"),
-            "reliability": plots.plot_reliability(test.before, test.after, heading),
-            **learning.figures(curve, f"Test accuracy over training examples, {title}"),
-        }
-        folder.write_figures(target, figures)
-    folder.write_table(target / "path.csv", fit.table)
-    folder.write_table(target / "per_class.csv", measures.class_table(test, names))
-    if len(curve):
-        folder.write_table(target / "learning_curve.csv", curve)
-    for suffix in (".npz", ".safetensors"):
-        with folder.replacing(target / f"model{suffix}") as partial:
-            test.model.save(partial)
-
-
-def _answer(record: Record) -> dict[str, Any]:
-    """What `result.json` says, with the answer at its top level."""
-    fit, test, curve, dataset = record
-    return {
-        **path.answer(fit),
-        "balanced_accuracy": test.balanced_accuracy,
-        f"top_{measures.TOP_K}_accuracy": test.top_k and test.top_k.estimate,
-        "temperature": test.model.temperature,
-        "not_calibrated": test.not_calibrated,
-        "calibration_error": test.before.error,
-        "calibration_error_with_temperature": test.after.error,
-        "n": sum(len(getattr(dataset, name).labels) for name in ("train", "validation")),
-        "d": dataset.n_features,
-        "n_classes": dataset.n_classes,
-        "normalise_rows": dataset.normalise_rows,
-        "confusions": test.counts,
-        "reliability": {"before": test.before._asdict(), "after": test.after._asdict()},
-        "learning_curve": curve.to_dict("records"),
-    }
-
-
-def _print(record: Record, target: Path, watch: Stopwatch) -> None:
-    """Prints the answer."""
-    fit, test, curve, dataset = record
-    sizes = (len(getattr(dataset, name).labels) for name in SPLITS)
-    counts = "{} training, {} validation and {} test examples".format(*sizes)
-    calibration = test.not_calibrated or (
-        f"{test.after.error:.4f} after scaling by the temperature {test.model.temperature:.3g}"
-    )
-    lines: list[tuple[str, Any]] = [
-        ("data", f"{counts} of {dataset.n_features} features, {dataset.n_classes} classes"),
-        *path.answer_lines(fit, dataset),
-        ("balanced accuracy", test.balanced_accuracy),
-    ]
-    if test.top_k is not None:
-        lines.append((f"top-{measures.TOP_K} accuracy", test.top_k.estimate))
-    lines.append(("expected calibration error", f"{test.before.error:.4f}; {calibration}"))
-    lines += learning.describe(curve)
-    if len(dataset.class_names) <= measures.MAX_PRINTED_CLASSES:
-        report = measures.class_table(test, dataset.class_names)
-        print(report.to_string(index=False, float_format="{:.3f}".format), end="\n\n")
-    print_table([*lines, ("seconds", watch), ("written to", target)])
-    path.note_edge(fit)
+    All are loaded first to check them, and again one by one, because together they may not fit into
+    the memory.
+    """
+    if FLAGS.predict is not None:
+        raise InputError("--predict needs the model of one feature set: see --model")
+    checksums, first = {}, None
+    for name, features in paths.items():
+        dataset = load(features, watch)
+        checksums[name] = dataset.sha256
+        first = first or (name, dataset)
+        comparison.check_same_examples((first[0], name), first[1], dataset)
+    settings, probed = path.start(target, "probe", checksums), {}
+    for index, (name, features) in enumerate(paths.items()):
+        own_watch = Stopwatch()
+        dataset = load(features, own_watch, with_notice=False)
+        kind = kind_of(dataset)
+        record = kind.fit(target, settings, dataset, own_watch, part=f"set_{index}_")
+        if record is not None:
+            place = target / comparison.SETS / name
+            place.mkdir(parents=True, exist_ok=True)
+            kind.write(record, place, own_watch)
+            probed[name] = kind.probed(record)
+    if probed:
+        comparison.write(target, probed, kind.MEASURE, watch)
+    return 0
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from absl import flags as absl_flags
 
+from experiments.common import folder
+from experiments.common.progress import Stopwatch, print_table
 from linear_cifar import DataError, Dataset, InputError
 from linear_cifar.data import SPLITS, is_labels_file
 from linear_cifar.metrics import Difference, holm, mcnemar, paired_test
@@ -22,12 +24,15 @@ ALPHA = 0.05  # of Holm's correction over all pairs
 MAX_CURVES = 10  # targets that are drawn as curves
 
 
+SETS = "sets"  # folder of the sets' own results
+
+
 class Probed(NamedTuple):
     """A probed feature set."""
 
     values: np.ndarray  # of each test example, [n]: correct or not; or AUROC's pseudo-values
     row: dict[str, Any]  # of the comparison: "d", "estimate", "low", "high", and more
-    auroc: np.ndarray | None  # [T], of targets
+    auroc: "pd.Series | None"  # of targets, by name
 
 
 def feature_sets(pattern: str) -> dict[str, Path]:
@@ -113,11 +118,38 @@ def comparison_table(probed: Mapping[str, Probed], pairs: "pd.DataFrame") -> "pd
     return table
 
 
-def auroc_table(probed: Mapping[str, Probed], targets: Any) -> "pd.DataFrame":
-    """The AUROC of each target, a row, with each set, a column."""
+def write(target: Path, probed: Mapping[str, Probed], measure: str, watch: Stopwatch) -> None:
+    """Writes and prints the comparison of the sets in the folder of the run."""
     import pandas as pd
 
-    return pd.DataFrame({"target": targets, **{name: one.auroc for name, one in probed.items()}})
+    pairs = compare(probed)
+    table = comparison_table(probed, pairs)
+    is_curve, title = glob.has_magic(FLAGS.features), f"{len(table)} feature sets"
+    figures = {"comparison": plot_comparison(table, measure, is_curve, title)}
+    folder.write_table(target / "comparison.csv", table)
+    folder.write_table(target / "pairs.csv", pairs)
+    if measure == "mean AUROC":
+        by_target = pd.DataFrame({name: one.auroc for name, one in probed.items()})
+        folder.write_table(target / "auroc.csv", by_target.reset_index())
+        figures["auroc"] = plot_auroc_map(by_target, title)
+        if len(by_target) <= MAX_CURVES:
+            figures["auroc_curves"] = plot_auroc_curves(by_target, title)
+    folder.write_figures(target, figures, with_png=True)
+    best = table.iloc[int(table.estimate.argmax())]
+    content = {"measure": measure, "best": best.set, "sets": table.to_dict("records")}
+    folder.write_result(target, "probe", None, watch, **content)
+    shown = table[["set", "d", "estimate", "low", "high", "difference", "p_holm", "verdict"]]
+    print(shown.to_string(index=False, float_format="{:.4g}".format, na_rep=""), end="\n\n")
+    estimate = f"{best.estimate:.4f} (95 % interval {best.low:.4f} to {best.high:.4f})"
+    n_equal = int((table.verdict == "may be as good").sum())
+    print_table(
+        [
+            ("best", f"{best.set}, with a test {measure} of {estimate}"),
+            ("may be as good", f"{n_equal} of {len(table) - 1} others (Holm, all pairs, 5 %)"),
+            ("written to", target),
+            ("page", target / "index.html"),
+        ]
+    )
 
 
 # Figures.
@@ -144,14 +176,14 @@ def plot_auroc_map(table: "pd.DataFrame", title: str) -> Any:
     """A heat map of the AUROC of targets, the rows, with each set, the columns."""
     from linear_cifar import plots
 
-    values, n = table.drop(columns="target").to_numpy(float), len(table)
+    values, n = table.to_numpy(float), len(table)
     size = (max(6, 0.6 * values.shape[1] + 3), min(12, max(3, 0.3 * n + 1.5)))
     figure = plots.new_figure(f"AUROC on test examples, {title}", size)
     ax = figure.subplots()
     image = ax.imshow(values, cmap="viridis", aspect="auto", interpolation="nearest")
-    _name_sets(ax, table.columns[1:])
+    _name_sets(ax, table.columns)
     shown = range(0, n, -(-n // 40))
-    ax.set_yticks(shown, table.target.iloc[list(shown)], parse_math=False)
+    ax.set_yticks(shown, table.index[list(shown)], parse_math=False)
     figure.colorbar(image, ax=ax, label="AUROC")
     return figure
 
@@ -162,9 +194,9 @@ def plot_auroc_curves(table: "pd.DataFrame", title: str) -> Any:
 
     figure = plots.new_figure(f"AUROC on test examples, {title}", (8, 4.6))
     ax = figure.subplots()
-    for target, *values in table.itertuples(index=False, name=None):
+    for target, *values in table.itertuples(name=None):
         ax.plot(values, marker="o", ms=4, label=str(target))
-    _name_sets(ax, table.columns[1:])
+    _name_sets(ax, table.columns)
     plots.label_axes(ax, "", "AUROC")
     return figure
 

@@ -99,7 +99,7 @@ def _fit_draw(
     validation, test = (
         evaluate_runs(params, lam, split, few, config.loss) for split in ("validation", "test")
     )
-    chosen = best(validation.accuracy, validation.loss, FLAGS.select)
+    chosen = best(validation.accuracy, validation.loss, FLAGS.select or "accuracy")
     return float(lam[chosen]), float(test.accuracy[chosen])
 
 

@@ -10,7 +10,7 @@ from absl import flags
 
 from experiments.common import folder
 from experiments.common.progress import Stopwatch, print_table
-from linear_cifar import Classifier, InputError
+from linear_cifar import BINARY_CROSS_ENTROPY, Classifier, InputError
 from linear_cifar.data import LazyRows, blocks, load_inputs
 from linear_cifar.metrics import scaled_probabilities
 
@@ -75,10 +75,15 @@ def predict_with_model() -> int:
 
 
 def write_predictions(path: Path, model: Classifier, inputs: LazyRows) -> None:
-    """Writes a row per example: its number, its class, and the probability of each class."""
+    """Writes a row per example: its number, its class, and the probability of each class.
+
+    A model of targets has no class, but the probability of each target.
+    """
+    has_classes = model.loss != BINARY_CROSS_ENTROPY
     with folder.replacing(path / TABLE) as partial, partial.open("w", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["row", "class", *(f"p_{name}" for name in model.class_names)])
+        names = (f"p_{name}" for name in model.class_names)
+        writer.writerow(["row", *(["class"] if has_classes else []), *names])
         writer.writerows(_rows(model, inputs))
 
 
@@ -92,4 +97,5 @@ def _rows(model: Classifier, inputs: LazyRows) -> Iterator[tuple]:
         # The class of the largest logit, because rounding may make probabilities equal.
         classes = scores.argmax(axis=1)
         for i, (row, k) in enumerate(zip(probabilities, classes, strict=True), part.start):
-            yield (i, model.class_names[k], *np.round(row, 7))
+            name = [model.class_names[k]] if model.loss != BINARY_CROSS_ENTROPY else []
+            yield (i, *name, *np.round(row, 7))

@@ -10,7 +10,9 @@ import numpy as np
 from absl import flags as absl_flags
 
 from experiments.common import flags, folder, path
-from experiments.common.progress import Progress, Stopwatch
+from experiments.common.data import data_title
+from experiments.common.progress import Progress, Stopwatch, print_table
+from experiments.probe.comparison import Probed
 from linear_cifar import (
     BINARY_CROSS_ENTROPY,
     Classifier,
@@ -21,13 +23,15 @@ from linear_cifar import (
     best,
     with_validation,
 )
-from linear_cifar.data import stratified_folds
+from linear_cifar.data import SPLITS, stratified_folds
 from linear_cifar.metrics import (
     BinaryMetrics,
+    Interval,
     binary_metrics,
     fold_target_metrics,
     pseudo_values,
     split_logits,
+    summarise,
     target_metrics,
 )
 from linear_cifar.optimum import SolveConfig, check_lam, solve_chunks
@@ -41,30 +45,46 @@ METRICS = ("loss", "accuracy", "auroc", "average_precision")
 SOURCES = ("validation", "folds")
 COLUMNS = (*path.OPTIMUM, *(f"{source}_{name}" for source in SOURCES for name in METRICS))
 TESTED = ("accuracy", "balanced_accuracy", "auroc", "average_precision", "loss")
+MEASURE = "mean AUROC"
+MAX_PRINTED = 30
 N_SHOWN = 15  # best and worst targets in a figure
 REFUSED = ("one_standard_error", "every_lam", "n_train", "n_per_class")
 
 
-class TargetFit(NamedTuple):
+class Record(NamedTuple):
     """T targets, each solved for L values of λ."""
 
     path: "pd.DataFrame"  # a row per λ and target
     table: "pd.DataFrame"  # a row per target
     source: str  # "validation" or "folds"
     select: str  # one of `METRICS`
-    model: Classifier  # of the targets without a problem
-    # The mean over targets of the AUROC's pseudo-values, of each test example, [n].
-    values: np.ndarray
+    model: Classifier  # of the targets that have no problem
+    values: np.ndarray  # AUROC's pseudo-values of each test example, the mean over targets, [n]
     summary: dict[str, Any]  # of all problems
+    dataset: Dataset
+
+    @property
+    def mean_auroc(self) -> Interval:
+        """The mean AUROC over targets on test examples."""
+        mean, _, low, high, n = summarise(self.values)
+        return Interval(mean, low, high, n)
 
 
-def fit_targets(
-    target: Path, dataset: Dataset, watch: Stopwatch, settings: Any, part: str = ""
-) -> TargetFit:
-    """Solves every λ for every target, chooses one for each, refits it and tests it once."""
+def check(dataset: Dataset) -> None:
+    """Raises `InputError` if a flag doesn't fit the data."""
     for name in REFUSED:
         if FLAGS[name].present:
             raise InputError(f"--{name} can't be used with targets")
+    problems_from_flags(dataset)
+
+
+def fit(
+    target: Path, settings: Any, dataset: Dataset, watch: Stopwatch, part: str = ""
+) -> Record | None:
+    """Solves every λ for every target, chooses one for each, refits it and tests it once.
+
+    None but in the first process.
+    """
     config, problems = path.config_from_flags(), problems_from_flags(dataset)
     chunks = folder.chunks_of(target, COLUMNS, settings, problems.lam, part=part)
     result = partial(validation_predictions, dataset)
@@ -80,6 +100,8 @@ def fit_targets(
     rows = table.iloc[chosen[solved] * dataset.n_classes + solved]
     both, lam = with_validation(dataset), rows.lam.to_numpy()
     optimum = refit(lam, solved, both, config, watch)
+    if jax.process_index():
+        return None
     model = Classifier(
         Params(*(array[:, 0] for array in optimum.params)),
         both.standardiser,
@@ -91,7 +113,9 @@ def fit_targets(
     with watch.phase("evaluate"):
         scores, labels = model.logits(both.test.inputs), np.asarray(both.test.labels)[:, solved]
         tested = test_columns(binary_metrics(scores, labels))
-        values = np.nanmean(pseudo_values(scores, labels, "auroc"), axis=1)
+        values = pseudo_values(scores, labels, "auroc")
+        values = values[:, np.isfinite(values).all(axis=0)].sum(axis=1)
+        values /= np.isfinite(tested["test_auroc"]).sum() or np.nan
     answers = {
         "lam": lam,
         "C": 1 / (2 * lam * (np.asarray(both.train.labels)[:, solved] >= 0).sum(axis=0)),
@@ -100,10 +124,93 @@ def fit_targets(
         f"{source}_{select}": rows[f"{source}_{select}"].to_numpy(),
         **tested,
     }
-    by_target = target_table(both, reasons, solved, answers)
-    return TargetFit(
-        table, by_target, source, select, model, values, path.summarise_optima([columns])
+    by_target, summary = (
+        target_table(both, reasons, solved, answers),
+        path.summarise_optima([columns]),
     )
+    return Record(table, by_target, source, select, model, values, summary, dataset)
+
+
+def write(record: Record, target: Path, watch: Stopwatch) -> None:
+    """Writes the tables, the figures, the model and `result.json`."""
+    title = data_title(record.dataset)
+    with watch.phase("plot"):
+        figures = {
+            "auroc": plot_auroc(record.table, title),
+            "lam": plot_lam(record.table, title),
+        }
+        folder.write_figures(target, figures, with_png=True)
+    folder.write_table(target / "targets.csv", record.table)
+    folder.write_table(target / "path.csv", record.path)
+    for suffix in (".npz", ".safetensors"):
+        with folder.replacing(target / f"model{suffix}") as partial_file:
+            record.model.save(partial_file)
+    folder.write_result(target, "probe", record.dataset, watch, **answer(record))
+
+
+def answer(record: Record) -> dict[str, Any]:
+    """What `result.json` says."""
+    table, dataset, mean = record.table, record.dataset, record.mean_auroc
+    return {
+        "mean_test_auroc": mean.estimate,
+        "mean_test_auroc_low": mean.low,
+        "mean_test_auroc_high": mean.high,
+        "median_test_auroc": table.test_auroc.median(),
+        "gap": table.gap.max(),
+        "n_targets": len(table),
+        "n_probed": int((table.problem == "").sum()),
+        "n": sum(len(getattr(dataset, name).labels) for name in ("train", "validation")),
+        "d": dataset.n_features,
+        "normalise_rows": dataset.normalise_rows,
+        "chosen_by": f"{record.source}_{record.select}",
+        **{name: FLAGS[name].value for name in path.SETTINGS if name != "loss"},
+        "optima": record.summary,
+    }
+
+
+def lines(record: Record) -> list[tuple[str, Any]]:
+    """The answer, for the printed table and the page."""
+    table, mean, summary = record.table, record.mean_auroc, record.summary
+    has_problem = table.problem != ""
+    rows = table[table.test_auroc.notna()].sort_values("test_auroc")
+    parts = [
+        ("optima", path.describe_optima(summary)),
+        ("λ chosen by", f"{record.source} {record.select}, one for each target"),
+        ("refits", f"worst relative gap {table.gap.max():.1e}"),
+        (
+            "mean test AUROC",
+            f"{mean.estimate:.4f} (95 % interval {mean.low:.4f} to {mean.high:.4f})",
+        ),
+        ("median", float(rows.test_auroc.median())),
+    ]
+    for name, row in (("best", rows.iloc[-1:]), ("worst", rows.iloc[:1])):
+        parts += [(name, f"{row.test_auroc.item():.4f}, {row.target.item()}")] if len(row) else []
+    if has_problem.any():
+        first = table[has_problem].iloc[0]
+        parts.append(("not probed", f"{has_problem.sum()}, as {first.target}: {first.problem}"))
+    return parts
+
+
+def print_answer(record: Record, target: Path, watch: Stopwatch) -> None:
+    """Prints the answer."""
+    dataset = record.dataset
+    sizes = (len(getattr(dataset, name).labels) for name in SPLITS)
+    counts = "{} training, {} validation and {} test examples".format(*sizes)
+    data = f"{counts} of {dataset.n_features} features, {dataset.n_classes} targets"
+    names = ["target", "n_train", "n_train_positive", "lam", "test_auroc", "test_accuracy"]
+    if len(record.table) <= MAX_PRINTED:
+        shown = record.table[names].to_string(index=False, float_format="{:.4g}".format)
+        print(shown, end="\n\n")
+    more = [("seconds", watch), ("written to", target), ("page", target / "index.html")]
+    print_table([("data", data), *lines(record), *more])
+
+
+def probed(record: Record) -> Probed:
+    """What a comparison of feature sets needs."""
+    estimate, low, high, _ = record.mean_auroc
+    row = {"d": record.dataset.n_features, "estimate": estimate, "low": low, "high": high}
+    row |= {"lam": record.table.lam.median(), "gap": record.table.gap.max()}
+    return Probed(record.values, row, record.table.set_index("target").test_auroc)
 
 
 def problems_from_flags(dataset: Dataset) -> path.Problems:
