@@ -13,8 +13,8 @@ ends once its predictions of the validation examples have stayed the same for 50
 in path.csv). The test gives accuracy with its 95 % interval, by class (per_class.csv), confusions,
 and calibration before and after a temperature, which is fitted to examples that the model hasn't
 seen. --n_train and --n_per_class add a learning curve. --predict applies the model to a file of
-further features. Every finished chunk of λ is on disk before the next one starts, and --resume
-continues after any interruption.
+further features. index.html shows all results as one page. Every finished chunk of λ is on disk
+before the next one starts, and --resume continues after any interruption.
 """
 
 from pathlib import Path
@@ -26,7 +26,7 @@ from absl import flags as absl_flags
 from experiments.common import cli, distributed, folder, path
 from experiments.common.data import load_data
 from experiments.common.progress import Stopwatch, print_table
-from experiments.probe import learning, measures, prediction
+from experiments.probe import learning, measures, page, prediction
 from linear_cifar import Dataset, InputError
 from linear_cifar.data import SPLITS
 
@@ -99,7 +99,7 @@ def _write(record: Record, target: Path, watch: Stopwatch) -> None:
             "reliability": plots.plot_reliability(test.before, test.after, heading),
             **learning.figures(curve, f"Test accuracy over training examples, {title}"),
         }
-        folder.write_figures(target, figures)
+        folder.write_figures(target, figures, with_png=True)
     folder.write_table(target / "path.csv", fit.table)
     folder.write_table(target / "per_class.csv", measures.class_table(test, names))
     if len(curve):
@@ -107,6 +107,7 @@ def _write(record: Record, target: Path, watch: Stopwatch) -> None:
     for suffix in (".npz", ".safetensors"):
         with folder.replacing(target / f"model{suffix}") as partial:
             test.model.save(partial)
+    page.write(target, fit, test, curve, dataset, _lines(record))
 
 
 def _answer(record: Record) -> dict[str, Any]:
@@ -130,28 +131,34 @@ def _answer(record: Record) -> dict[str, Any]:
     }
 
 
-def _print(record: Record, target: Path, watch: Stopwatch) -> None:
-    """Prints the answer."""
+def _lines(record: Record) -> list[tuple[str, Any]]:
+    """The lines of the printed table that the page has, too."""
     fit, test, curve, dataset = record
-    sizes = (len(getattr(dataset, name).labels) for name in SPLITS)
-    counts = "{} training, {} validation and {} test examples".format(*sizes)
     calibration = test.not_calibrated or (
         f"{test.after.error:.4f} after scaling by the temperature {test.model.temperature:.3g}"
     )
     lines: list[tuple[str, Any]] = [
-        ("data", f"{counts} of {dataset.n_features} features, {dataset.n_classes} classes"),
         *path.answer_lines(fit, dataset),
         ("balanced accuracy", test.balanced_accuracy),
     ]
     if test.top_k is not None:
         lines.append((f"top-{measures.TOP_K} accuracy", test.top_k.estimate))
     lines.append(("expected calibration error", f"{test.before.error:.4f}; {calibration}"))
-    lines += learning.describe(curve)
+    return lines + learning.describe(curve)
+
+
+def _print(record: Record, target: Path, watch: Stopwatch) -> None:
+    """Prints the answer."""
+    dataset = record.dataset
+    sizes = (len(getattr(dataset, name).labels) for name in SPLITS)
+    counts = "{} training, {} validation and {} test examples".format(*sizes)
+    data = f"{counts} of {dataset.n_features} features, {dataset.n_classes} classes"
     if len(dataset.class_names) <= measures.MAX_PRINTED_CLASSES:
-        report = measures.class_table(test, dataset.class_names)
+        report = measures.class_table(record.test, dataset.class_names)
         print(report.to_string(index=False, float_format="{:.3f}".format), end="\n\n")
-    print_table([*lines, ("seconds", watch), ("written to", target)])
-    path.note_edge(fit)
+    more = [("seconds", watch), ("written to", target), ("page", target / "index.html")]
+    print_table([("data", data), *_lines(record), *more])
+    path.note_edge(record.fit)
 
 
 if __name__ == "__main__":
