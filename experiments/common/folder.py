@@ -436,11 +436,15 @@ def write_params(path: Path, params: Params) -> None:
         np.savez(partial, weights=np.asarray(params.weights), bias=np.asarray(params.bias))
 
 
-def write_figures(path: Path, figures: Mapping[str, Any]) -> None:
-    """Saves matplotlib figures as `figures/NAME.png`, or in the formats of --figure_format."""
+def write_figures(path: Path, figures: Mapping[str, Any], with_png: bool = False) -> None:
+    """Saves matplotlib figures as `figures/NAME.png`, or in the formats of --figure_format.
+
+    `with_png` adds PNG to these formats, because a page holds PNGs.
+    """
     (path / FIGURES).mkdir(exist_ok=True)
+    formats = dict.fromkeys([*(["png"] if with_png else []), *FLAGS.figure_format])
     for name, figure in figures.items():
-        for suffix in FLAGS.figure_format:
+        for suffix in formats:
             with replacing(path / FIGURES / f"{name}.{suffix}") as partial:
                 figure.savefig(partial, dpi=120)
 

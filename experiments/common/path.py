@@ -583,10 +583,17 @@ def _describe(fit: Fit, index: int) -> str:
 
 def note_edge(fit: Fit) -> None:
     """Prints a note if the best λ is at an end of the path."""
+    if note := edge_note(fit):
+        print(f"note: {note}", file=sys.stderr)
+
+
+def edge_note(fit: Fit) -> str:
+    """What to do if the best λ is at an end of the path; "" if it isn't."""
     best, last = fit.choice.best, len(fit.table) - 1
-    if last and best in (0, last):
-        end, beyond = ("largest", "larger") if best else ("smallest", "smaller")
-        print(f"note: the best λ is the {end} that was tried: try {beyond} ones", file=sys.stderr)
+    if not last or best not in (0, last):
+        return ""
+    end, beyond = ("largest", "larger") if best else ("smallest", "smaller")
+    return f"the best λ is the {end} that was tried: try {beyond} ones"
 
 
 # Figures.

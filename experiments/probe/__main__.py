@@ -19,6 +19,8 @@ further features. index.html shows all results as one page. Every finished chunk
 before the next one starts, and --resume continues after any interruption.
 """
 
+import glob
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,8 +29,8 @@ from absl import flags as absl_flags
 
 from experiments.common import cli, distributed, folder, path
 from experiments.common.data import load_data
-from experiments.common.progress import Stopwatch
-from experiments.probe import classes, comparison, learning, prediction, targets
+from experiments.common.progress import Stopwatch, print_table
+from experiments.probe import classes, comparison, learning, page, prediction, targets
 from linear_cifar import Dataset, InputError
 
 FLAGS = absl_flags.FLAGS
@@ -125,8 +127,46 @@ def probe_each(target: Path, paths: dict[str, Path], watch: Stopwatch) -> int:
             kind.write(record, place, own_watch)
             probed[name] = kind.probed(record)
     if probed:
-        comparison.write(target, probed, kind.MEASURE, watch)
+        write_comparison(target, probed, kind.MEASURE, watch)
     return 0
+
+
+def write_comparison(
+    target: Path, probed: Mapping[str, comparison.Probed], measure: str, watch: Stopwatch
+) -> None:
+    """Writes and prints the comparison of the sets in the folder of the run."""
+    import pandas as pd
+
+    pairs = comparison.compare(probed)
+    table = comparison.comparison_table(probed, pairs)
+    is_curve, title = glob.has_magic(FLAGS.features), f"{len(table)} feature sets"
+    figures = {"comparison": comparison.plot_comparison(table, measure, is_curve, title)}
+    folder.write_table(target / "comparison.csv", table)
+    folder.write_table(target / "pairs.csv", pairs)
+    if measure == "mean AUROC":
+        by_target = pd.DataFrame({name: one.auroc for name, one in probed.items()})
+        folder.write_table(target / "auroc.csv", by_target.reset_index())
+        figures["auroc"] = comparison.plot_auroc_map(by_target, title)
+        if len(by_target) <= comparison.MAX_CURVES:
+            figures["auroc_curves"] = comparison.plot_auroc_curves(by_target, title)
+    folder.write_figures(target, figures, with_png=True)
+    data = [one.data for one in probed.values()]
+    page.write_comparison(target, table, pairs, measure, figures, data)
+    best = table.iloc[int(table.estimate.argmax())]
+    content = {"measure": measure, "best": best.set, "sets": table.to_dict("records")}
+    folder.write_result(target, "probe", None, watch, **content)
+    shown = table[["set", "d", "estimate", "low", "high", "difference", "p_holm", "verdict"]]
+    print(shown.to_string(index=False, float_format="{:.4g}".format, na_rep=""), end="\n\n")
+    estimate = f"{best.estimate:.4f} (95 % interval {best.low:.4f} to {best.high:.4f})"
+    n_equal = int((table.verdict == "may be as good").sum())
+    print_table(
+        [
+            ("best", f"{best.set}, with a test {measure} of {estimate}"),
+            ("may be as good", f"{n_equal} of {len(table) - 1} others (Holm, all pairs, 5 %)"),
+            ("written to", target),
+            ("page", target / "index.html"),
+        ]
+    )
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def probed(record: Record) -> Probed:
     measured = {name: fitted.refit.test[f"test_accuracy{end}"] for name, end in ENDS.items()}
     gap = fitted.refit.optimum.gap[0] / fitted.refit.optimum.cost[0]
     row = {"d": dataset.n_features, **measured, "lam": fitted.refit.lam, "gap": gap}
-    return Probed(predicted == labels, row, None)
+    return Probed(predicted == labels, row, None, folder.describe_dataset(dataset))
 
 
 def write(record: Record, target: Path, watch: Stopwatch) -> None:

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from absl import flags as absl_flags
 
-from experiments.common import folder
-from experiments.common.progress import Stopwatch, print_table
 from linear_cifar import DataError, Dataset, InputError
 from linear_cifar.data import SPLITS, is_labels_file
 from linear_cifar.metrics import Difference, holm, mcnemar, paired_test
@@ -21,6 +19,7 @@ if TYPE_CHECKING:
 
 FLAGS = absl_flags.FLAGS
 ALPHA = 0.05  # of Holm's correction over all pairs
+WORSE = "worse than the best"
 MAX_CURVES = 10  # targets that are drawn as curves
 
 
@@ -33,6 +32,7 @@ class Probed(NamedTuple):
     values: np.ndarray  # of each test example, [n]: correct or not; or AUROC's pseudo-values
     row: dict[str, Any]  # of the comparison: "d", "estimate", "low", "high", and more
     auroc: "pd.Series | None"  # of targets, by name
+    data: dict[str, Any]  # `folder.describe_dataset`
 
 
 def feature_sets(pattern: str) -> dict[str, Path]:
@@ -113,43 +113,9 @@ def comparison_table(probed: Mapping[str, Probed], pairs: "pd.DataFrame") -> "pd
         }
     )
     table = table.merge(others, on="set", how="left")
-    table["verdict"] = np.where(table.p_holm <= ALPHA, "worse than the best", "may be as good")
+    table["verdict"] = np.where(table.p_holm <= ALPHA, WORSE, "may be as good")
     table.loc[table.set == best, "verdict"] = "the best"
     return table
-
-
-def write(target: Path, probed: Mapping[str, Probed], measure: str, watch: Stopwatch) -> None:
-    """Writes and prints the comparison of the sets in the folder of the run."""
-    import pandas as pd
-
-    pairs = compare(probed)
-    table = comparison_table(probed, pairs)
-    is_curve, title = glob.has_magic(FLAGS.features), f"{len(table)} feature sets"
-    figures = {"comparison": plot_comparison(table, measure, is_curve, title)}
-    folder.write_table(target / "comparison.csv", table)
-    folder.write_table(target / "pairs.csv", pairs)
-    if measure == "mean AUROC":
-        by_target = pd.DataFrame({name: one.auroc for name, one in probed.items()})
-        folder.write_table(target / "auroc.csv", by_target.reset_index())
-        figures["auroc"] = plot_auroc_map(by_target, title)
-        if len(by_target) <= MAX_CURVES:
-            figures["auroc_curves"] = plot_auroc_curves(by_target, title)
-    folder.write_figures(target, figures, with_png=True)
-    best = table.iloc[int(table.estimate.argmax())]
-    content = {"measure": measure, "best": best.set, "sets": table.to_dict("records")}
-    folder.write_result(target, "probe", None, watch, **content)
-    shown = table[["set", "d", "estimate", "low", "high", "difference", "p_holm", "verdict"]]
-    print(shown.to_string(index=False, float_format="{:.4g}".format, na_rep=""), end="\n\n")
-    estimate = f"{best.estimate:.4f} (95 % interval {best.low:.4f} to {best.high:.4f})"
-    n_equal = int((table.verdict == "may be as good").sum())
-    print_table(
-        [
-            ("best", f"{best.set}, with a test {measure} of {estimate}"),
-            ("may be as good", f"{n_equal} of {len(table) - 1} others (Holm, all pairs, 5 %)"),
-            ("written to", target),
-            ("page", target / "index.html"),
-        ]
-    )
 
 
 # Figures.
@@ -165,7 +131,7 @@ def plot_comparison(table: "pd.DataFrame", measure: str, is_curve: bool, title: 
     line = "-" if is_curve else ""
     label = "95 % interval"
     ax.errorbar(places, table.estimate, yerr=reach, fmt="o", ls=line, capsize=3, label=label)
-    equal = table[table.verdict != "worse than the best"]
+    equal = table[table.verdict != WORSE]
     ax.plot(equal.index, equal.estimate, "o", color="C1", label="the best, or not clearly worse")
     _name_sets(ax, table.set)
     plots.label_axes(ax, "", measure)

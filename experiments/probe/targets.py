@@ -12,6 +12,7 @@ from absl import flags as absl_flags
 from experiments.common import flags, folder, path
 from experiments.common.data import data_title
 from experiments.common.progress import Progress, Stopwatch, print_table
+from experiments.probe import page
 from experiments.probe.comparison import Probed
 from linear_cifar import (
     BINARY_CROSS_ENTROPY,
@@ -145,6 +146,7 @@ def write(record: Record, target: Path, watch: Stopwatch) -> None:
     for suffix in (".npz", ".safetensors"):
         with folder.replacing(target / f"model{suffix}") as partial_file:
             record.model.save(partial_file)
+    page.write_targets(target, record.table, answer(record), record.dataset, lines(record))
     folder.write_result(target, "probe", record.dataset, watch, **answer(record))
 
 
@@ -210,7 +212,8 @@ def probed(record: Record) -> Probed:
     estimate, low, high, _ = record.mean_auroc
     row = {"d": record.dataset.n_features, "estimate": estimate, "low": low, "high": high}
     row |= {"lam": record.table.lam.median(), "gap": record.table.gap.max()}
-    return Probed(record.values, row, record.table.set_index("target").test_auroc)
+    auroc = record.table.set_index("target").test_auroc
+    return Probed(record.values, row, auroc, folder.describe_dataset(record.dataset))
 
 
 def problems_from_flags(dataset: Dataset) -> path.Problems:

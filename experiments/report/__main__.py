@@ -45,8 +45,6 @@ def main(argv: list[str]) -> int:
     """Trains and solves what the report's folder doesn't have yet, then writes the page."""
     del argv
     watch = Stopwatch()
-    formats: Any = FLAGS["figure_format"]
-    formats.value = list(dict.fromkeys(["png", *formats.value]))  # the page holds PNGs
     with folder.resumable_run("report") as path:
         with watch.phase("load"):
             data = load_splits()

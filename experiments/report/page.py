@@ -1,15 +1,12 @@
 """The report's record: tables, figures, `report.json`, and the page that shows them all."""
 
-import base64
-import math
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from experiments.common import folder, training
+from experiments.common import folder, page, training
 from experiments.common.data import data_title
 from experiments.common.progress import Stopwatch, print_table
 from experiments.loss_comparison import probability_histograms
@@ -21,7 +18,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TOLERANCE = 0.015  # between a printed number and ours, because the images may be JPEG copies
-FORMS = {"accuracy": ".4f", "signed": "+.4f", "cost": ".5f", "short": ".3g", "share": ".1e"}
 VERDICTS = (claims.SUPPORTED, claims.CONTRADICTED, claims.NOISE, claims.NOT_TESTED)
 
 
@@ -82,7 +78,7 @@ def write_figures(path: Path, finished: Finished, rows: "pd.DataFrame") -> dict[
     dataset = data["assignment"]
     title = data_title(dataset)
     for name, figure in figures.figures_of_runs(runs, arrays, data):
-        folder.write_figures(path, {name: figure})
+        folder.write_figures(path, {name: figure}, with_png=True)
     params = {
         loss: Params(arrays[name]["weights"][0], arrays[name]["bias"][0])
         for loss, name in (("softmax", "lam_0"), ("multi_bce", "multi_bce"))
@@ -96,7 +92,7 @@ def write_figures(path: Path, finished: Finished, rows: "pd.DataFrame") -> dict[
         "grid_narrowed": figures.over_batch_size(narrowed, title),
         **{name: figures.path_figure(one, title) for name, one in finished.solved.items()},
     }
-    folder.write_figures(path, more)
+    folder.write_figures(path, more, with_png=True)
     return numbers
 
 
@@ -159,31 +155,19 @@ def describe_grid(one: Mapping[str, Any], rows: "pd.DataFrame") -> dict[str, Any
 
 def render(report: dict[str, Any], path: Path) -> str:
     """The page, with the figures of the folder inside."""
-    import jinja2
-
-    def image(name: str) -> str:
-        content = (path / folder.FIGURES / f"{name}.png").read_bytes()
-        return "data:image/png;base64," + base64.b64encode(content).decode()
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {name: partial(number, form=name) for name in FORMS}
-    environment.filters["number"] = number
-    environment.globals |= {"image": image, "tolerance": TOLERANCE, "losses": LOSSES}
-    return environment.get_template("report.html.jinja").render(report)
+    optima = report["optima"] | {"runs": _link(report["optima"]["runs"])}
+    values = report | {"runs": _link(report["runs"]), "optima": optima}
+    values |= {"tolerance": TOLERANCE, "losses": LOSSES}
+    return page.render("report/report.html.jinja", path, values)
 
 
-def number(value: float | None, form: str) -> str:
-    """A number as text, in one of the `FORMS`; "–" for none."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    text = format(value, FORMS[form])
-    return text.replace("-", "−") if form == "signed" else text
+def _link(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Adds to the rows of runs the text of a link to their curves, and its address."""
+    notes = {True: "", False: " (does not converge)"}
+    return [
+        row | {"run": row["title"] + notes[row.get("stable", True)], "address": f"#{row['name']}"}
+        for row in rows
+    ]
 
 
 def print_summary(report: dict[str, Any], path: Path, watch: Stopwatch) -> None:
