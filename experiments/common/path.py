@@ -253,6 +253,7 @@ def solve_problems(
     finished = FinishedParams(chunks, dataset, rows_finished)
     bar = Progress(max(1, len(problems.lam) - len(finished)))
     n_done, worst = 0, 0.0
+    unit = "λ" if problems.target is None else "fits"
     steps = solve_chunks(
         problems.lam,
         dataset,
@@ -269,7 +270,7 @@ def solve_problems(
             if step.optimum is None:  # the λ whose estimated gap is small enough are nearly done
                 n_near = min(int((gap <= config.tolerance).sum()), len(rows) - 1)
                 work = f"{len(rows)} in work: pass {step.passes.max()}, gap {gap.max():.1e}"
-                bar.show(n_done + n_near, f"{n_done} λ solved, {work}")
+                bar.show(n_done + n_near, f"{n_done} {unit} solved, {work}")
                 continue
             with watch.phase("evaluate"):
                 measured = measure(step.optimum, rows, problems, dataset, config)
@@ -277,7 +278,7 @@ def solve_problems(
             for name in names:
                 columns[name][rows] = measured[name]
             n_done, worst = n_done + len(rows), max(worst, float(gap.max()))
-            bar.show(n_done, f"{n_done} λ solved, relative gap at most {worst:.1e}")
+            bar.show(n_done, f"{n_done} {unit} solved, relative gap at most {worst:.1e}")
     return columns
 
 

@@ -20,11 +20,13 @@ before the next one starts, and --resume continues after any interruption.
 """
 
 import glob
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import jax
 from absl import flags as absl_flags
 
 from experiments.common import cli, distributed, folder, path
@@ -117,6 +119,8 @@ def probe_each(target: Path, paths: dict[str, Path], watch: Stopwatch) -> int:
         comparison.check_same_examples((first[0], name), first[1], dataset)
     settings, probed = path.start(target, "probe", checksums), {}
     for index, (name, features) in enumerate(paths.items()):
+        if not jax.process_index():
+            print(f"{name}, {index + 1} of {len(paths)}", file=sys.stderr)
         own_watch = Stopwatch()
         dataset = load(features, own_watch, with_notice=False)
         kind = kind_of(dataset)
@@ -145,6 +149,7 @@ def write_comparison(
     folder.write_table(target / "pairs.csv", pairs)
     if measure == "mean AUROC":
         by_target = pd.DataFrame({name: one.auroc for name, one in probed.items()})
+        by_target = by_target.dropna(how="all")  # targets with a problem
         folder.write_table(target / "auroc.csv", by_target.reset_index())
         figures["auroc"] = comparison.plot_auroc_map(by_target, title)
         if len(by_target) <= comparison.MAX_CURVES:
@@ -158,7 +163,7 @@ def write_comparison(
     shown = table[["set", "d", "estimate", "low", "high", "difference", "p_holm", "verdict"]]
     print(shown.to_string(index=False, float_format="{:.4g}".format, na_rep=""), end="\n\n")
     estimate = f"{best.estimate:.4f} (95 % interval {best.low:.4f} to {best.high:.4f})"
-    n_equal = int((table.verdict == "may be as good").sum())
+    n_equal = int((table.verdict == comparison.AS_GOOD).sum())
     print_table(
         [
             ("best", f"{best.set}, with a test {measure} of {estimate}"),

@@ -11,7 +11,7 @@ import numpy as np
 from absl import flags as absl_flags
 
 from linear_cifar import DataError, Dataset, InputError
-from linear_cifar.data import SPLITS, is_labels_file
+from linear_cifar.data import SPLITS, USUAL, is_labels_file
 from linear_cifar.metrics import Difference, holm, mcnemar, paired_test
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 FLAGS = absl_flags.FLAGS
 ALPHA = 0.05  # of Holm's correction over all pairs
-WORSE = "worse than the best"
+BEST, WORSE, AS_GOOD = "best", "worse", "may be as good"
 MAX_CURVES = 10  # targets that are drawn as curves
 
 
@@ -53,12 +53,19 @@ def feature_sets(pattern: str) -> dict[str, Path]:
         if not matches:
             raise DataError(f"--features={word} matches no file of features")
         paths += sorted(matches, key=_natural_order)
-    names = [path.stem for path in paths]
+    names = [_short_name(path) for path in paths]
     if len(set(names)) < len(names):
-        names = [f"{path.resolve().parent.name}_{path.stem}" for path in paths]
+        names = [f"{path.resolve().parent.name}_{_short_name(path)}" for path in paths]
     if repeated := [name for name in names if names.count(name) > 1]:
         raise InputError(f"--features names {repeated[0]} twice: the sets need different names")
     return dict(zip(names, paths, strict=True))
+
+
+def _short_name(path: Path) -> str:
+    """The name of a file or folder without its ending, and without a word such as "features"."""
+    words = re.split(r"([_.\- ]+)", path.stem)
+    kept = [w for w in words if w.lower() not in USUAL["inputs"]]
+    return "".join(kept).strip("_.- ") or path.stem
 
 
 def _natural_order(path: Path) -> list[Any]:
@@ -113,8 +120,8 @@ def comparison_table(probed: Mapping[str, Probed], pairs: "pd.DataFrame") -> "pd
         }
     )
     table = table.merge(others, on="set", how="left")
-    table["verdict"] = np.where(table.p_holm <= ALPHA, WORSE, "may be as good")
-    table.loc[table.set == best, "verdict"] = "the best"
+    table["verdict"] = np.where(table.p_holm <= ALPHA, WORSE, AS_GOOD)
+    table.loc[table.set == best, "verdict"] = BEST
     return table
 
 
@@ -131,8 +138,9 @@ def plot_comparison(table: "pd.DataFrame", measure: str, is_curve: bool, title: 
     line = "-" if is_curve else ""
     label = "95 % interval"
     ax.errorbar(places, table.estimate, yerr=reach, fmt="o", ls=line, capsize=3, label=label)
-    equal = table[table.verdict != WORSE]
-    ax.plot(equal.index, equal.estimate, "o", color="C1", label="the best, or not clearly worse")
+    good = table[table.verdict != WORSE]
+    label = "the best, and those that may be as good"
+    ax.plot(good.index, good.estimate, "o", color="C1", zorder=3, label=label)
     _name_sets(ax, table.set)
     plots.label_axes(ax, "", measure)
     return figure

@@ -203,7 +203,6 @@ TARGET_COLUMNS = [
     Column("accuracy", "test_accuracy", "accuracy"),
     Column("balanced", "test_balanced_accuracy", "accuracy"),
     Column("loss", "test_loss", "accuracy"),
-    Column("problem", "problem"),
 ]
 TARGET_FIGURES = [
     Figure(
@@ -232,7 +231,7 @@ def write_targets(
         [answer[f"mean_test_auroc_{end}"] for end in ("low", "high")],
     )
     sentence = (
-        f"Linear probes of {dataset.n_features:,} features find {n_probed:,} of "
+        f"Linear probes of {dataset.n_features:,} features predict {n_probed:,} of "
         f"{len(table):,} targets with a mean AUROC of {answer['mean_test_auroc']:.4f} "
         f"(95 % interval {ends[0]:.4f} to {ends[1]:.4f}) on {len(dataset.test.labels):,} test "
         "examples."
@@ -255,9 +254,11 @@ def write_targets(
         f"ended by rounding or --max_passes. The refits' worst gap is {answer['gap']:.1e}.",
         SETTLED.format(split="validation" if source == "validation" else "training"),
     ]
+    problem = [Column("problem", "problem")] if (table.problem != "").any() else []
+    columns = [TARGET_COLUMNS[0], *problem, *TARGET_COLUMNS[1:]]
     sections = [
         Section("Results", facts=lines),
-        Section("Targets", by_target, table=table, columns=TARGET_COLUMNS, figures=TARGET_FIGURES),
+        Section("Targets", by_target, table=table, columns=columns, figures=TARGET_FIGURES),
         Section("The choice of λ", choice),
         Section("What is certified", certified),
     ]
@@ -268,19 +269,18 @@ def write_targets(
 # Feature sets.
 
 SET_COLUMNS = [
-    Column("features", ("set", "page"), "link"),
-    Column("number", "d", "count"),
+    Column("set", ("set", "page"), "link"),
+    Column("features", "d", "count"),
     Column("{measure}", "estimate", "accuracy"),
     Column("95 % interval", ("low", "high"), "accuracy"),
-    Column("λ", "lam", "lam"),
-    Column("relative gap", "gap", "share"),
+    Column("verdict", "verdict"),
     Column("difference from the best", "difference", "signed"),
     Column("95 % interval", ("difference_low", "difference_high"), "signed"),
     Column("corrected p", "p_holm", "short"),
-    Column("verdict", "verdict"),
+    Column("λ", "lam", "lam"),
 ]
 PAIR_COLUMNS = [
-    Column("features", "set"),
+    Column("set", "set"),
     Column("compared with", "other"),
     Column("difference", "estimate", "signed"),
     Column("95 % interval", ("low", "high"), "signed"),

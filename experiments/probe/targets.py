@@ -127,9 +127,18 @@ def fit(
     }
     by_target, summary = (
         target_table(both, reasons, solved, answers),
-        path.summarise_optima([columns]),
+        _summary(problems, columns, solved),
     )
     return Record(table, by_target, source, select, model, values, summary, dataset)
+
+
+def _summary(
+    problems: path.Problems, columns: Mapping[str, np.ndarray], solved: np.ndarray
+) -> dict[str, Any]:
+    """How well the problems of the targets without a problem were solved."""
+    assert problems.target is not None
+    rows = np.isin(problems.target, solved)
+    return path.summarise_optima([{name: column[rows] for name, column in columns.items()}])
 
 
 def write(record: Record, target: Path, watch: Stopwatch) -> None:
@@ -360,6 +369,7 @@ def plot_auroc(table: "pd.DataFrame", title: str) -> Any:
     rows = table[table.test_auroc.notna()].sort_values("test_auroc")
     figure = plots.new_figure(f"AUROC on test examples, {title}", (12, 5.5))
     left, right = figure.subplots(1, 2)
+    left.yaxis.get_major_locator().set_params(integer=True)
     left.hist(rows.test_auroc, bins=min(40, max(5, len(rows) // 5)), color="C0")
     left.axvline(rows.test_auroc.mean(), color="0.3", ls="--", label="mean")
     plots.label_axes(left, "AUROC", "targets")
@@ -382,8 +392,9 @@ def plot_lam(table: "pd.DataFrame", title: str) -> Any:
     figure = plots.new_figure(f"The chosen λ, {title}")
     left, right = figure.subplots(1, 2)
     lam, counts = np.unique(rows.lam, return_counts=True)
+    left.yaxis.get_major_locator().set_params(integer=True)
     left.vlines(lam, 0, counts, lw=4)
-    right.plot(rows.lam, rows.test_auroc, "o", ms=4, alpha=0.5, mew=0)
+    right.plot(rows.lam, rows.test_auroc, "o", ms=5, alpha=0.5, mew=0)
     for ax, name in ((left, "targets"), (right, "AUROC on test examples")):
         plots.scale_lam(ax, rows.lam.to_numpy())
         plots.label_axes(ax, "λ", name, legend=None)

@@ -26,7 +26,11 @@ from linear_cifar.data.features import (
     load_features as load_features,
     load_inputs as load_inputs,
 )
-from linear_cifar.data.formats import ENDINGS as ENDINGS, is_labels_file as is_labels_file
+from linear_cifar.data.formats import (
+    ENDINGS as ENDINGS,
+    USUAL as USUAL,
+    is_labels_file as is_labels_file,
+)
 from linear_cifar.data.stratify import (
     N_FOLDS as N_FOLDS,
     few_shot as few_shot,
