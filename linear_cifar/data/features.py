@@ -121,7 +121,7 @@ def load_features(
         if targets is None:
             values, class_names = _read_labels(files)
         else:
-            values, class_names = _read_targets(Path(targets), max_bytes, files)
+            values, class_names = _read_targets(Path(targets), files)
         source = train_labels.source if targets is None else f"{targets}:"
         rows, labels = _draw_splits(values, fractions, seed, class_names, source)
     arrays = {split: files.get(split, files["train"])[0] for split in SPLITS}
@@ -234,10 +234,10 @@ def _read_labels(
 
 
 def _read_targets(
-    path: Path, max_bytes: float, files: Mapping[str, tuple[StoredArray, StoredArray]]
+    path: Path, files: Mapping[str, tuple[StoredArray, StoredArray]]
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """The targets [n, T] of each split of the inputs' files, and their names."""
-    matrices, values = read_targets(path, max_bytes), {}
+    matrices, values = read_targets(path, memory_bytes() / 2), {}
     names = matrices["train"][0]
     for split in sorted({*files} ^ {*matrices}):
         more, less = ("inputs", "targets") if split in files else ("targets", "inputs")
