@@ -556,14 +556,13 @@ def plot_choice(table: "pd.DataFrame", choice: Choice, title: str) -> Any:
     """Accuracy and loss over λ, with the chosen λ marked."""
     from linear_cifar import plots  # matplotlib takes half a second
 
+    chosen = {"best": float(table.lam[choice.best])}
+    if choice.one_standard_error != choice.best:
+        chosen["one standard error"] = float(table.lam[choice.one_standard_error])
+    if choice.source == "folds":  # added λ aren't fitted without each fold
+        table = table[table.folds_loss.notna()]
     accuracy, loss = (_curves(table, name) for name in ("accuracy", "loss"))
     lam = table.lam.to_numpy()
-    chosen = {"best": float(lam[choice.best])}
-    if choice.one_standard_error != choice.best:
-        chosen["one standard error"] = float(lam[choice.one_standard_error])
-    if choice.source == "folds":  # added λ have none
-        table = table[table.folds_loss.notna()]
-        lam = table.lam.to_numpy()
     heading = f"The optimum over λ, {title}\nbands: 95 % intervals over the examples"
     return plots.plot_path(lam, accuracy, loss, chosen, heading)
 
