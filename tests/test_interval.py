@@ -101,6 +101,25 @@ def test_an_optimum_has_a_gap_of_the_ratio_times_the_penalty_at_another_lambda(l
 
 
 @each_loss
+def test_the_gap_has_what_a_poor_bias_costs(loss):
+    """A large λ leaves no weights, and the minimum is the entropy of the class frequencies."""
+    labels, rng = data("of poor biases").train.labels, np.random.default_rng(1)
+    shares = np.bincount(labels) / len(labels)
+    best = np.log(shares) if loss == "softmax" else np.log(shares / (1 - shares))
+    bias = best + 0.01 * rng.normal(size=3)
+    start = Params(np.zeros((1, 3, 8)), bias[None])
+    settings = {"loss": loss, "dtype": jnp.float64, **SETTINGS["of poor biases"]}
+    solved = solve([1e6], data("of poor biases"), start=start, **settings)
+    no_inputs = np.zeros((len(labels), 8))
+    cost, least = (
+        measures((np.zeros((3, 8)), one), no_inputs, labels, loss)[0].mean() for one in (bias, best)
+    )
+    assert solved.cost[0] == pytest.approx(cost, rel=1e-6)
+    assert cost - least > 1e-6  # the slope has less than 1e-6, divided by λ
+    assert cost - least <= gap_at(solved.certificate, 1e6)[1][0]
+
+
+@each_loss
 @each_setting
 def test_every_lambda_of_an_interval_has_a_solution_within_its_bound(loss, setting):
     solved = solutions(loss, setting)
@@ -163,7 +182,7 @@ def features(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def path(features, tmp_path_factory):
-    """A path with added λ: its folder and what it printed."""
+    """The folder of a path with added λ, and its printed answer."""
     out = tmp_path_factory.mktemp("path") / "out"
     return out, finish("lambda_path", out, f"--features={features}", *PATH).stdout
 

@@ -202,7 +202,7 @@ def fit_path(
         columns = solve_problems(problems, dataset, config, chunks, watch, settle)
         parts.append(Solved(problems, chunks, columns))
         solutions = join(parts)
-        # It depends only on what was solved, so a resumed run adds the same λ.
+        # The added λ depend only on earlier solutions, so a resumed run adds the same.
         lam = lam_to_add(solutions, sum(len(part.problems.lam) for part in parts))
         problems = problems._replace(lam=lam, fold=np.full(len(lam), -1))
     table, n, k = solutions.table, len(dataset.train.labels), dataset.n_classes
@@ -528,7 +528,7 @@ def every_lam_lines(fit: Fit) -> list[tuple[str, str]]:
     text = f"has a solution here with a gap of at most {percent:f} % of the cost, proven"
     if goal is not None and not gap <= goal:
         n_loose = int(np.sum(~(table.gap <= goal / 2)))
-        reason = f"{n_loose} λ have gaps above half of it" if n_loose else "--max_runs is reached"
+        reason = f"{n_loose} λ have gaps above half this" if n_loose else "--max_runs is reached"
         text += f"; this misses --every_lam={goal:g}, because {reason}"
     lines = [(f"every λ from {table.lam.min():g} to {table.lam.max():g}", text)]
     if goal is not None:
