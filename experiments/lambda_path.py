@@ -3,12 +3,14 @@
 python -m experiments.lambda_path --lam=1e-4:10:41:log
 python -m experiments.lambda_path --split=full --loss=multi_bce
 python -m experiments.lambda_path --n_folds=5 --one_standard_error
+python -m experiments.lambda_path --lam=1e-4:10:9:log --every_lam=0.01
 
 The cost is convex, so it has a minimum that no learning rate, batch size or number of epochs
 changes. path.csv has a row per λ: the cost, how far it can be above its minimum (gap, relative to
 the cost), and loss and accuracy with 95 % intervals over the examples. The chosen λ is fitted again
-to training and validation data, and tested once. Every finished chunk of λ is on disk before the
-next one starts, and --resume continues after any interruption.
+to training and validation data, and tested once. The solutions also bound the gap at every λ
+between them; --every_lam adds λ until that bound is small enough. Every finished chunk of λ is on
+disk before the next one starts, and --resume continues after any interruption.
 """
 
 from pathlib import Path

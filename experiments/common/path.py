@@ -223,7 +223,7 @@ def fit_path(
         )
         parts.append(Solved(problems, chunks, columns))
         solutions = join(parts)
-        # It depends only on what was solved, so a resumed run adds the same λ.
+        # The added λ depend only on earlier solutions, so a resumed run adds the same.
         lam = lam_to_add(solutions, sum(len(part.problems.lam) for part in parts))
         problems = problems._replace(lam=lam, fold=np.full(len(lam), -1))
     table, n, k = solutions.table, len(dataset.train.labels), dataset.n_classes
@@ -569,7 +569,7 @@ def every_lam_lines(fit: Fit) -> list[tuple[str, str]]:
     text = f"has a solution here with a gap of at most {percent:f} % of the cost, proven"
     if goal is not None and not gap <= goal:
         n_loose = int(np.sum(~(table.gap <= goal / 2)))
-        reason = f"{n_loose} λ have gaps above half of it" if n_loose else "--max_runs is reached"
+        reason = f"{n_loose} λ have gaps above half this" if n_loose else "--max_runs is reached"
         text += f"; this misses --every_lam={goal:g}, because {reason}"
     lines = [(f"every λ from {table.lam.min():g} to {table.lam.max():g}", text)]
     if goal is not None:
@@ -604,14 +604,13 @@ def plot_choice(table: "pd.DataFrame", choice: Choice, title: str) -> Any:
     """Accuracy and loss over λ, with the chosen λ marked."""
     from linear_cifar import plots  # matplotlib takes half a second
 
+    chosen = {"best": float(table.lam[choice.best])}
+    if choice.one_standard_error != choice.best:
+        chosen["one standard error"] = float(table.lam[choice.one_standard_error])
+    if choice.source == "folds":  # added λ aren't fitted without each fold
+        table = table[table.folds_loss.notna()]
     accuracy, loss = (_curves(table, name) for name in ("accuracy", "loss"))
     lam = table.lam.to_numpy()
-    chosen = {"best": float(lam[choice.best])}
-    if choice.one_standard_error != choice.best:
-        chosen["one standard error"] = float(lam[choice.one_standard_error])
-    if choice.source == "folds":  # added λ have none
-        table = table[table.folds_loss.notna()]
-        lam = table.lam.to_numpy()
     heading = f"The optimum over λ, {title}\nbands: 95 % intervals over the examples"
     return plots.plot_path(lam, accuracy, loss, chosen, heading)
 

@@ -91,7 +91,7 @@ def interval_gaps(certificate: Certificate, points: ArrayLike) -> np.ndarray:
 
     Args:
       certificate: of C solutions, `Optimum.certificate`.
-      points: λ > 0, ascending, [P], at least two of them; usually those that were solved.
+      points: λ > 0, ascending, [P] with P ≥ 2; usually the λ that were solved.
 
     Returns:
       [P − 1], float64; infinite where no solution is finite.
