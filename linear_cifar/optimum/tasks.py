@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from linear_cifar.checks import real_numbers
+from linear_cifar.checks import Setting, real_numbers
 from linear_cifar.data.blocks import blocks
 from linear_cifar.data.dataset import Dataset
 from linear_cifar.errors import InputError
@@ -90,7 +90,9 @@ def _label_totals(labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
     totals = np.zeros((len(weights), targets.shape[1], 2))
     for part, block in blocks(targets, n_rows=4096):
         for value in (0, 1):
-            totals[..., value] += weights[:, part] @ (block == value)
+            # One dot product for each target: a matrix product rounds in a way that depends on T.
+            is_value = np.ascontiguousarray(block.transpose() == value, float)
+            totals[..., value] += np.vecdot(weights[:, None, part], is_value)
     return totals
 
 
@@ -106,9 +108,10 @@ def _label_factors(totals: np.ndarray, class_weight: Any, has_targets: bool) -> 
         factors = 1 / np.where(totals > 0, totals, 1)
     else:
         pairs = real_numbers("class_weight", class_weight).astype(np.float64)
-        if pairs.shape not in ((2,), (totals.shape[1], 2)) or not (pairs > 0).all():
-            shape = f"[2] or [{totals.shape[1]}, 2]"
-            raise InputError(f"class_weight has to be {shape}, above 0, negative examples first")
+        if pairs.shape not in ((2,), (totals.shape[1], 2)):
+            shape = f"[2] or [{totals.shape[1]}, 2], negative examples first"
+            raise InputError(f"class_weight is {list(pairs.shape)}: it has to be {shape}")
+        Setting("", above=0).check("class_weight", pairs)
         factors = np.broadcast_to(pairs, totals.shape)
     sums = np.sum(factors * totals, axis=-1, keepdims=True)
     return factors / np.where(sums > 0, sums, 1)
