@@ -78,9 +78,16 @@ def as_rows(
         raise InputError("weights have to be above 0 for at least one example")
     distinct = distinct / distinct.max(axis=1, keepdims=True)  # a sum may overflow
     distinct = distinct / distinct.sum(axis=1, keepdims=True, dtype=np.float64)
-    target = np.zeros(n_rows, int) if target is None else np.asarray(target)
+    if labels.ndim == 1:
+        target = np.zeros(n_rows, int)
+    else:
+        if np.shape(target) != lam.shape:
+            raise InputError(f"target has shape {list(np.shape(target))}: it has to be [{n_rows}]")
+        Setting("", low=0, high=labels.shape[1] - 1, integer=True).check("target", target)
     totals = _label_totals(labels, distinct)
-    rows = Rows(lam, labels, ExampleWeights(distinct, np.asarray(index)), target, totals, totals)
+    rows = Rows(
+        lam, labels, ExampleWeights(distinct, np.asarray(index)), np.asarray(target), totals, totals
+    )
     return rows._replace(by_label=_label_factors(totals, class_weight, rows.has_targets))
 
 
