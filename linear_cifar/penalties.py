@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike
 
 from linear_cifar.checks import Setting
 from linear_cifar.errors import InputError
-from linear_cifar.losses import LOSSES, SOFTMAX_CROSS_ENTROPY, Loss, as_loss
+from linear_cifar.losses import BINARY_CROSS_ENTROPY, LOSSES, SOFTMAX_CROSS_ENTROPY, Loss, as_loss
 
 
 class Penalties(NamedTuple):
@@ -42,7 +42,8 @@ def lam_to(
 ) -> Penalties:
     """Converts λ > 0, a scalar or an array, to the penalties of other libraries.
 
-    There are n training examples and K = `n_classes` classes.
+    There are n training examples and K = `n_classes` classes. For `BINARY_CROSS_ENTROPY`, a target
+    with n known labels, K is 1.
 
     Examples:
       >>> lam_to(0.1, n=10_000, n_classes=10).C.item()
@@ -50,11 +51,12 @@ def lam_to(
     """
     Setting("", above=0).check("lam", lam)
     Setting("", low=1, integer=True).check("n", n)
-    Setting("", low=2, integer=True).check("n_classes", n_classes)
     loss, lam = as_loss(loss), np.asarray(lam, np.float64)
-    if loss not in (SOFTMAX_CROSS_ENTROPY, LOSSES["multi_bce"]):
+    fewest = 1 if loss == BINARY_CROSS_ENTROPY else 2
+    Setting("", low=fewest, integer=True).check("n_classes", n_classes)
+    if loss not in (BINARY_CROSS_ENTROPY, *LOSSES.values()):
         raise InputError(f"loss is {loss.title}: other libraries don't have it")
-    per_class = 1 if loss == SOFTMAX_CROSS_ENTROPY else n_classes
+    per_class = n_classes if loss == LOSSES["multi_bce"] else 1
     # With two classes, scikit-learn's softmax has one vector w, and λ/2 its penalty.
     per_vector = 1 / 2 if loss == SOFTMAX_CROSS_ENTROPY and n_classes == 2 else per_class
     l2reg = 2 * per_class * lam

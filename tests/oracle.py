@@ -14,9 +14,15 @@ def softmax(scores, targets):
     return losses, special.softmax(scores, axis=1) - targets
 
 
-def multi_bce(scores, targets):
+def binary_cross_entropy(scores, targets):
+    """The loss of each entry, and its derivative in the score."""
     terms = targets * special.log_expit(scores) + (1 - targets) * special.log_expit(-scores)
-    return -terms.mean(axis=1), (special.expit(scores) - targets) / scores.shape[1]
+    return -terms, special.expit(scores) - targets
+
+
+def multi_bce(scores, targets):
+    losses, gradient = binary_cross_entropy(scores, targets)
+    return losses.mean(axis=1), gradient / scores.shape[1]
 
 
 DEFINITIONS = {"softmax": softmax, "multi_bce": multi_bce}

@@ -3,10 +3,12 @@
 import jax
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
+from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.model_selection import GridSearchCV, KFold, StratifiedKFold, cross_val_score
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import scale
@@ -181,3 +183,150 @@ def test_one_standard_error_chooses_the_largest_lambda_within_it(select, scoring
     assert expected < lams[mean >= without_root].max()
     probe = LinearProbeCV(lams, cv=3, select=select, one_standard_error=True)
     assert probe.fit(*data).lam_ == expected
+
+
+def targets(n_unknown=0):
+    """Iris, scaled and shuffled, with three targets of more and more noise."""
+    rng = np.random.default_rng(0)
+    order = rng.permutation(150)
+    inputs = scale(IRIS[0])[order]
+    noise = rng.logistic(size=(150, 3)) * [0.2, 1, 5]
+    labels = (inputs @ rng.normal(size=(4, 3)) + noise > [-1, 0, 1]) * 1
+    labels[rng.random((150, 3)) < n_unknown / 150] = -1
+    return inputs, labels
+
+
+def of_target(model, t):
+    """The model of a target as scikit-learn has one of two classes."""
+    binary = LogisticRegression()
+    binary.coef_, binary.intercept_ = model.coef_[[t]], model.intercept_[[t]]
+    return binary
+
+
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
+def test_targets_match_scikit_learns_multilabel_classifier(class_weight):
+    inputs, labels = targets()
+    ours = LinearProbe(LAM, class_weight=class_weight).fit(inputs, labels)
+    binary = logistic_regression(1 / (2 * LAM * 150), class_weight=class_weight)
+    theirs = OneVsRestClassifier(binary).fit(inputs, labels)
+    for t, model in enumerate(theirs.estimators_):
+        assert_same_coefficients(of_target(ours, t), model)
+    for method in ("decision_function", "predict_proba", "predict"):
+        actual, expected = (getattr(model, method)(inputs) for model in (ours, theirs))
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+        assert actual.dtype == expected.dtype
+    assert ours.classes_.tolist() == theirs.classes_.tolist()
+    assert ours.multilabel_ == theirs.multilabel_ is True
+    assert ours.score(inputs, labels) == theirs.score(inputs, labels)
+    assert ours.cost_.shape == ours.gap_.shape == ours.n_iter_.shape == (3,)
+    assert (ours.gap_ <= 1e-10 * ours.cost_).all()
+
+
+def test_each_target_leaves_out_its_unknown_labels_and_may_have_its_own_lambda():
+    inputs, labels = targets(n_unknown=30)
+    weights, pairs, lam = 1.0 + np.arange(150) % 3, [[1, 2], [3, 1], [1, 1]], [0.1, 0.01, 1.0]
+    ours = LinearProbe(lam, class_weight=pairs).fit(inputs, csr_array(labels), weights)
+    for t, pair in enumerate(pairs):
+        known = labels[:, t] >= 0
+        x, y, w = (array[known] for array in (inputs, labels[:, t], weights))
+        w = w * np.take(pair, y)
+        theirs = logistic_regression(1 / (2 * lam[t] * w.sum())).fit(x, y, w)
+        assert_same_coefficients(of_target(ours, t), theirs)
+
+
+@pytest.mark.parametrize(
+    ("select", "scoring"),
+    [("loss", "neg_log_loss"), ("auroc", "roc_auc"), ("average_precision", "average_precision")],
+)
+def test_each_target_has_the_lambda_that_scikit_learn_chooses(select, scoring):
+    inputs, labels = targets()
+    ours = LinearProbeCV(LAMS, select=select).fit(inputs, labels)
+    for t in range(3):
+        settings = {"solver": "newton-cholesky", "tol": 1e-13, "use_legacy_attributes": False}
+        grid = {"Cs": 1 / (2 * LAMS * 120), "l1_ratios": (0,), "cv": KFold(5), "scoring": scoring}
+        theirs = LogisticRegressionCV(**grid, **settings).fit(inputs, labels[:, t])
+        assert 1 / (2 * ours.lam_[t] * 120) == pytest.approx(theirs.C_)
+        values = getattr(ours, f"fold_{select}_")[..., t] * (-1 if select == "loss" else 1)
+        np.testing.assert_allclose(values, theirs.scores_.squeeze(1), rtol=1e-6)
+        refit = logistic_regression(1 / (2 * ours.lam_[t] * 150)).fit(inputs, labels[:, t])
+        assert_same_coefficients(of_target(ours, t), refit)
+    assert len(set(ours.lam_)) > 1
+    assert ours.fold_accuracy_.shape == (5, 4, 3)
+
+
+def test_left_out_examples_of_targets_may_repeat_and_overlap():
+    inputs, labels = targets(n_unknown=30)
+    rng, cv = np.random.default_rng(1), []
+    for _ in range(3):
+        train = rng.integers(0, 150, 150)
+        cv.append((train, rng.integers(0, 150, 90)))
+    ours = LinearProbeCV(LAMS, cv=cv, class_weight="balanced").fit(inputs, labels)
+    measures = (ours.fold_loss_, ours.fold_auroc_, ours.fold_accuracy_)
+    for (train, test), losses, areas, accuracies in zip(cv, *measures, strict=True):
+        known = [part[labels[part, 1] >= 0] for part in (train, test)]
+        (x, y), (x_test, y_test) = ((inputs[part], labels[part, 1]) for part in known)
+        C = 1 / (2 * LAMS[1] * len(y))
+        theirs = logistic_regression(C, class_weight="balanced").fit(x, y)
+        loss = log_loss(y_test, theirs.predict_proba(x_test))
+        assert losses[1, 1] == pytest.approx(loss, rel=1e-6)
+        area = roc_auc_score(y_test, theirs.decision_function(x_test))
+        assert areas[1, 1] == pytest.approx(area, abs=1e-9)
+        assert accuracies[1, 1] == pytest.approx(theirs.score(x_test, y_test))
+
+
+def test_one_standard_error_holds_for_each_target():
+    inputs, labels = targets()
+    settings = {"select": "auroc", "one_standard_error": True, "random_state": 0}
+    ours = LinearProbeCV(LAMS, **settings).fit(inputs, labels)
+    values = ours.fold_auroc_
+    means, errors = values.mean(axis=0), values.std(axis=0, ddof=1) / np.sqrt(5)
+    for t, (mean, error) in enumerate(zip(means.T, errors.T, strict=True)):
+        assert ours.lam_[t] == LAMS[mean >= mean.max() - error[mean.argmax()]].max()
+
+
+def test_constant_and_rare_targets_are_fitted_and_change_no_other():
+    inputs, labels = targets()
+    rare = np.column_stack([np.zeros(150), np.ones(150), np.arange(150) == 3]).astype(int)
+    both, cv = np.column_stack([rare, labels]), LinearProbeCV(LAMS, select="auroc")
+    for model in (LinearProbe(LAM), cv):
+        others = clone(model).fit(inputs, labels)
+        model.fit(inputs, both)
+        assert model.predict_proba(inputs)[:, :2].tolist() == [[0, 1]] * 150
+        assert not model.coef_[:2].any()
+        for name in ("coef_", "intercept_", "gap_"):
+            np.testing.assert_allclose(getattr(model, name)[3:], getattr(others, name), atol=1e-6)
+    # The first fold leaves the only positive example out, so its fit without it is constant.
+    assert cv.fold_loss_[0, :, 2].tolist() == [pytest.approx(1e4 / 30)] * 4
+    assert cv.fold_loss_[1:, :, 2].max() < 1
+    assert np.isnan(cv.fold_auroc_[1:, :, 2]).all()
+
+
+def test_a_fit_of_targets_starts_from_the_last_one_and_a_short_one_warns():
+    inputs, labels = targets()
+    probe = LinearProbe(LAM, warm_start=True).fit(inputs, labels)
+    first, weights = probe.n_iter_, probe.coef_
+    probe.fit(inputs, labels)
+    assert probe.n_iter_.sum() <= first.sum() / 2
+    np.testing.assert_allclose(probe.coef_, weights, atol=1e-6)
+    with pytest.warns(ConvergenceWarning, match=r"lam 1e-06, target \d: .*max_iter"):
+        LinearProbe(1e-6, max_iter=3).fit(inputs, labels)
+
+
+def test_impossible_targets_are_value_errors_in_one_line():
+    inputs, labels = targets()
+    unknown, alone = labels.copy(), labels.copy()
+    unknown[:, 1] = -1
+    alone[30:, 1] = -1  # in one fold
+    wrong = {"has 2": 2 * labels, "known label of target 1": unknown, "U": labels.astype(str)}
+    for message, y in wrong.items():
+        with pytest.raises(ValueError, match=message) as error:
+            LinearProbe().fit(inputs, y)
+        assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match="target 1: no fold"):
+        LinearProbeCV(LAMS).fit(inputs, alone)
+    with pytest.raises(ValueError, match="sample_weight"):
+        LinearProbeCV(LAMS).fit(inputs, labels, np.ones(150))
+    with pytest.raises(ValueError, match="select"):
+        LinearProbeCV(LAMS, select="auroc").fit(*IRIS)
+    with pytest.raises(ValueError, match="lam has shape"):
+        LinearProbe([0.1, 0.2]).fit(inputs, labels)

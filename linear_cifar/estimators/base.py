@@ -1,21 +1,22 @@
 """The base class of the estimators, and the data of a fit in the form that `solve` takes."""
 
 import warnings
-from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.sparse import issparse
 from scipy.special import log_expit, log_softmax
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, MultiOutputMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import compute_class_weight
+from sklearn.utils import Tags, column_or_1d, compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from linear_cifar.checks import check_choice
 from linear_cifar.data import Dataset, Split, Standardiser
+from linear_cifar.data.dataset import as_targets
 from linear_cifar.errors import InputError
 from linear_cifar.losses import LOSSES, Loss
 from linear_cifar.model import Params
@@ -39,38 +40,50 @@ class Examples(NamedTuple):
     """Checked examples, perhaps padded: the first `n` are the user's."""
 
     inputs: np.ndarray  # [n, d], float64 or float32
-    labels: np.ndarray  # [n], int32 from 0 to K − 1
+    labels: np.ndarray  # [n], int32 from 0 to K − 1; or targets [n, T], int8
     weights: np.ndarray  # [n], at least 0, float64; without the weights of classes
     n: int
 
 
-class LinearClassifier(ClassifierMixin, BaseEstimator):
+class LinearClassifier(MultiOutputMixin, ClassifierMixin, BaseEstimator):
     """Checks of the data, the call of `solve`, and predictions for features X [n, d]."""
 
     loss: str
     tol: float | None
     max_iter: int
-    class_weight: Mapping | str | None
+    class_weight: Any  # as `LinearProbe` says
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
 
     def decision_function(self, X: ArrayLike) -> np.ndarray:
-        """The logits, [n, K]; with two classes the log-odds of the second one, [n]."""
+        """The logits, [n, K] or [n, T]; with two classes the log-odds of the second one, [n]."""
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=list(PRECISION))
         scores = X @ self.coef_.T + self.intercept_
-        return scores[:, 0] if len(self.classes_) == 2 else scores
+        return scores[:, 0] if len(self.coef_) == 1 else scores
 
     def predict(self, X: ArrayLike) -> np.ndarray:
-        """The most probable class of each example, [n], one of `classes_`."""
+        """The most probable class of each example, [n], one of `classes_`; or 0 and 1, [n, T]."""
         scores = self.decision_function(X)
+        if self.multilabel_:
+            return (scores > 0).astype(int)
         return self.classes_[scores.argmax(axis=1) if scores.ndim == 2 else (scores > 0) * 1]
 
     def predict_proba(self, X: ArrayLike) -> np.ndarray:
-        """The probability of each class, [n, K]; multi_bce's are divided by their sum."""
+        """The probability of each class, [n, K], or target, [n, T].
+
+        multi_bce's are divided by their sum; those of targets aren't.
+        """
         return np.exp(self.predict_log_proba(X))
 
     def predict_log_proba(self, X: ArrayLike) -> np.ndarray:
-        """The logarithm of the probability of each class, [n, K]; it doesn't underflow."""
+        """The logarithm of each probability, [n, K] or [n, T]; it doesn't underflow."""
         scores = self.decision_function(X)
+        if self.multilabel_:
+            return log_expit(scores)
         if scores.ndim == 1:
             return np.column_stack([log_expit(-scores), log_expit(scores)])
         return log_softmax(scores if self._loss.exclusive else log_expit(scores), axis=1)
@@ -80,13 +93,23 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):
         check_choice("loss", self.loss, LOSSES)
         return LOSSES[self.loss]
 
-    def _examples(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None) -> Examples:
+    def _examples(self, X: ArrayLike, y: Any, sample_weight: ArrayLike | None) -> Examples:
         """Checks the data, sets `classes_`, and returns the examples, padded if they are small."""
-        inputs, y = validate_data(self, X, y, dtype=list(PRECISION))
-        check_classification_targets(y)
+        inputs, y = validate_data(self, X, y, dtype=list(PRECISION), multi_output=True)
+        y = y.toarray() if issparse(y) else y
+        self.multilabel_ = y.ndim == 2 and y.shape[1] > 1
         weights = _check_sample_weight(
             sample_weight, inputs, dtype=np.float64, ensure_non_negative=True
         )
+        if self.multilabel_:
+            targets = as_targets("y", y)
+            unknown = np.flatnonzero((targets[weights > 0] < 0).all(axis=0))
+            if unknown.size:
+                raise InputError(f"y has no known label of target {unknown[0]}")
+            self.classes_ = np.arange(targets.shape[1])
+            return _padded(Examples(inputs, targets, weights, len(inputs)))
+        y = column_or_1d(y, warn=True)
+        check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
         weighted = np.unique(labels[weights > 0])
         if len(weighted) == 1:
@@ -95,7 +118,9 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):
         return _padded(Examples(inputs, labels.astype(np.int32), weights, len(inputs)))
 
     def _times_class_weights(self, weights: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """The weights of examples, [n], times the weights of their classes."""
+        """The weights of examples, [n], times those of their classes; `solve` has the targets'."""
+        if self.multilabel_:
+            return weights
         if self.class_weight == "balanced":
             totals = np.bincount(labels, weights, len(self.classes_))
             # Only ratios matter. A fold may have no examples of a class.
@@ -108,7 +133,7 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):
     def _solve(
         self, lam: np.ndarray, dataset: Dataset, weights: ExampleWeights, start: Params | None
     ) -> Optimum:
-        """The optimum for λ [C]; warns if it misses the tolerance."""
+        """The optimum for λ, [C]; for targets also [C, T]. Warns if it misses the tolerance."""
         dtype = dataset.train.inputs.dtype
         SETTINGS["max_passes"].check("max_iter", self.max_iter)
         if self.tol is not None:
@@ -120,36 +145,42 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):
                 dataset,
                 loss=self._loss,
                 weights=weights,
+                class_weight=self.class_weight if self.multilabel_ else None,
                 tolerance=goal,
                 max_passes=self.max_iter,
                 dtype=dtype,
                 start=start,
             )
         missed = ~(optimum.converged | (optimum.gap <= enough * optimum.cost))  # true for NaN
+        missed &= optimum.passes > 0  # not targets without both labels, perhaps in a fold
         if missed.any():
-            row = int(missed.argmax())
+            row = np.unravel_index(missed.argmax(), missed.shape)
+            target = f", target {row[1]}" if self.multilabel_ else ""
             warnings.warn(
-                f"lam {lam[row]:g}: after {optimum.passes[row]} passes the cost may be "
-                f"{optimum.gap[row]:.1e} nats above its minimum, which misses the tolerance of "
-                f"{enough:g} of the cost: raise max_iter, scale the features, or raise tol",
+                f"lam {lam[row[: lam.ndim]]:g}{target}: after {optimum.passes[row]} passes the "
+                f"cost may be {optimum.gap[row]:.1e} nats above its minimum, which misses the "
+                f"tolerance of {enough:g} of the cost: raise max_iter, scale the features, or "
+                "raise tol",
                 ConvergenceWarning,
                 stacklevel=3,
             )
         return optimum
 
-    def _set_attributes(self, optimum: Optimum, row: int, dataset: Dataset) -> None:
+    def _set_attributes(self, optimum: Optimum, dataset: Dataset) -> None:
         """Sets the attributes of a fit, in the coordinates of the user's features."""
-        weights, bias = (array[row] for array in optimum.params)
-        if len(self.classes_) == 2:
-            share = SHARE[self.loss]
-            weights, bias = share * np.diff(weights, axis=0), share * np.diff(bias)
-        elif self._loss.exclusive:
-            bias = bias - bias.mean()  # it is free up to a constant
+        weights, bias = optimum.params
+        numbers = optimum.passes, optimum.cost, optimum.gap
+        if not self.multilabel_:
+            numbers = tuple(number.item() for number in numbers)
+            if len(self.classes_) == 2:
+                share = SHARE[self.loss]
+                weights, bias = share * np.diff(weights, axis=0), share * np.diff(bias)
+            elif self._loss.exclusive:
+                bias = bias - bias.mean()  # it is free up to a constant
         dtype, mean = dataset.train.inputs.dtype, dataset.standardiser.mean
         self.coef_ = weights[:, : self.n_features_in_].astype(dtype)
         self.intercept_ = (bias - weights @ mean).astype(dtype)
-        self.n_iter_ = int(optimum.passes[row])
-        self.cost_, self.gap_ = float(optimum.cost[row]), float(optimum.gap[row])
+        self.n_iter_, self.cost_, self.gap_ = numbers
 
 
 def _padded(examples: Examples) -> Examples:

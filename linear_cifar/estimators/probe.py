@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Self
 
+import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -17,22 +18,31 @@ from linear_cifar.optimum import DEFAULTS, ExampleWeights
 class LinearProbe(LinearClassifier):
     """The exact optimum for one λ, with its certificate.
 
+    y is class labels [n], or a matrix of T ≥ 2 binary targets [n, T], of 0 and 1, as scikit-learn's
+    multilabel classifiers take it. Each target has a logistic regression of its own. A label may be
+    unknown, −1: its target leaves the example out. (scikit-learn's metrics and `score` don't know
+    −1; `linear_cifar.metrics.binary_metrics` does.) If the known labels of a target are all equal,
+    its weights are 0 and its intercept ±10⁴, so its probabilities are exactly 0 or 1.
+
     Args:
-      lam: λ > 0, per example; the package's docstring converts it to C.
-      loss: "softmax", or "multi_bce" for each class against the rest.
+      lam: λ > 0, per example; the package's docstring converts it to C. For targets also [T].
+      loss: "softmax", or "multi_bce" for each class against the rest; targets don't use it.
       tol: certified gap over cost at which the fit ends. None: 1e-6 in float32; in float64 as far
         as rounding allows, which certifies 1e-10 or better.
       max_iter: passes over the data; a fit that misses its tolerance gives a `ConvergenceWarning`.
       class_weight: the weight of an example of each class, a dict; "balanced" for the reciprocal of
-        the class's total weight; None for 1.
+        the class's total weight; None for 1. For targets also factors of the weights of negative
+        and positive examples, [2] or [T, 2]; not a dict.
       warm_start: descend from the coefficients of the last fit, if it had as many classes and
         features: the same data then take few passes. The optimum is the same.
 
     Attributes:
-      classes_: the distinct labels, sorted, [K].
-      coef_: weights [K, d]; with two classes [1, d], of the second one. In the dtype of X.
-      intercept_: biases [K], or [1]; likewise.
-      cost_: J, in nats.
+      classes_: the distinct labels, sorted, [K]; or the numbers of the targets, [T].
+      multilabel_: whether y was targets.
+      coef_: weights [K, d]; with two classes [1, d], of the second one; of targets [T, d]. In the
+        dtype of X.
+      intercept_: biases [K], [1] or [T]; likewise.
+      cost_: J, in nats; of targets [T], like `gap_` and `n_iter_`.
       gap_: upper bound of the distance of J from its minimum, in nats, before the parameters are
         rounded to the dtype of X.
       n_iter_: passes over the data.
@@ -51,7 +61,7 @@ class LinearProbe(LinearClassifier):
     _: KW_ONLY
     tol: float | None = None
     max_iter: int = DEFAULTS.max_passes
-    class_weight: Mapping | str | None = None
+    class_weight: Mapping | ArrayLike | str | None = None
     warm_start: bool = False
 
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
@@ -59,7 +69,7 @@ class LinearProbe(LinearClassifier):
 
         Args:
           X: features [n, d]; float32 is fitted in float32, and any other dtype in float64.
-          y: labels [n], of at least two classes.
+          y: labels [n], of at least two classes; or targets [n, T].
           sample_weight: weights of the examples, at least 0, [n]; None for 1. An example of weight
             2 counts like two equal examples.
 
@@ -72,12 +82,13 @@ class LinearProbe(LinearClassifier):
         start = self._last_params(dataset) if self.warm_start else None
         example_weights = ExampleWeights(weights[None], np.zeros(1, int))
         optimum = self._solve(np.array([self.lam]), dataset, example_weights, start)
-        self._set_attributes(optimum, 0, dataset)
+        self._set_attributes(jax.tree.map(lambda array: array[0], optimum), dataset)
         return self
 
     def _last_params(self, dataset: Dataset) -> Params | None:
         """The last fit's parameters as a start for `solve`; None if they have another shape."""
-        n_vectors = 1 if len(self.classes_) == 2 else len(self.classes_)
+        n_vectors = len(self.classes_)
+        n_vectors = 1 if n_vectors == 2 and not self.multilabel_ else n_vectors
         if not hasattr(self, "coef_") or self.coef_.shape != (n_vectors, self.n_features_in_):
             return None
         weights, bias = self.coef_.astype(np.float64), self.intercept_.astype(np.float64)

@@ -125,7 +125,7 @@ def solve(
       start: parameters [C, K, d] and [C, K] to descend from; a start worse than zero isn't used.
       stop_when_unchanged: a function of parameters [C, K, d] and [C, K] that returns an array
         [C, …], such as predictions. It is called every 25 passes, and a run ends, converged or not,
-        once the array has been the same for 50.
+        once the array has been the same for 50. For targets, K is 1 and C counts λ and targets.
 
     Raises:
       InputError: a setting is out of its range (λ = 0 too: there may be no minimum); weights
@@ -227,7 +227,8 @@ def certified_gap(
     """The cost J of any parameters at their best bias, and an upper bound of J − J*, for C runs.
 
     The parameters are for standardised inputs, [C, K, d] and [C, K]; λ > 0 is [C]. The other
-    arguments and the errors are as for `solve`. Both results are [C], float64; for targets [C, T].
+    arguments and the errors are as for `solve`. Both results are [C], float64; for targets [C, T],
+    and NaN for a target without a known label.
     """
     lam, weights, target = every_target(lam, weights, dataset)
     tasks = {"weights": weights, "target": target, "class_weight": class_weight}
@@ -236,8 +237,11 @@ def certified_gap(
     examples = place_examples(dataset.train, n_vectors(dataset), mesh)
     problem = (rows.lam, examples, *tasks_of(rows, np.arange(len(rows.lam))), dataset.standardiser)
     certified = certify(params, *problem, config.loss)
+    is_known = rows.has_label(0) | rows.has_label(1)
     shape = (-1, dataset.n_classes) if dataset.has_targets else (-1,)
-    return certified.cost.reshape(shape), certified.gap.reshape(shape)
+    pair = (np.where(is_known, array, np.nan) for array in (certified.cost, certified.gap))
+    cost, gap = (array.reshape(shape) for array in pair)
+    return cost, gap
 
 
 def every_target(lam: ArrayLike, weights: Any, dataset: Dataset) -> tuple[Any, Any, Any]:

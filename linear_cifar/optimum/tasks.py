@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from linear_cifar.checks import real_numbers
+from linear_cifar.checks import Setting, real_numbers
 from linear_cifar.data.blocks import blocks
 from linear_cifar.data.dataset import Dataset
 from linear_cifar.errors import InputError
@@ -78,9 +78,16 @@ def as_rows(
         raise InputError("weights have to be above 0 for at least one example")
     distinct = distinct / distinct.max(axis=1, keepdims=True)  # a sum may overflow
     distinct = distinct / distinct.sum(axis=1, keepdims=True, dtype=np.float64)
-    target = np.zeros(n_rows, int) if target is None else np.asarray(target)
+    if labels.ndim == 1:
+        target = np.zeros(n_rows, int)
+    else:
+        if np.shape(target) != lam.shape:
+            raise InputError(f"target has shape {list(np.shape(target))}: it has to be [{n_rows}]")
+        Setting("", low=0, high=labels.shape[1] - 1, integer=True).check("target", target)
     totals = _label_totals(labels, distinct)
-    rows = Rows(lam, labels, ExampleWeights(distinct, np.asarray(index)), target, totals, totals)
+    rows = Rows(
+        lam, labels, ExampleWeights(distinct, np.asarray(index)), np.asarray(target), totals, totals
+    )
     return rows._replace(by_label=_label_factors(totals, class_weight, rows.has_targets))
 
 
@@ -90,7 +97,9 @@ def _label_totals(labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
     totals = np.zeros((len(weights), targets.shape[1], 2))
     for part, block in blocks(targets, n_rows=4096):
         for value in (0, 1):
-            totals[..., value] += weights[:, part] @ (block == value)
+            # One dot product for each target: a matrix product rounds in a way that depends on T.
+            is_value = np.ascontiguousarray(block.transpose() == value, float)
+            totals[..., value] += np.vecdot(weights[:, None, part], is_value)
     return totals
 
 
@@ -106,9 +115,10 @@ def _label_factors(totals: np.ndarray, class_weight: Any, has_targets: bool) -> 
         factors = 1 / np.where(totals > 0, totals, 1)
     else:
         pairs = real_numbers("class_weight", class_weight).astype(np.float64)
-        if pairs.shape not in ((2,), (totals.shape[1], 2)) or not (pairs > 0).all():
-            shape = f"[2] or [{totals.shape[1]}, 2]"
-            raise InputError(f"class_weight has to be {shape}, above 0, negative examples first")
+        if pairs.shape not in ((2,), (totals.shape[1], 2)):
+            shape = f"[2] or [{totals.shape[1]}, 2], negative examples first"
+            raise InputError(f"class_weight is {list(pairs.shape)}: it has to be {shape}")
+        Setting("", above=0).check("class_weight", pairs)
         factors = np.broadcast_to(pairs, totals.shape)
     sums = np.sum(factors * totals, axis=-1, keepdims=True)
     return factors / np.where(sums > 0, sums, 1)
