@@ -13,18 +13,17 @@ from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
 from linear_cifar.checks import Setting, as_dtype, real_numbers
-from linear_cifar.data.blocks import even_size, in_memory
 from linear_cifar.data.dataset import Dataset, check_dataset
 from linear_cifar.errors import InputError
 from linear_cifar.losses import BINARY_CROSS_ENTROPY, SOFTMAX_CROSS_ENTROPY, Loss, as_loss
 from linear_cifar.model import Params
 from linear_cifar.optimizers import LAM as ANY_LAM
-from linear_cifar.optimum import lbfgs
 from linear_cifar.optimum.basis import find_basis
 from linear_cifar.optimum.certificate import VANISHING, certify
 from linear_cifar.optimum.data_pass import place_examples
 from linear_cifar.optimum.descent import Descent, Result, descend, prepare, problems_of
 from linear_cifar.optimum.interval import Certificate, gap_at
+from linear_cifar.optimum.plan import interpolate, plan_chunks
 from linear_cifar.optimum.tasks import ExampleWeights, Rows, as_rows, n_vectors, tasks_of
 from linear_cifar.training.devices import check_mesh, device_mesh
 
@@ -35,9 +34,6 @@ SETTINGS: dict[str, Setting] = {
     "memory_bytes": Setting("bytes for descents, a bound on λ at once", low=1, integer=True),
 }
 _ROOM = 1e12  # λ stays this factor within the range of the dtype
-# Rows at once: they fill the matrix unit, and close λ need about as many passes.
-_AT_ONCE, _TARGETS_AT_ONCE = 16, 256
-_N_FIRST = 8  # at least so many λ are solved first; the others start from them
 _SAFETY = 0.4  # share of the tolerance at which an estimated gap counts as good
 
 
@@ -193,7 +189,7 @@ def solve_chunks(
     if constant := [row for row in np.flatnonzero(~varies).tolist() if row not in finished]:
         optimum = _constant_optimum(rows, constant, dataset)
         yield SolveStep(tuple(constant), optimum.passes, np.zeros(len(constant)), optimum)
-    plan = _plan(rows, np.flatnonzero(varies), dataset, config)
+    plan = plan_chunks(rows, np.flatnonzero(varies), dataset, config.memory_bytes, config.dtype)
     if all(row in finished for group in plan for wave in group for chunk in wave for row in chunk):
         return
     examples = place_examples(dataset.train, n_vectors(dataset), mesh)
@@ -204,7 +200,7 @@ def solve_chunks(
         for chunk in (*first, *others):
             if all(row in finished for row in chunk):
                 continue
-            guess = None if chunk in first else _interpolate(rows, solved, chunk)
+            guess = None if chunk in first else interpolate(rows, solved, chunk)
             if start is not None:
                 guess = Params(*(array[list(chunk)] for array in start))
             for step in _solve_chunk(descent, rows, chunk, guess, config, stop_when_unchanged):
@@ -321,67 +317,6 @@ def _constant_optimum(rows: Rows, places: list[int], dataset: Dataset) -> Optimu
     nothing = np.zeros(len(places))
     certificate = Certificate(value, nothing, rows.lam[places], nothing, nothing, nothing)
     return Optimum(params, value, value, value, zero, negative | positive, no, certificate)
-
-
-def _plan(
-    rows: Rows, places: np.ndarray, dataset: Dataset, config: SolveConfig
-) -> list[tuple[list[tuple[int, ...]], list[tuple[int, ...]]]]:
-    """Chunks of rows: first some λ from end to end, then the others, which start from those.
-
-    Both with the largest λ first. Targets are in groups, one after the other. With inputs in a
-    file, as many rows as possible go together, because each pass reads the whole file.
-    """
-    k, d, at_once = n_vectors(dataset), dataset.n_features, _AT_ONCE
-    bytes_per_row = 2 * config.dtype.itemsize * (lbfgs.MEMORY + 4) * k * d
-    if rows.has_targets:  # each row has its own labels and weights
-        at_once = _TARGETS_AT_ONCE
-        bytes_per_row += 9 * len(rows.labels) if in_memory(dataset.train.inputs) else 0
-    most = max(1, config.memory_bytes // bytes_per_row)
-    targets = np.unique(rows.target[places])
-    group_size = even_size(len(targets) or 1, at_once if in_memory(dataset.train.inputs) else most)
-    groups = []
-    for start in range(0, len(targets), group_size):
-        group = places[np.isin(rows.target[places], targets[start : start + group_size])]
-        n_targets = len(targets[start : start + group_size])
-        by_target = group[np.lexsort((-rows.lam[group], rows.target[group]))]
-        rank = np.arange(len(group)) - np.searchsorted(
-            rows.target[by_target], rows.target[by_target]
-        )
-        order = by_target[np.argsort(rank, kind="stable")]
-        rank = np.sort(rank)
-        size = even_size(len(order), min(at_once, most))
-        n_first = min(rank[-1] + 1, size * -(-_N_FIRST * n_targets // size) // n_targets)
-        is_first = np.isin(rank, np.linspace(0, rank[-1], n_first).round())
-        first, others = order[is_first], order[~is_first]
-        other_size = size if in_memory(dataset.train.inputs) else even_size(len(others) or 1, most)
-        groups.append((_split(first, size), _split(others, other_size)))
-    return groups
-
-
-def _split(rows: np.ndarray, size: int) -> list[tuple[int, ...]]:
-    return [tuple(rows[i : i + size].tolist()) for i in range(0, len(rows), size)]
-
-
-def _interpolate(rows: Rows, solved: Mapping[int, Params], chunk: tuple[int, ...]) -> Params:
-    """Starting points [C, K, d] and [C, K]: each target's known optima, by a spline in log λ."""
-    from scipy.interpolate import CubicSpline
-
-    by_target: dict[int, dict[float, list[Params]]] = {}
-    for row in sorted(solved, key=lambda row: rows.lam[row]):
-        known = by_target.setdefault(int(rows.target[row]), {})
-        known.setdefault(float(np.log(rows.lam[row]).round(6)), []).append(solved[row])
-    places = np.array(chunk)
-    targets, log_lam = rows.target[places], np.log(rows.lam[places])
-    guesses: dict[int, tuple] = {}
-    for target in np.unique(targets).tolist():
-        known, is_wanted = by_target[target], targets == target
-        means = [jax.tree.map(lambda *arrays: np.mean(arrays, axis=0), *p) for p in known.values()]
-        shares = np.ones((is_wanted.sum(), 1))
-        if len(known) > 1:
-            shares = CubicSpline(list(known), np.eye(len(known)))(log_lam[is_wanted])
-        fields = (np.tensordot(shares, np.stack(arrays), 1) for arrays in zip(*means, strict=True))
-        guesses |= zip(places[is_wanted].tolist(), zip(*fields, strict=True), strict=True)
-    return Params(*(np.stack(a) for a in zip(*(guesses[row] for row in chunk), strict=True)))
 
 
 def _solve_chunk(
