@@ -5,8 +5,9 @@
     python -m experiments.benchmark --quick --dataset=synthetic
 
 `single` trains one configuration, `sweep` 1 to 256 at once, and `path` solves 41 λ, alone and in
-five folds. `memory` and `path_sizes` train and solve random data of several sizes. PyTorch and
-scikit-learn take part if they are installed (pip install -e '.[bench]').
+five folds. `targets` solves 20 λ of 1,000 binary targets. `memory` and `path_sizes` train and solve
+random data of several sizes. --features takes your own data. PyTorch and scikit-learn take part
+if they are installed (pip install -e '.[bench]').
 
 Before `single` and `sweep` are timed, each contender trains for two epochs; if its parameters
 differ from ours, the command stops. Then the contenders take turns in this process with a product
@@ -37,6 +38,7 @@ from absl import flags as absl_flags
 
 from experiments.benchmark.path import path
 from experiments.benchmark.sizes import memory, path_sizes
+from experiments.benchmark.targets import targets
 from experiments.benchmark.timing import Options
 from experiments.benchmark.training import single, sweep
 from experiments.common import cli, flags, folder
@@ -45,12 +47,13 @@ from experiments.common.progress import Stopwatch, print_table
 
 FLAGS = absl_flags.FLAGS
 N_ROUNDS = 7
-SECTIONS = {section.__name__: section for section in (single, sweep, path, memory, path_sizes)}
+SECTIONS = {s.__name__: s for s in (single, sweep, path, targets, memory, path_sizes)}
 
 
 def define_flags() -> None:
     """Defines the command's flags."""
     flags.define("batch_size", "split")
+    flags.define_features()
     flags.define_list("section", list(SECTIONS), list(SECTIONS), "Sections to run")
     absl_flags.DEFINE_bool("quick", False, "One round and small sizes, to see that it works.")
 

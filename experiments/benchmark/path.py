@@ -63,10 +63,10 @@ def path(dataset: Dataset, options: Options) -> list[dict[str, Any]]:
 def our_row(name: str, optimum: Optimum, seconds: float) -> dict[str, Any]:
     """The row of our solver, which took `seconds` for all λ."""
     passes = {"passes": float(optimum.passes.mean()), "most_passes": int(optimum.passes.max())}
-    return _row(name, len(optimum.cost), seconds, optimum.cost, optimum.gap) | passes
+    return path_row(name, len(optimum.cost), seconds, optimum.cost, optimum.gap) | passes
 
 
-def _row(
+def path_row(
     name: str, n_configurations: int, seconds: float, cost: np.ndarray, gap: np.ndarray
 ) -> dict[str, Any]:
     """A row, from the seconds, costs and gaps, both [C], of the C configurations timed."""
@@ -90,12 +90,12 @@ def _sklearn_row(
     models, seconds = [], 0.0
     for i in indices:
         model = LogisticRegression(C=1 / (2 * lam[i] * len(labels)), **settings)
-        seconds += _fit_seconds(model, inputs, labels)
+        seconds += fit_seconds(model, inputs, labels)
         models.append(model)
     weights = np.stack([model.coef_ for model in models])
     params = Params(weights, np.stack([model.intercept_ for model in models]))
     certificate = certified_gap(params, lam[indices], dataset, mesh=device_mesh())
-    return _row(f"scikit-learn {solver}, {dtype}", len(lam), seconds, *certificate)
+    return path_row(f"scikit-learn {solver}, {dtype}", len(lam), seconds, *certificate)
 
 
 def _sklearn_folds_row(
@@ -114,17 +114,17 @@ def _sklearn_folds_row(
     strengths = 1 / (2 * timed_lam * fitted.sum() / N_FOLDS)
     splits = [(np.flatnonzero(row), np.flatnonzero(~row)) for row in fitted]
     model = LogisticRegressionCV(Cs=strengths, cv=splits, refit=False)
-    seconds = _fit_seconds(model, inputs, labels)
+    seconds = fit_seconds(model, inputs, labels)
     paths = np.stack(list(model.coefs_paths_.values()), axis=2)  # [folds, C, K, d + 1]
     paths = paths.reshape(-1, *paths.shape[2:])
     params, weights = Params(paths[..., :-1], paths[..., -1]), fitted.repeat(len(timed_lam), axis=0)
     every = np.tile(timed_lam, N_FOLDS)
     certificate = certified_gap(params, every, dataset, weights=weights, mesh=device_mesh())
     name = f"scikit-learn LogisticRegressionCV, {N_FOLDS} folds"
-    return _row(name, N_FOLDS * len(lam), seconds, *certificate)
+    return path_row(name, N_FOLDS * len(lam), seconds, *certificate)
 
 
-def _fit_seconds(model: Any, inputs: np.ndarray, labels: np.ndarray) -> float:
+def fit_seconds(model: Any, inputs: np.ndarray, labels: np.ndarray) -> float:
     """Fits a model without warnings and returns its seconds; SciPy's OpenBLAS gets one thread.
 
     NumPy and SciPy each bring an OpenBLAS, and their threads wait for each other. An iteration of
