@@ -30,8 +30,8 @@ from linear_cifar.training.devices import fetch, replicate, shard_features
 # gaps do.
 _STALLED = 50
 _BETWEEN_LOOKS, _UNCHANGED_LOOKS = 25, 2  # passes; looks in a row that see no change end a run
-# Finished runs leave once carrying them has cost as many operations as compiling the program of
-# fewer runs, about a second.
+# Finished runs leave once half are finished and carrying them has cost as many operations as
+# compiling the program of half as many, about a second; all descents of a plan share its program.
 _COMPILING = 2e11
 
 # Parameters [C, K, d] and [C, K] -> an array [C, …] that the descent is for, such as predictions.
@@ -48,6 +48,7 @@ class Descent(NamedTuple):
     rotation: jax.Array | None  # V [d, r] on the devices, if each pass rotates the weights instead
     loss: Loss
     dtype: Any
+    n_descents: int  # of about as many runs
 
 
 class Progress(NamedTuple):
@@ -59,7 +60,9 @@ class Progress(NamedTuple):
     params: Params | None  # [C, K, d] and [C, K], float64, at the end
 
 
-def prepare(examples: Examples, dataset: Dataset, basis: Basis, loss: Loss, dtype: Any) -> Descent:
+def prepare(
+    examples: Examples, dataset: Dataset, basis: Basis, loss: Loss, dtype: Any, n_descents: int
+) -> Descent:
     """Rotates the inputs once if they are in memory, and else prepares rotating the weights."""
     rotated = rotation = None
     if in_memory(dataset.train.inputs):
@@ -70,7 +73,7 @@ def prepare(examples: Examples, dataset: Dataset, basis: Basis, loss: Loss, dtyp
     elif basis.rotation is not None:
         matrix = basis.rotation.astype(dtype)
         rotation = shard_features(matrix, examples.mesh, matrix.shape[1])
-    return Descent(dataset, examples, basis, rotated, rotation, loss, dtype)
+    return Descent(dataset, examples, basis, rotated, rotation, loss, dtype, n_descents)
 
 
 def problems_of(descent: Descent, lam: np.ndarray, task: np.ndarray) -> lbfgs.Problems:
@@ -131,16 +134,19 @@ def descend(
         best = worst if worst <= 0.8 * best else best
         ended = not is_open.any() or passes.max() >= max_passes or n_stalled == _STALLED
         wasted += float(np.sum(~is_open)) * operations
-        if ended or wasted >= _COMPILING:
+        size = _halved(c, int(is_open.sum()))
+        leaves = size < len(rows) and wasted >= _COMPILING / descent.n_descents
+        if ended or leaves:
             for collected, part in zip(last, fetch(state.params), strict=True):
                 collected[rows] = part
         final = descent.basis.back(last) if ended else None
         yield Progress(passes.copy(), relative_gap.copy(), unchanged.copy(), final)
         if ended:
             return
-        if wasted >= _COMPILING:
-            state, problems = lbfgs.take_runs(state, problems, np.flatnonzero(is_open))
-            rows, is_open, wasted = rows[is_open], is_open[is_open], 0.0
+        if leaves:
+            places = np.sort(np.argsort(~is_open, kind="stable")[:size])  # the open ones, and more
+            state, problems = lbfgs.take_runs(state, problems, places)
+            rows, is_open, wasted = rows[places], is_open[places], 0.0
         state = _step(descent, state, problems, chunks, goal[rows])
         passes[rows] += is_open
 
@@ -183,6 +189,13 @@ def _step(
     settings: dict[str, Any] = {"loss": descent.loss, "mesh": mesh, "dtype": dtype}
     sums = sum_over(chunks, loss_and_gradient, arguments, standardiser=standardiser, **settings)
     return lbfgs.advance(state, sums, problems, rotation, goal.astype(dtype), mesh=mesh)
+
+
+def _halved(c: int, n: int) -> int:
+    """The smallest of c, c/2, c/4, ..., rounded up, that is at least n ≥ 1."""
+    while (half := -(-c // 2)) >= n and half < c:
+        c = half
+    return c
 
 
 def _look(result: Result, params: Params, rows: np.ndarray) -> dict[int, np.ndarray]:

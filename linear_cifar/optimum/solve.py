@@ -194,7 +194,8 @@ def solve_chunks(
         return
     examples = place_examples(dataset.train, n_vectors(dataset), mesh)
     basis = find_basis(examples, dataset.standardiser, config.loss, config.dtype)
-    descent = prepare(examples, dataset, basis, config.loss, config.dtype)
+    n_chunks = sum(len(first) + len(others) for first, others in plan)
+    descent = prepare(examples, dataset, basis, config.loss, config.dtype, n_chunks)
     for first, others in plan:
         solved = {row: finished[row] for chunk in first for row in chunk if row in finished}
         for chunk in (*first, *others):
