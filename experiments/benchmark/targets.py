@@ -17,9 +17,9 @@ import numpy as np
 from experiments.benchmark.contenders import standardised_inputs
 from experiments.benchmark.path import fit_seconds, our_row, path_row
 from experiments.benchmark.timing import Options, matmul_turn, timed
+from experiments.common.path import validation_predictions
 from experiments.common.progress import progress
 from linear_cifar.data import Dataset, Split
-from linear_cifar.metrics import split_logits
 from linear_cifar.model import Params
 from linear_cifar.optimum import certified_gap, solve
 from linear_cifar.training import device_mesh
@@ -36,7 +36,7 @@ def targets(dataset: Dataset, options: Options) -> list[dict[str, Any]]:
     data = with_targets(dataset, n_targets, options.seed)
     gflops, (n, d) = matmul_turn(), data.train.inputs.shape
     before = gflops()
-    stop: Any = partial(predictions, data)
+    stop: Any = partial(validation_predictions, data)
     job = partial(solve, lam, data, mesh=device_mesh(), stop_when_unchanged=stop)
     optimum, seconds = timed(job)
     peak = (before + gflops()) / 2
@@ -66,12 +66,6 @@ def with_targets(dataset: Dataset, n_targets: int, seed: int) -> Dataset:
     train, validation, test = map(split_targets, (dataset.train, dataset.validation, dataset.test))
     names = tuple(map(str, range(n_targets)))
     return replace(dataset, train=train, validation=validation, test=test, class_names=names)
-
-
-def predictions(data: Dataset, params: Params) -> np.ndarray:
-    """Whether each logit of the validation examples is positive, [C, n]."""
-    models = Params(*(np.asarray(array[:, 0], np.float32) for array in params))
-    return (split_logits(models, data.validation.inputs, data.standardiser) > 0).T
 
 
 def sklearn_row(data: Dataset, lam: np.ndarray, n_targets: int, n_fits: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from absl import flags as absl_flags
 from experiments.common import distributed, flags, folder
 from experiments.common.data import data_title
 from experiments.common.folder import Chunks
-from experiments.common.progress import Progress, Stopwatch
+from experiments.common.progress import Progress, Stopwatch, with_interval
 from experiments.common.training import evaluate_models
 from linear_cifar import (
     LOSSES,
@@ -30,7 +30,7 @@ from linear_cifar import (
     with_validation,
 )
 from linear_cifar.data import N_FOLDS, SPLITS, Standardiser, stratified_folds
-from linear_cifar.metrics import accuracy_interval, fold_metrics, summarise
+from linear_cifar.metrics import accuracy_interval, fold_metrics, split_logits, summarise
 from linear_cifar.optimum import (
     DEFAULTS,
     LAM,
@@ -108,40 +108,52 @@ def config_from_flags() -> SolveConfig:
 
 
 class Problems(NamedTuple):
-    """P problems: first every λ on all examples, then every λ without each fold."""
+    """P problems, each a λ and perhaps a target: on all examples first, then without each fold."""
 
     lam: np.ndarray  # [P]
     fold: np.ndarray  # [P], the fold that is left out; −1 for none
     fold_of: np.ndarray  # the fold of each training example, [n]
-    target: np.ndarray | None = None  # [P]; None for classes
+    target: Any = None  # [P] int; None for classes
 
     @property
     def path(self) -> np.ndarray:
-        """λ of the path, [L], ascending."""
+        """λ of the problems on all examples, [L], ascending; for T targets [L T]."""
         return self.lam[self.fold < 0]
 
 
-def problems_from_flags(dataset: Dataset) -> Problems:
-    """Every λ of the flags, with all examples and without each fold."""
-    if FLAGS.C is None:
-        lam = np.unique(flags.table_of_axes(["lam"])["lam"])
-    elif FLAGS["lam"].present:
+def penalties_from_flags() -> tuple[str, np.ndarray]:
+    """The axis that gives the penalties, "lam" or "C", and its distinct values, ascending."""
+    if FLAGS.C is not None and FLAGS["lam"].present:
         raise InputError("give --lam or --C, not both")
-    else:
+    axis = "lam" if FLAGS.C is None else "C"
+    return axis, np.unique(flags.table_of_axes([axis])[axis])
+
+
+def with_folds(lam: np.ndarray, strata: np.ndarray, target: Any = None) -> Problems:
+    """Problems for λ [L] and targets [L]; the folds of --n_folds are stratified by `strata` [n]."""
+    n_folds = FLAGS.n_folds or 0
+    flags.check_runs(len(lam) * (1 + n_folds))
+    fold_of = np.zeros(len(strata), int)
+    if n_folds:
+        fold_of = stratified_folds(jax.random.key(FLAGS.seed), strata, n_folds)
+    fold = np.repeat(np.arange(-1, n_folds), len(lam))
+    target = None if target is None else np.tile(target, 1 + n_folds)
+    return Problems(np.tile(lam, 1 + n_folds), fold, fold_of, target)
+
+
+def problems_from_flags(dataset: Dataset) -> Problems:
+    """Every λ of the flags for classes, on all examples and without each fold."""
+    axis, lam = penalties_from_flags()
+    if axis == "C":
         n, loss = len(dataset.train.labels), LOSSES[FLAGS.loss]
-        lam = np.unique(lam_from(n, dataset.n_classes, loss, **flags.table_of_axes(["C"])))
+        lam = np.unique(lam_from(n, dataset.n_classes, loss, C=lam))
     check_lam(lam)
     if FLAGS.select not in (None, *METRICS):
         raise InputError(f"--select={FLAGS.select} is for targets; classes have accuracy and loss")
     if FLAGS.every_lam is not None and not 2 * FLAGS.tolerance <= FLAGS.every_lam < 1:
         line = f"at least twice --tolerance={FLAGS.tolerance:g}, and below 1"
         raise InputError(f"--every_lam={FLAGS.every_lam:g}: it has to be {line}")
-    n_folds = FLAGS.n_folds or 0
-    flags.check_runs(len(lam) * (1 + n_folds))
-    fold_of = np.zeros(len(dataset.train.labels), int)
-    if n_folds:
-        fold_of = stratified_folds(jax.random.key(FLAGS.seed), dataset.train.labels, n_folds)
-    return Problems(np.tile(lam, 1 + n_folds), np.repeat(np.arange(-1, n_folds), len(lam)), fold_of)
+    return with_folds(lam, np.asarray(dataset.train.labels))
 
 
 class Solved(NamedTuple):
@@ -190,9 +202,9 @@ class Fit(NamedTuple):
 
 def start(path: Path, experiment: str, data: Any) -> dict[str, Any]:
     """Starts a run on data with some checksums, or continues it; returns the settings."""
-    axis = "lam" if FLAGS.C is None else "C"
+    axis, values = penalties_from_flags()
     settings = {name: FLAGS[name].value for name in (*SETTINGS, "memory_gb")}  # it cuts the chunks
-    settings |= {axis: np.unique(flags.table_of_axes([axis])[axis]), "data": data}
+    settings |= {axis: values, "data": data}
     distributed.check_same(folder.fingerprint(settings, flags.shared_values()))
     folder.start(path, experiment, settings)
     return settings
@@ -309,9 +321,15 @@ class FinishedParams(Mapping[int, Params]):
 
 
 def validation_predictions(dataset: Dataset, params: Params) -> np.ndarray:
-    """Predicted classes [C, n] of the validation examples, or of training examples without any."""
+    """Predicted classes [C, n] of the validation examples, or of training examples without any.
+
+    For targets, with parameters [C, 1, d] and [C, 1], it is whether each logit is positive.
+    """
     split = dataset.validation if len(dataset.validation.labels) else dataset.train
     params = Params(*(np.asarray(a, np.float32) for a in params))
+    if dataset.has_targets:
+        models = Params(*(array[:, 0] for array in params))
+        return (split_logits(models, split.inputs, dataset.standardiser) > 0).T
     return evaluate_models(params, split, dataset, LOSSES["softmax"]).predicted  # by any loss
 
 
@@ -470,16 +488,29 @@ class Refit(NamedTuple):
     test_accuracy_at_optimum: tuple[float, float]  # proven bounds for the exact optimum
 
 
+def solve_with_validation(
+    lam: np.ndarray, both: Dataset, config: SolveConfig, watch: Stopwatch, target: Any = None
+) -> Optimum:
+    """The optimum of each λ [C], for targets each of a `target` [C], on the joined examples."""
+    rows: list[int] = []
+    optima: list[Optimum] = []
+    bar = Progress(len(lam))
+    with watch.phase("train"):
+        for step in solve_chunks(lam, both, config, target=target, mesh=device_mesh()):
+            if step.optimum:
+                rows, optima = [*rows, *step.rows], [*optima, step.optimum]
+            work = f"pass {step.passes.max()}, gap {step.relative_gap.max():.1e}"
+            bar.show(len(rows), f"fit with validation data: {work}")
+    order = np.argsort(rows)
+    optimum: Any = jax.tree.map(lambda *parts: np.concatenate(parts)[order], *optima)
+    return optimum
+
+
 def refit(lam: float, dataset: Dataset, config: SolveConfig, watch: Stopwatch) -> Refit:
     """Fits one λ to training and validation data, more precisely than the path, and tests it."""
     both = with_validation(dataset)
     config = config._replace(tolerance=min(config.tolerance, REFIT_TOLERANCE))
-    bar = Progress(1)
-    with watch.phase("train"):
-        for step in solve_chunks([lam], both, config, mesh=device_mesh()):
-            text = f"pass {step.passes.max()}, gap {step.relative_gap.max():.1e}"
-            bar.show(int(step.optimum is not None), f"fit with validation data: {text}")
-    optimum: Any = step.optimum
+    optimum = solve_with_validation(np.array([lam]), both, config, watch)
     with watch.phase("evaluate"):
         test = measure_split("test", optimum.params, both, config)
         params = Params(*(array[0] for array in optimum.params))
@@ -535,7 +566,7 @@ def answer_lines(fit: Fit, dataset: Dataset) -> list[tuple[str, Any]]:
     table, choice, refit = fit.table, fit.choice, fit.refit
     summary, test = fit.summary, refit.test
     c = f"C = {table.C[choice.chosen]:.4g}; {refit.C:.4g} with validation data"
-    low, high = test["test_accuracy_low"], test["test_accuracy_high"]
+    accuracy = with_interval(*(test[f"test_accuracy{end}"] for end in ("", "_low", "_high")))
     by = f"{choice.source} {choice.select}"
     rule = ", the largest λ within one standard error" if FLAGS.one_standard_error else ""
     return [
@@ -547,7 +578,7 @@ def answer_lines(fit: Fit, dataset: Dataset) -> list[tuple[str, Any]]:
         ("largest λ within one standard error", _describe(fit, choice.one_standard_error)),
         ("chosen", f"λ = {refit.lam:.4g} ({c}) by {by}{rule}"),
         ("refit", f"relative gap {refit.optimum.gap[0] / refit.optimum.cost[0]:.1e}, certified"),
-        ("test accuracy", f"{test['test_accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f})"),
+        ("test accuracy", accuracy),
     ]
 
 

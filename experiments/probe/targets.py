@@ -9,9 +9,9 @@ import jax
 import numpy as np
 from absl import flags as absl_flags
 
-from experiments.common import flags, folder, path
+from experiments.common import folder, path
 from experiments.common.data import data_title
-from experiments.common.progress import Progress, Stopwatch, print_table
+from experiments.common.progress import Stopwatch, print_table, with_interval
 from experiments.probe import page
 from experiments.probe.comparison import Probed
 from linear_cifar import (
@@ -24,19 +24,17 @@ from linear_cifar import (
     best,
     with_validation,
 )
-from linear_cifar.data import SPLITS, stratified_folds
+from linear_cifar.data import SPLITS
 from linear_cifar.metrics import (
     BinaryMetrics,
     Interval,
     binary_metrics,
     fold_target_metrics,
     pseudo_values,
-    split_logits,
     summarise,
     target_metrics,
 )
-from linear_cifar.optimum import SolveConfig, check_lam, solve_chunks
-from linear_cifar.training import device_mesh
+from linear_cifar.optimum import SolveConfig, check_lam
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,7 +86,7 @@ def fit(
     """
     config, problems = path.config_from_flags(), problems_from_flags(dataset)
     chunks = folder.chunks_of(target, COLUMNS, settings, problems.lam, part=part)
-    result = partial(validation_predictions, dataset)
+    result = partial(path.validation_predictions, dataset)
     columns = path.solve_problems(
         problems, dataset, config, chunks, watch, COLUMNS, measure, result
     )
@@ -100,7 +98,7 @@ def fit(
         raise InputError(f"no target can be probed; {dataset.class_names[0]}: {reasons[0]}")
     rows = table.iloc[chosen[solved] * dataset.n_classes + solved]
     both, lam = with_validation(dataset), rows.lam.to_numpy()
-    optimum = refit(lam, solved, both, config, watch)
+    optimum = path.solve_with_validation(lam, both, config, watch, target=solved)
     if jax.process_index():
         return None
     model = Classifier(
@@ -119,26 +117,16 @@ def fit(
         values /= np.isfinite(tested["test_auroc"]).sum() or np.nan
     answers = {
         "lam": lam,
-        "C": 1 / (2 * lam * (np.asarray(both.train.labels)[:, solved] >= 0).sum(axis=0)),
+        "C": 1 / (2 * lam * n_known(both)[solved]),
         "gap": optimum.gap / optimum.cost,
         "converged": optimum.converged,
         f"{source}_{select}": rows[f"{source}_{select}"].to_numpy(),
         **tested,
     }
-    by_target, summary = (
-        target_table(both, reasons, solved, answers),
-        _summary(problems, columns, solved),
-    )
+    by_target = target_table(both, reasons, solved, answers)
+    is_solved = np.isin(problems.target, solved)
+    summary = path.summarise_optima([{name: a[is_solved] for name, a in columns.items()}])
     return Record(table, by_target, source, select, model, values, summary, dataset)
-
-
-def _summary(
-    problems: path.Problems, columns: Mapping[str, np.ndarray], solved: np.ndarray
-) -> dict[str, Any]:
-    """How well the problems of the targets without a problem were solved."""
-    assert problems.target is not None
-    rows = np.isin(problems.target, solved)
-    return path.summarise_optima([{name: column[rows] for name, column in columns.items()}])
 
 
 def write(record: Record, target: Path, watch: Stopwatch) -> None:
@@ -188,10 +176,7 @@ def lines(record: Record) -> list[tuple[str, Any]]:
         ("optima", path.describe_optima(summary)),
         ("λ chosen by", f"{record.source} {record.select}, one for each target"),
         ("refits", f"worst relative gap {table.gap.max():.1e}"),
-        (
-            "mean test AUROC",
-            f"{mean.estimate:.4f} (95 % interval {mean.low:.4f} to {mean.high:.4f})",
-        ),
+        ("mean test AUROC", with_interval(*mean[:3])),
         ("median", float(rows.test_auroc.median())),
     ]
     for name, row in (("best", rows.iloc[-1:]), ("worst", rows.iloc[:1])):
@@ -226,39 +211,26 @@ def probed(record: Record) -> Probed:
 
 
 def problems_from_flags(dataset: Dataset) -> path.Problems:
-    """Every λ for every target, on all examples; and without each fold."""
-    labels, n_targets = np.asarray(dataset.train.labels), dataset.n_classes
-    if FLAGS.C is not None and FLAGS["lam"].present:
-        raise InputError("give --lam or --C, not both")
-    if FLAGS.C is None:
-        values = np.unique(flags.table_of_axes(["lam"])["lam"])
-        lam = np.repeat(check_lam(values), n_targets)
+    """Every λ of the flags for every target, on all examples and without each fold."""
+    axis, values = path.penalties_from_flags()
+    if axis == "lam":
+        lam = np.repeat(values, dataset.n_classes)
     else:
-        c = np.unique(flags.table_of_axes(["C"])["C"])[::-1]
-        n_known = np.maximum((labels >= 0).sum(axis=0), 1)
-        lam = check_lam((1 / (2 * c[:, None] * n_known)).ravel())
-    n_folds = FLAGS.n_folds or 0
-    flags.check_runs(len(lam) * (1 + n_folds))
-    fold_of = np.zeros(len(labels), int)
-    if n_folds:  # not stratified, because all targets share them
-        fold_of = stratified_folds(jax.random.key(FLAGS.seed), fold_of, n_folds)
-    target = np.tile(np.arange(n_targets), len(lam) // n_targets * (1 + n_folds))
-    fold = np.repeat(np.arange(-1, n_folds), len(lam))
-    return path.Problems(np.tile(lam, 1 + n_folds), fold, fold_of, target)
+        lam = (1 / (2 * values[::-1, None] * n_known(dataset))).ravel()
+    target = np.tile(np.arange(dataset.n_classes), len(values))
+    # All targets share the folds, so these can't be stratified.
+    return path.with_folds(check_lam(lam), np.zeros(len(dataset.train.labels), int), target)
 
 
-def validation_predictions(dataset: Dataset, params: Params) -> np.ndarray:
-    """Whether each logit is positive, [C, n], of validation or else training examples."""
-    split = dataset.validation if len(dataset.validation.labels) else dataset.train
-    models = Params(*(np.asarray(array[:, 0], np.float32) for array in params))
-    return (split_logits(models, split.inputs, dataset.standardiser) > 0).T
+def n_known(dataset: Dataset) -> np.ndarray:
+    """The number of training examples whose label each target knows, [T]; 1 for none."""
+    return np.maximum((np.asarray(dataset.train.labels) >= 0).sum(axis=0), 1)
 
 
 def measure(
     optimum: Optimum, rows: np.ndarray, problems: path.Problems, dataset: Dataset, _: SolveConfig
 ) -> dict[str, np.ndarray]:
     """`COLUMNS` of some problems, on validation examples or on the fold that was left out."""
-    assert problems.target is not None
     solved = path.optimum_columns(optimum)
     columns = {name: solved.get(name, np.full(len(rows), np.nan)) for name in COLUMNS}
     models = Params(*(array[:, 0] for array in optimum.params))
@@ -282,12 +254,10 @@ def path_table(
     """A row per λ and target, λ ascending, with means over the folds that have a measure."""
     import pandas as pd
 
-    assert problems.target is not None
     in_path = problems.fold < 0
     names = np.array(dataset.class_names, object)[problems.target[in_path]]
-    n_known = (np.asarray(dataset.train.labels) >= 0).sum(axis=0)[problems.target[in_path]]
-    table = pd.DataFrame({"target": names, "lam": problems.path})
-    table["C"] = 1 / (2 * problems.path * np.maximum(n_known, 1))
+    c = 1 / (2 * problems.path * n_known(dataset)[problems.target[in_path]])
+    table = pd.DataFrame({"target": names, "lam": problems.path, "C": c})
     for name in (*path.OPTIMUM, *(f"validation_{name}" for name in METRICS)):
         table[name] = columns[name][in_path]
     for name in METRICS if not in_path.all() else ():
@@ -317,24 +287,6 @@ def choose(
             chosen[target] = best(scores[:, target], loss[:, target], by)
             reasons.append("")
     return chosen, reasons
-
-
-def refit(
-    lam: np.ndarray, target: np.ndarray, both: Dataset, config: SolveConfig, watch: Stopwatch
-) -> Optimum:
-    """The optima of the targets, each at its λ, in their order."""
-    rows: list[int] = []
-    optima: list[Optimum] = []
-    bar = Progress(len(lam))
-    with watch.phase("train"):
-        for step in solve_chunks(lam, both, config, target=target, mesh=device_mesh()):
-            if step.optimum:
-                rows, optima = [*rows, *step.rows], [*optima, step.optimum]
-            work = f"pass {step.passes.max()}, gap {step.relative_gap.max():.1e}"
-            bar.show(len(rows), f"fit with validation data: {work}")
-    order = np.argsort(rows)
-    optimum: Any = jax.tree.map(lambda *parts: np.concatenate(parts)[order], *optima)
-    return optimum
 
 
 def test_columns(metrics: BinaryMetrics) -> dict[str, np.ndarray]:
