@@ -1,4 +1,4 @@
-"""A probe of classes: its path, refit, test, learning curve, and what is written about them."""
+"""A probe of classes: its path, refit, test and learning curve, and the files with the results."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -43,7 +43,7 @@ def check(dataset: Dataset) -> None:
 def fit(
     target: Path, settings: Any, dataset: Dataset, watch: Stopwatch, part: str = ""
 ) -> Record | None:
-    """Fits the probe and the learning curve, and tests them; None but in the first process."""
+    """Fits and tests the probe and the learning curve; only the first process returns a record."""
     problems, sizes = path.problems_from_flags(dataset), learning.sizes_from_flags(dataset)
     fitted = path.fit_path(target, problems, settings, dataset, watch, settle=True, part=part)
     lam, config = fitted.first.problems.path, path.config_from_flags()
@@ -114,7 +114,7 @@ def _answer(record: Record) -> dict[str, Any]:
 
 
 def _lines(record: Record) -> list[tuple[str, Any]]:
-    """The lines of the printed table that the page has, too."""
+    """Names and values of the answer; the command prints them and the page shows them."""
     fit, test, curve, dataset = record
     calibration = test.not_calibrated or (
         f"{test.after.error:.4f} after scaling by the temperature {test.model.temperature:.3g}"

@@ -1,4 +1,4 @@
-"""Many binary targets: for each a λ of its own, a refit, and a test; a row of a table for each."""
+"""A probe of many binary targets: each has its own λ, refit, test, and row in a table."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -53,13 +53,13 @@ REFUSED = ("one_standard_error", "every_lam", "n_train", "n_per_class")
 class Record(NamedTuple):
     """T targets, each solved for L values of λ."""
 
-    path: "pd.DataFrame"  # a row per λ and target
+    by_lam: "pd.DataFrame"  # a row per λ and target
     table: "pd.DataFrame"  # a row per target
     source: str  # "validation" or "folds"
     select: str  # one of `METRICS`
-    model: Classifier  # of the targets that have no problem
-    values: np.ndarray  # AUROC's pseudo-values of each test example, the mean over targets, [n]
-    summary: dict[str, Any]  # of all problems
+    model: Classifier  # of the probed targets
+    values: np.ndarray  # AUROC's pseudo-value of each test example, the mean over targets, [n]
+    summary: dict[str, Any]  # `path.summarise_optima` of the probed targets
     dataset: Dataset
 
     @property
@@ -82,7 +82,7 @@ def fit(
 ) -> Record | None:
     """Solves every λ for every target, chooses one for each, refits it and tests it once.
 
-    None but in the first process.
+    Only the first process returns a record.
     """
     config, problems = path.config_from_flags(), problems_from_flags(dataset)
     chunks = folder.chunks_of(target, COLUMNS, settings, problems.lam, part=part)
@@ -90,13 +90,13 @@ def fit(
     columns = path.solve_problems(
         problems, dataset, config, chunks, watch, COLUMNS, measure, result
     )
-    table = path_table(problems, columns, dataset)
+    by_lam = path_table(problems, columns, dataset)
     source, select = SOURCES[bool(FLAGS.n_folds)], FLAGS.select or "auroc"
-    chosen, reasons = choose(table, source, select, dataset)
+    chosen, reasons = choose(by_lam, source, select, dataset)
     solved = np.flatnonzero(chosen >= 0)
     if not solved.size:
         raise InputError(f"no target can be probed; {dataset.class_names[0]}: {reasons[0]}")
-    rows = table.iloc[chosen[solved] * dataset.n_classes + solved]
+    rows = by_lam.iloc[chosen[solved] * dataset.n_classes + solved]
     both, lam = with_validation(dataset), rows.lam.to_numpy()
     optimum = path.solve_with_validation(lam, both, config, watch, target=solved)
     if jax.process_index():
@@ -112,9 +112,9 @@ def fit(
     with watch.phase("evaluate"):
         scores, labels = model.logits(both.test.inputs), np.asarray(both.test.labels)[:, solved]
         tested = test_columns(binary_metrics(scores, labels))
-        values = pseudo_values(scores, labels, "auroc")
-        values = values[:, np.isfinite(values).all(axis=0)].sum(axis=1)
-        values /= np.isfinite(tested["test_auroc"]).sum() or np.nan
+        exists = np.isfinite(tested["test_auroc"])
+        values = pseudo_values(scores, labels, "auroc")[:, exists].sum(axis=1)
+        values /= exists.sum() or np.nan
     answers = {
         "lam": lam,
         "C": 1 / (2 * lam * n_known(both)[solved]),
@@ -123,15 +123,15 @@ def fit(
         f"{source}_{select}": rows[f"{source}_{select}"].to_numpy(),
         **tested,
     }
-    by_target = target_table(both, reasons, solved, answers)
+    table = target_table(both, reasons, solved, answers)
     is_solved = np.isin(problems.target, solved)
     summary = path.summarise_optima([{name: a[is_solved] for name, a in columns.items()}])
-    return Record(table, by_target, source, select, model, values, summary, dataset)
+    return Record(by_lam, table, source, select, model, values, summary, dataset)
 
 
 def write(record: Record, target: Path, watch: Stopwatch) -> None:
     """Writes the tables, the figures, the model and `result.json`."""
-    title = data_title(record.dataset)
+    title, content = data_title(record.dataset), answer(record)
     with watch.phase("plot"):
         figures = {
             "auroc": plot_auroc(record.table, title),
@@ -139,12 +139,12 @@ def write(record: Record, target: Path, watch: Stopwatch) -> None:
         }
         folder.write_figures(target, figures, with_png=True)
     folder.write_table(target / "targets.csv", record.table)
-    folder.write_table(target / "path.csv", record.path)
+    folder.write_table(target / "path.csv", record.by_lam)
     for suffix in (".npz", ".safetensors"):
         with folder.replacing(target / f"model{suffix}") as partial_file:
             record.model.save(partial_file)
-    page.write_targets(target, record.table, answer(record), record.dataset, lines(record))
-    folder.write_result(target, "probe", record.dataset, watch, **answer(record))
+    page.write_targets(target, record.table, content, record.dataset, lines(record))
+    folder.write_result(target, "probe", record.dataset, watch, **content)
 
 
 def answer(record: Record) -> dict[str, Any]:
@@ -168,7 +168,7 @@ def answer(record: Record) -> dict[str, Any]:
 
 
 def lines(record: Record) -> list[tuple[str, Any]]:
-    """The answer, for the printed table and the page."""
+    """Names and values of the answer; the command prints them and the page shows them."""
     table, mean, summary = record.table, record.mean_auroc, record.summary
     has_problem = table.problem != ""
     rows = table[table.test_auroc.notna()].sort_values("test_auroc")
@@ -195,8 +195,8 @@ def print_answer(record: Record, target: Path, watch: Stopwatch) -> None:
     data = f"{counts} of {dataset.n_features} features, {dataset.n_classes} targets"
     names = ["target", "n_train", "n_train_positive", "lam", "test_auroc", "test_accuracy"]
     if len(record.table) <= MAX_PRINTED:
-        shown = record.table[names].to_string(index=False, float_format="{:.4g}".format)
-        print(shown, end="\n\n")
+        text = record.table[names].to_string(index=False, float_format="{:.4g}".format)
+        print(text, end="\n\n")
     more = [("seconds", watch), ("written to", target), ("page", target / "index.html")]
     print_table([("data", data), *lines(record), *more])
 
@@ -274,15 +274,18 @@ def choose(
     """The place of the best λ for each target, [T]; or −1, and the reason why there is none."""
     shape = (-1, dataset.n_classes)
     loss = table[f"{source}_loss"].to_numpy().reshape(shape)
-    values = table[f"{source}_{select}"].to_numpy().reshape(shape)
-    by, scores = ("loss", -values) if select == "loss" else ("accuracy", values)
+    scores = table[f"{source}_{select}"].to_numpy().reshape(shape)
+    by, scores = ("loss", -scores) if select == "loss" else ("accuracy", scores)
     chosen, reasons = np.full(dataset.n_classes, -1), []
     for target, labels in enumerate(np.asarray(dataset.train.labels).T):
-        known = np.unique(labels[labels >= 0])
-        if known.size < 2:
-            reasons.append(f"all training labels are {known[0]}" if known.size else "none is known")
+        values = np.unique(labels[labels >= 0])
+        if not values.size:
+            reasons.append("no training label is known")
+        elif values.size == 1:
+            reasons.append(f"all training labels are {values[0]}")
         elif not np.isfinite(scores[:, target]).any():
-            reasons.append(f"{source} examples have no {select}: too few are known or differ")
+            place = "validation examples" if source == "validation" else "any fold"
+            reasons.append(f"no {select} on {place}: too few labels are known, or all are equal")
         else:
             chosen[target] = best(scores[:, target], loss[:, target], by)
             reasons.append("")
@@ -315,24 +318,24 @@ def target_table(
 
 
 def plot_auroc(table: "pd.DataFrame", title: str) -> Any:
-    """How the AUROC is distributed over targets; and the best and the worst, with intervals."""
+    """A histogram of the AUROC over targets, and the best and worst targets with intervals."""
     from linear_cifar import plots  # matplotlib takes half a second
 
     rows = table[table.test_auroc.notna()].sort_values("test_auroc")
     figure = plots.new_figure(f"AUROC on test examples, {title}", (12, 5.5))
-    left, right = figure.subplots(1, 2)
-    left.yaxis.get_major_locator().set_params(integer=True)
-    left.hist(rows.test_auroc, bins=min(40, max(5, len(rows) // 5)), color="C0")
-    left.axvline(rows.test_auroc.mean(), color="0.3", ls="--", label="mean")
-    plots.label_axes(left, "AUROC", "targets")
-    shown = rows if len(rows) <= 2 * N_SHOWN else rows.iloc[[*range(N_SHOWN), *range(-N_SHOWN, 0)]]
-    estimate, places = shown.test_auroc, np.arange(len(shown))
-    reach = [estimate - shown.test_auroc_low, shown.test_auroc_high - estimate]
-    right.errorbar(estimate, places, xerr=np.nan_to_num(reach), fmt="o", ms=4, capsize=2)
-    right.set_yticks(places, shown.target, parse_math=False)
-    if len(shown) < len(rows):
-        right.axhline(N_SHOWN - 0.5, color="0.6", lw=1)
-    plots.label_axes(right, "AUROC, with its 95 % interval", "", legend=None)
+    histogram, intervals = figure.subplots(1, 2)
+    histogram.yaxis.get_major_locator().set_params(integer=True)
+    histogram.hist(rows.test_auroc, bins=min(40, max(5, len(rows) // 5)), color="C0")
+    histogram.axvline(rows.test_auroc.mean(), color="0.3", ls="--", label="mean")
+    plots.label_axes(histogram, "AUROC", "targets")
+    ends = rows if len(rows) <= 2 * N_SHOWN else rows.iloc[[*range(N_SHOWN), *range(-N_SHOWN, 0)]]
+    estimate, places = ends.test_auroc, np.arange(len(ends))
+    reach = [estimate - ends.test_auroc_low, ends.test_auroc_high - estimate]
+    intervals.errorbar(estimate, places, xerr=np.nan_to_num(reach), fmt="o", ms=4, capsize=2)
+    intervals.set_yticks(places, ends.target, parse_math=False)
+    if len(ends) < len(rows):
+        intervals.axhline(N_SHOWN - 0.5, color="0.6", lw=1)
+    plots.label_axes(intervals, "AUROC, with its 95 % interval", "", legend=None)
     return figure
 
 
@@ -342,13 +345,13 @@ def plot_lam(table: "pd.DataFrame", title: str) -> Any:
 
     rows = table[table.lam.notna()]
     figure = plots.new_figure(f"The chosen λ, {title}")
-    left, right = figure.subplots(1, 2)
+    counts_ax, auroc_ax = figure.subplots(1, 2)
     lam, counts = np.unique(rows.lam, return_counts=True)
-    left.yaxis.get_major_locator().set_params(integer=True)
-    left.vlines(lam, 0, counts, lw=4)
-    right.plot(rows.lam, rows.test_auroc, "o", ms=5, alpha=0.5, mew=0)
-    for ax, name in ((left, "targets"), (right, "AUROC on test examples")):
+    counts_ax.yaxis.get_major_locator().set_params(integer=True)
+    counts_ax.vlines(lam, 0, counts, lw=4)
+    auroc_ax.plot(rows.lam, rows.test_auroc, "o", ms=5, alpha=0.5, mew=0)
+    for ax, name in ((counts_ax, "targets"), (auroc_ax, "AUROC on test examples")):
         plots.scale_lam(ax, rows.lam.to_numpy())
         plots.label_axes(ax, "λ", name, legend=None)
-    left.set_ylim(bottom=0)
+    counts_ax.set_ylim(bottom=0)
     return figure
