@@ -29,7 +29,7 @@ def matrix(table):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """Features and targets of 400 examples; the targets of two of the sets' inputs are noisier."""
+    """A folder of features, targets, and three feature sets, two of them noisier; 400 examples."""
     folder, rng = tmp_path_factory.mktemp("targets"), np.random.default_rng(0)
     inputs = 5 + 2 * rng.normal(size=(400, 6))
     scores = (inputs - 5) @ rng.normal(size=(6, 2)) + rng.logistic(size=(400, 2))
@@ -55,9 +55,9 @@ def place(tmp_path_factory):
 @pytest.fixture(scope="module")
 def probed(place, tmp_path_factory):
     out = tmp_path_factory.mktemp("probe") / "out"
-    further = f"--predict={place / 'x_features.npy'}"
+    predict = f"--predict={place / 'x_features.npy'}"
     words = (f"--features={place / 'x_features.npy'}", f"--targets={place / 'targets.csv'}")
-    return out, finish("probe", out, *words, *WORDS, further)
+    return out, finish("probe", out, *words, *WORDS, predict)
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +69,9 @@ def folds(place, tmp_path_factory):
 
 
 def fitted(inputs, labels, lam):
-    known = labels >= 0
-    model = LogisticRegression(C=1 / (2 * lam * known.sum()), tol=1e-12, max_iter=10_000)
-    return model.fit(inputs[known], labels[known])
+    is_known = labels >= 0
+    model = LogisticRegression(C=1 / (2 * lam * is_known.sum()), tol=1e-12, max_iter=10_000)
+    return model.fit(inputs[is_known], labels[is_known])
 
 
 def standardised(dataset, reference):
@@ -89,23 +89,23 @@ def test_each_target_has_the_best_lambda_and_the_test_of_scikit_learn(place, pro
             np.asarray(split.labels)[:, target]
             for split in (dataset.train, dataset.validation, dataset.test)
         )
-        known, scores = validation >= 0, []
+        is_known, scores = validation >= 0, []
         for lam in LAM:
             model = fitted(first(dataset.train), train, lam)
             logits = model.decision_function(first(dataset.validation))
-            scores.append(roc_auc_score(validation[known], logits[known]))
+            scores.append(roc_auc_score(validation[is_known], logits[is_known]))
         assert row.validation_auroc == pytest.approx(max(scores), abs=1e-9)
         assert row.lam in LAM[np.isclose(scores, max(scores))]
         labels = np.concatenate([train, validation])
         inputs = np.concatenate([refit(dataset.train), refit(dataset.validation)])
         logits = fitted(inputs, labels, row.lam).decision_function(refit(dataset.test))
-        known = test >= 0
-        assert row.test_auroc == pytest.approx(roc_auc_score(test[known], logits[known]))
-        average = average_precision_score(test[known], logits[known])
+        is_known = test >= 0
+        assert row.test_auroc == pytest.approx(roc_auc_score(test[is_known], logits[is_known]))
+        average = average_precision_score(test[is_known], logits[is_known])
         assert row.test_average_precision == pytest.approx(average)
-        assert row.test_accuracy == np.mean((logits > 0) == test, where=known)
+        assert row.test_accuracy == np.mean(((logits > 0) == test)[is_known])
         assert 2 * row.lam * (labels >= 0).sum() * row.C == pytest.approx(1)
-        assert (row.n_train, row.n_test) == ((labels >= 0).sum(), known.sum())
+        assert (row.n_train, row.n_test) == ((labels >= 0).sum(), is_known.sum())
 
 
 def test_folds_choose_the_lambda_of_least_loss_on_the_examples_left_out(folds):
@@ -166,17 +166,17 @@ def test_a_model_of_targets_predicts_the_probability_of_each(place, probed):
 def test_targets_of_every_format_are_the_same(place, tmp_path, form):
     table = pd.read_csv(place / "targets.csv")
     values, path = matrix(table).astype(np.float32), tmp_path / f"targets.{form}"
-    known = np.where(np.isnan(values), -1, values).astype(np.int8, order="C")
+    integers = np.where(np.isnan(values), -1, values).astype(np.int8, order="C")
     features, targets = place / "x_features.npy", path
     if form == "npz":
-        np.savez(path, targets=known, names=np.array(NAMES))
+        np.savez(path, targets=integers, names=np.array(NAMES))
     elif form == "columns":
         targets = tmp_path / "columns.npz"
         np.savez(targets, **{name: values[:, i] for i, name in enumerate(NAMES)})
     elif form == "npy":
-        np.save(path, known)
+        np.save(path, integers)
     elif form == "safetensors":
-        save_file({"targets": known}, path)
+        save_file({"targets": integers}, path)
     elif form == "parquet":
         table.to_parquet(path)
     else:
