@@ -21,8 +21,8 @@ def load_data(
 ) -> Dataset:
     """Loads what --features or --dataset names, and prints its notice.
 
-    `split` applies to named data sets; features bring their own. `features` is one of several paths
-    in the flag. `DataError` if a required split has no examples.
+    `split` applies to named data sets; features bring their own. `features` is the path to load if
+    the flag names several. `DataError` if a required split has no examples.
     """
     if "features" in FLAGS and FLAGS.features is not None:
         dataset = _load_features(features or FLAGS.features)
@@ -51,14 +51,14 @@ def _load_features(path: Any) -> Dataset:
     targets = FLAGS.targets if "targets" in FLAGS else None
     dataset = load_features(path, targets, **settings, seed=FLAGS.seed)
     if dataset.has_targets and "targets" not in FLAGS:
-        raise InputError(f"{dataset.name} has a matrix of targets, which experiments.probe takes")
+        raise InputError(f"{dataset.name} has a matrix of targets: use experiments.probe")
     return dataset
 
 
-def _refuse(names: Sequence[str], why: str) -> None:
+def _refuse(names: Sequence[str], reason: str) -> None:
     for name in names:
         if name in FLAGS and FLAGS[name].present:
-            raise InputError(f"--{name} {why}")
+            raise InputError(f"--{name} {reason}")
 
 
 def data_title(dataset: Dataset) -> str:

@@ -83,9 +83,9 @@ def define_flags(*names: str, lam: str) -> None:
         "every_lam",
         None,
         "Add λ until every λ from the smallest to the largest has a solution with at most this "
-        "certified gap over cost, at least twice --tolerance. --max_runs bounds how many. The "
-        "choice compares them too, but with --n_folds they aren't fitted without each fold and "
-        "not compared.",
+        "certified gap over cost, at least twice --tolerance. --max_runs bounds how many. Added λ "
+        "can be chosen like the others, but not with --n_folds, because they aren't fitted without "
+        "each fold.",
     )
     absl_flags.DEFINE_bool(
         "one_standard_error", False, "Choose the largest λ within one standard error of the best."
@@ -175,7 +175,7 @@ class Solutions(NamedTuple):
     def gap_between(self) -> float:
         """The relative gap within which every λ, from the smallest to the largest, has a solution.
 
-        The smallest and the largest are two, or it is the gap of the only one.
+        With one λ it is its own gap.
         """
         lam, gap = self.table.lam.to_numpy(), self.table.gap.to_numpy()
         return float(interval_gaps(self.certificate, lam).max() if len(lam) > 1 else gap[0])
@@ -201,7 +201,7 @@ class Fit(NamedTuple):
 
 
 def start(path: Path, experiment: str, data: Any) -> dict[str, Any]:
-    """Starts a run on data with some checksums, or continues it; returns the settings."""
+    """Starts or continues a run; `data` are checksums. Returns its settings."""
     axis, values = penalties_from_flags()
     settings = {name: FLAGS[name].value for name in (*SETTINGS, "memory_gb")}  # it cuts the chunks
     settings |= {axis: values, "data": data}
@@ -221,8 +221,8 @@ def fit_path(
 ) -> Fit:
     """Solves the path, chooses λ, and fits it to training and validation data.
 
-    With `settle` a λ ends early if its predictions of validation examples no longer change. The
-    `part` of the run's chunks is for one of several data sets.
+    With `settle` a λ ends early once its predictions of validation examples stay the same. `part`
+    names the chunks of this data set if the run has several.
     """
     config = config_from_flags()
     result = partial(validation_predictions, dataset) if settle else None
@@ -258,8 +258,8 @@ def solve_problems(
 ) -> dict[str, np.ndarray]:
     """Solves every problem that the chunks don't have yet, measures it, and writes it there.
 
-    `measure` makes the columns of these names, and a problem ends early if its `result` no longer
-    changes. Returns the columns, each [P].
+    `measure` computes the columns `names`, and a problem ends early once its `result` stays the
+    same. Returns the columns, each [P].
     """
     columns, rows_finished = folder.read_columns(chunks, len(problems.lam), names)
     finished = FinishedParams(chunks, dataset, rows_finished)
@@ -378,7 +378,7 @@ def optimum_columns(optimum: Optimum) -> dict[str, np.ndarray]:
 
 
 def join(parts: list[Solved]) -> Solutions:
-    """The solutions on all examples of several tables of problems."""
+    """The solutions on all examples from several tables of problems."""
     import pandas as pd
 
     tables = [path_table(part.problems, part.columns) for part in parts]
@@ -395,9 +395,9 @@ def join(parts: list[Solved]) -> Solutions:
 def lam_to_add(solutions: Solutions, n_solved: int) -> np.ndarray:
     """λ between neighbours whose interval misses --every_lam; none if --max_runs doesn't allow it.
 
-    Two exact solutions at a distance h in log λ have a relative gap of 4 sinh²(h/4) times the
-    penalty's share of the cost between them. An interval whose ends have larger gaps themselves
-    than half of --every_lam is left as it is: many λ in it would help little.
+    Between two exact solutions at a distance h in log λ, the relative gap is 4 sinh²(h/4) times the
+    penalty's share of the cost. No λ are added between solutions whose own gaps exceed half of
+    --every_lam, because many would help little.
     """
     table, goal = solutions.table, FLAGS.every_lam
     if goal is None or len(table) == 1:
@@ -592,7 +592,7 @@ def describe_optima(summary: Mapping[str, Any]) -> str:
 
 
 def every_lam_lines(fit: Fit) -> list[tuple[str, str]]:
-    """What is proven of every λ between the smallest and the largest."""
+    """The printed lines on the proven gap of every λ between the smallest and the largest."""
     table, goal, gap = fit.table, FLAGS.every_lam, fit.solutions.gap_between
     if len(table) == 1:
         return []
