@@ -23,6 +23,7 @@ from linear_cifar import (
     solve,
     sweep,
     train,
+    with_validation,
 )
 from linear_cifar.data import stratified_folds
 from linear_cifar.optimum import ExampleWeights, SolveConfig, certified_gap, solve_chunks
@@ -312,6 +313,11 @@ def test_a_start_near_the_optimum_saves_passes():
         solve(1.01 * LAM, dataset(), start=near, **EXACT).passes.sum()
         < 0.8 * optimum().passes.sum()
     )
+
+
+def test_targets_without_validation_examples_train_on_the_same_ones_with_them():
+    labels = with_validation(dataset()).train.labels
+    assert np.array_equal(labels, dataset().train.labels)
 
 
 def test_impossible_targets_are_refused_by_name():

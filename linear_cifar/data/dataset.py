@@ -152,17 +152,18 @@ def dataset_from_arrays(
         if other.shape[1:] != labels.shape[1:]:
             shapes = f"{list(other.shape)}, and train's {list(labels.shape)}"
             raise DataError(f"{split} labels are {shapes}: all splits need the same targets")
-    if labels.ndim == 2:
-        names = range(labels.shape[1]) if class_names is None else class_names
-        return make_dataset(
-            splits, [*map(str, names)], standardise, name=name, image_shape=image_shape
-        )
     if class_names is None:
-        # If the labels skip a number, the largest one is reported as unknown.
-        text = labels.dtype.kind == "U"
-        classes = np.unique(labels) if text else np.arange(max(2, len(np.unique(labels))))
+        if labels.ndim == 2:
+            classes = np.arange(labels.shape[1])
+        elif labels.dtype.kind == "U":
+            classes = np.unique(labels)
+        else:  # if the labels skip a number, the largest one is reported as unknown
+            classes = np.arange(max(2, len(np.unique(labels))))
         class_names = [str(name) for name in classes.tolist()]
-    splits = {s: Split(x, class_ids(s, np.asarray(y), class_names)) for s, (x, y) in splits.items()}
+    if labels.ndim == 1:
+        splits = {
+            s: Split(x, class_ids(s, np.asarray(y), class_names)) for s, (x, y) in splits.items()
+        }
     return make_dataset(splits, class_names, standardise, name=name, image_shape=image_shape)
 
 
@@ -191,7 +192,7 @@ def make_dataset(
         if len(shape) != 3 or math.prod(shape) != d:
             raise DataError(f"image_shape {shape}: images of that shape don't have {d} values")
     standardiser = fit_standardiser(train.inputs, sources["train"])
-    empty = Split(np.zeros((0, d), train.inputs.dtype), np.zeros(0, np.int32))
+    empty = Split(np.zeros((0, d), train.inputs.dtype), labels[:0])
     validation, test = (splits.get(split, empty) for split in ("validation", "test"))
     metadata |= {"class_names": tuple(class_names), "standardise": standardise}
     return Dataset(train, validation, test, standardiser.restricted_to(standardise), **metadata)
