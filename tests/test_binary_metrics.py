@@ -166,7 +166,7 @@ def test_a_measure_that_does_not_exist_is_nan_for_its_target_alone():
     )
 
 
-def test_perfect_rankings_and_single_examples_have_no_ends_for_lack_of_a_variance():
+def test_perfect_rankings_and_single_examples_have_no_interval():
     scores = np.array([[3.0, -3.0, 2.0], [2.0, -2.0, 3.0], [-1.0, 1.0, 1.0], [-2.0, 2.0, 0.0]])
     targets = np.array([[1, 1, 1], [1, 1, 0], [0, 0, 0], [0, 0, 0]])
     measured = binary_metrics(scores, targets)

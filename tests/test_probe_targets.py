@@ -5,7 +5,6 @@ import re
 import shutil
 from itertools import combinations
 
-import html5lib
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,6 +16,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from linear_cifar import Classifier, load_features
 from linear_cifar.metrics import binary_metrics
 from tests.commands import arrays, check_every_file, files, finish, only_line, result, run
+from tests.test_page import parse
 
 NAMES = ["a", "b", "rare", "constant", "unknown"]
 LAM = np.array([0.001, 0.01, 0.1, 1.0])
@@ -129,7 +129,7 @@ def test_targets_that_cannot_be_probed_say_why_and_the_others_are_probed(probed)
     assert result(out)["optima"]["n_unfinished"] == 0
 
 
-def test_a_rare_target_is_probed_by_its_loss(folds):
+def test_a_target_with_one_positive_example_is_probed_by_its_loss(folds):
     table = pd.read_csv(folds / "targets.csv").set_index("target")
     assert table.n_train_positive["rare"] == 1
     assert np.isfinite(table.lam["rare"])
@@ -280,21 +280,16 @@ def test_targets_and_sets_make_a_table_of_auroc(place, tmp_path):
 
 def test_pages_link_the_sets_and_list_every_target(place, sets, probed):
     for out in (sets[0], probed[0], sets[0] / "sets" / "layer1"):
-        parser = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False)
-        document = parser.parse((out / "index.html").read_text())
-        for link in document.findall(".//a"):
-            assert (out / link.get("href")).is_file()
+        assert all((out / address).is_file() for address in addresses(out))
         assert "index.html" in json.loads((out / "result.json").read_text())["files"]
-    links = document_links(sets[0])
-    assert links == [f"sets/layer{i}/index.html" for i in (1, 2, 10)]
+    assert addresses(sets[0]) == [f"sets/layer{i}/index.html" for i in (1, 2, 10)]
     page = (probed[0] / "index.html").read_text()
     assert all(re.search(rf"<td[^>]*>{name}</td>", page) for name in NAMES)
 
 
-def document_links(out):
-    parser = html5lib.HTMLParser(namespaceHTMLElements=False)
-    document = parser.parse((out / "index.html").read_text())
-    return [link.get("href") for link in document.findall(".//a")]
+def addresses(out):
+    """The addresses of the links on a page."""
+    return [link.get("href") for link in parse(out / "index.html").findall(".//a")]
 
 
 def test_a_comparison_resumes_to_the_same_bytes(place, sets, tmp_path):

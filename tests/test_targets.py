@@ -315,7 +315,7 @@ def test_a_start_near_the_optimum_saves_passes():
     )
 
 
-def test_targets_without_validation_examples_train_on_the_same_ones_with_them():
+def test_joining_no_validation_examples_leaves_the_targets_as_they_are():
     labels = with_validation(dataset()).train.labels
     assert np.array_equal(labels, dataset().train.labels)
 

@@ -56,6 +56,7 @@ METRICS = ("loss", "accuracy")
 OPTIMUM = ("cost", "gap", "distance", "passes", "converged", "settled", "weights_norm")
 # The mean over a split, its standard error, and the ends of its 95 % interval.
 SUFFIXES = ("", "_error", "_low", "_high")
+ENDS = ("", "_low", "_high")  # of the names of a mean and the ends of its interval
 MEASURES = tuple(f"{split}_{name}{s}" for split in SPLITS for name in METRICS for s in SUFFIXES)
 HELD_OUT = tuple(f"held_out_{name}" for name in METRICS)
 CERTIFICATE = tuple(f"certificate_{name}" for name in Certificate._fields)
@@ -566,7 +567,7 @@ def answer_lines(fit: Fit, dataset: Dataset) -> list[tuple[str, Any]]:
     table, choice, refit = fit.table, fit.choice, fit.refit
     summary, test = fit.summary, refit.test
     c = f"C = {table.C[choice.chosen]:.4g}; {refit.C:.4g} with validation data"
-    accuracy = with_interval(*(test[f"test_accuracy{end}"] for end in ("", "_low", "_high")))
+    accuracy = with_interval(*(test[f"test_accuracy{end}"] for end in ENDS))
     by = f"{choice.source} {choice.select}"
     rule = ", the largest λ within one standard error" if FLAGS.one_standard_error else ""
     return [
@@ -650,7 +651,7 @@ def _curves(table: "pd.DataFrame", name: str) -> dict[str, Any]:
     from linear_cifar import plots
 
     curves = {
-        split: plots.Curve(*(table[f"{split}_{name}{end}"] for end in ("", "_low", "_high")))
+        split: plots.Curve(*(table[f"{split}_{name}{end}"] for end in ENDS))
         for split in SPLITS
         if np.isfinite(table[f"{split}_{name}"]).any()  # else it has no examples
     }

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MEASURE = "accuracy"
-ENDS = {"estimate": "", "low": "_low", "high": "_high"}
 
 
 class Record(NamedTuple):
@@ -59,9 +58,10 @@ def probed(record: Record) -> Probed:
     fitted, test, _, dataset = record
     predicted = test.model.predict(dataset.test.inputs)
     labels = np.array(dataset.class_names)[np.asarray(dataset.test.labels)]
-    measured = {name: fitted.refit.test[f"test_accuracy{end}"] for name, end in ENDS.items()}
+    estimate, low, high = (fitted.refit.test[f"test_accuracy{end}"] for end in path.ENDS)
     gap = fitted.refit.optimum.gap[0] / fitted.refit.optimum.cost[0]
-    row = {"d": dataset.n_features, **measured, "lam": fitted.refit.lam, "gap": gap}
+    row = {"d": dataset.n_features, "estimate": estimate, "low": low, "high": high}
+    row |= {"lam": fitted.refit.lam, "gap": gap}
     return Probed(predicted == labels, row, None, folder.describe_dataset(dataset))
 
 

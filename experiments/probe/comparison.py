@@ -105,18 +105,11 @@ def comparison_table(probed: Mapping[str, Probed], pairs: "pd.DataFrame") -> "pd
 
     table = pd.DataFrame([{"set": name, **one.row} for name, one in probed.items()])
     best = table.set[int(table.estimate.argmax())]
-    with_best = pairs[(pairs.set == best) | (pairs.other == best)]
-    sign = np.where(with_best.set == best, -1, 1)
-    others = pd.DataFrame(
-        {
-            "set": np.where(with_best.set == best, with_best.other, with_best.set),
-            "difference": sign * with_best.estimate,
-            "difference_low": np.where(sign < 0, -with_best.high, with_best.low),
-            "difference_high": np.where(sign < 0, -with_best.low, with_best.high),
-            "p": with_best.p,
-            "p_holm": with_best.p_holm,
-        }
-    )
+    turned = {"set": pairs.other, "other": pairs.set, "estimate": -pairs.estimate}
+    turned |= {"low": -pairs.high, "high": -pairs.low}
+    every = pd.concat([pairs, pairs.assign(**turned)])
+    names = {"estimate": "difference", "low": "difference_low", "high": "difference_high"}
+    others = every[every.other == best].drop(columns="other").rename(columns=names)
     table = table.merge(others, on="set", how="left")
     table["verdict"] = np.where(table.p_holm <= ALPHA, WORSE, AS_GOOD)
     table.loc[table.set == best, "verdict"] = BEST

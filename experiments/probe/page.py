@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FLAGS = flags.FLAGS
-ENDS = ("", "_low", "_high")  # of the names of an estimate and its interval
 CLASS_COLUMNS = [
     Column("class", "class"),
     Column("test examples", "support", "count"),
@@ -71,7 +70,7 @@ def write(
 
 
 def _answer(fit: path.Fit, dataset: Dataset) -> str:
-    accuracy = with_interval(*(fit.refit.test[f"test_accuracy{end}"] for end in ENDS))
+    accuracy = with_interval(*(fit.refit.test[f"test_accuracy{end}"] for end in path.ENDS))
     return (
         f"A linear probe of {dataset.n_features:,} features tells {dataset.n_classes:,} classes "
         f"apart with a test accuracy of {accuracy}, on {len(dataset.test.labels):,} test examples."
@@ -233,7 +232,7 @@ def write_targets(
 ) -> None:
     """Writes `index.html` of a probe of targets; `answer` is the content of `result.json`."""
     n_probed = answer["n_probed"]
-    mean = with_interval(*(answer[f"mean_test_auroc{end}"] for end in ENDS))
+    mean = with_interval(*(answer[f"mean_test_auroc{end}"] for end in path.ENDS))
     sentence = (
         f"Linear probes of {dataset.n_features:,} features predict {n_probed:,} of "
         f"{len(table):,} targets with a mean AUROC of {mean} on {len(dataset.test.labels):,} test "

@@ -86,9 +86,9 @@ def interval_gaps(certificate: Certificate, points: ArrayLike) -> np.ndarray:
     """Bounds of the relative gap at every λ between two neighbouring points.
 
     At every λ there, at least one solution has a relative gap, J − J* over its own cost J, within
-    the bound. It is the solution that is best at the lower point, up to the λ at which its bound
-    meets that of the solution that is best at the upper point, and the latter from there on. The
-    relative gap of each is largest at an end of its part, so no λ between exceeds the bound.
+    the bound: from the lower point on, the solution that is best there; and from the λ at which
+    their gaps meet, the solution that is best at the upper point. The relative gap of each is
+    largest at an end of its part, so no λ between the points exceeds the bound.
 
     Args:
       certificate: of C solutions, `Optimum.certificate`.

@@ -20,7 +20,7 @@ _N_FIRST = 8  # at least so many λ are solved first; the others start from them
 def plan_chunks(
     rows: Rows, places: np.ndarray, dataset: Dataset, memory_bytes: int, dtype: Any
 ) -> list[tuple[list[tuple[int, ...]], list[tuple[int, ...]]]]:
-    """Pairs of chunks, for each group of targets: of its first rows, and of its other rows.
+    """The chunks of each group of targets: a list for its first rows, and one for the others.
 
     The first rows are a few λ that span the range. The others start from their solutions. In both,
     the largest λ comes first. With inputs in a file, as many rows as possible go together, because
