@@ -492,7 +492,7 @@ class Refit(NamedTuple):
 def solve_with_validation(
     lam: np.ndarray, both: Dataset, config: SolveConfig, watch: Stopwatch, target: Any = None
 ) -> Optimum:
-    """The optimum of each λ [C], for targets each of a `target` [C], on the joined examples."""
+    """The optimum of each λ [C] on training and validation data; targets have a `target` [C]."""
     rows: list[int] = []
     optima: list[Optimum] = []
     bar = Progress(len(lam))

@@ -105,11 +105,11 @@ def comparison_table(probed: Mapping[str, Probed], pairs: "pd.DataFrame") -> "pd
 
     table = pd.DataFrame([{"set": name, **one.row} for name, one in probed.items()])
     best = table.set[int(table.estimate.argmax())]
-    turned = {"set": pairs.other, "other": pairs.set, "estimate": -pairs.estimate}
-    turned |= {"low": -pairs.high, "high": -pairs.low}
-    every = pd.concat([pairs, pairs.assign(**turned)])
+    reverse = {"set": pairs.other, "other": pairs.set, "estimate": -pairs.estimate}
+    reverse |= {"low": -pairs.high, "high": -pairs.low}
+    both_ways = pd.concat([pairs, pairs.assign(**reverse)])
     names = {"estimate": "difference", "low": "difference_low", "high": "difference_high"}
-    others = every[every.other == best].drop(columns="other").rename(columns=names)
+    others = both_ways[both_ways.other == best].drop(columns="other").rename(columns=names)
     table = table.merge(others, on="set", how="left")
     table["verdict"] = np.where(table.p_holm <= ALPHA, WORSE, AS_GOOD)
     table.loc[table.set == best, "verdict"] = BEST

@@ -133,10 +133,7 @@ def write(record: Record, target: Path, watch: Stopwatch) -> None:
     """Writes the tables, the figures, the model and `result.json`."""
     title, content = data_title(record.dataset), answer(record)
     with watch.phase("plot"):
-        figures = {
-            "auroc": plot_auroc(record.table, title),
-            "lam": plot_lam(record.table, title),
-        }
+        figures = {"auroc": plot_auroc(record.table, title), "lam": plot_lam(record.table, title)}
         folder.write_figures(target, figures, with_png=True)
     folder.write_table(target / "targets.csv", record.table)
     folder.write_table(target / "path.csv", record.by_lam)
@@ -230,7 +227,7 @@ def n_known(dataset: Dataset) -> np.ndarray:
 def measure(
     optimum: Optimum, rows: np.ndarray, problems: path.Problems, dataset: Dataset, _: SolveConfig
 ) -> dict[str, np.ndarray]:
-    """`COLUMNS` of some problems, on validation examples or on the fold that was left out."""
+    """`COLUMNS` of some problems, measured on validation examples or on the left-out fold."""
     solved = path.optimum_columns(optimum)
     columns = {name: solved.get(name, np.full(len(rows), np.nan)) for name in COLUMNS}
     models = Params(*(array[:, 0] for array in optimum.params))
@@ -238,11 +235,11 @@ def measure(
     for source, places in zip(SOURCES, (fold < 0, fold >= 0), strict=True):
         if not places.any():
             continue
-        part, of_part = Params(*(array[places] for array in models)), target[places]
+        some = (Params(*(array[places] for array in models)), target[places])
         if source == "validation":
-            measured = target_metrics(part, of_part, dataset.validation, dataset.standardiser)
+            measured = target_metrics(*some, dataset.validation, dataset.standardiser)
         else:
-            measured = fold_target_metrics(part, of_part, problems.fold_of, fold[places], dataset)
+            measured = fold_target_metrics(*some, problems.fold_of, fold[places], dataset)
         for name, values in measured.items():
             columns[f"{source}_{name}"][places] = values
     return columns
@@ -282,7 +279,7 @@ def choose(
         if not values.size:
             reasons.append("no training label is known")
         elif values.size == 1:
-            reasons.append(f"all training labels are {values[0]}")
+            reasons.append(f"all known training labels are {values[0]}")
         elif not np.isfinite(scores[:, target]).any():
             place = "validation examples" if source == "validation" else "any fold"
             reasons.append(f"no {select} on {place}: too few labels are known, or all are equal")

@@ -36,12 +36,12 @@ def plan_chunks(
     group_size = even_size(len(targets) or 1, at_once if in_memory(dataset.train.inputs) else most)
     groups = []
     for start in range(0, len(targets), group_size):
-        group = places[np.isin(rows.target[places], targets[start : start + group_size])]
-        n_targets = len(targets[start : start + group_size])
+        group_targets = targets[start : start + group_size]
+        group, n_targets = places[np.isin(rows.target[places], group_targets)], len(group_targets)
         by_target = group[np.lexsort((-rows.lam[group], rows.target[group]))]
-        rank = np.arange(len(group)) - np.searchsorted(
-            rows.target[by_target], rows.target[by_target]
-        )
+        target = rows.target[by_target]
+        # A row's rank among the rows of its target, the largest λ first.
+        rank = np.arange(len(group)) - np.searchsorted(target, target)
         order = by_target[np.argsort(rank, kind="stable")]
         rank = np.sort(rank)
         size = even_size(len(order), min(at_once, most))
