@@ -41,7 +41,7 @@ each_weighting = pytest.mark.parametrize("weighting", WEIGHTINGS)
 
 @cache
 def arrays():
-    """Inputs [n, d], and targets [n, T] of which a fifth is unknown."""
+    """Inputs [n, d], and targets [n, T], a fifth of them unknown."""
     rng = np.random.default_rng(0)
     inputs = 3 + rng.normal(size=(N, D))
     scores = inputs @ rng.normal(size=(D, T)) + rng.logistic(size=(N, T))
@@ -348,7 +348,7 @@ def test_impossible_arguments_are_refused_by_name():
         [1, np.inf],
         [1, 2, 3],
     ]
-    wrong["start"] = [Params(np.zeros((5, T, D + 1)), np.zeros((5, T)))]
+    wrong["start"] = [Params(np.zeros((*c, d)), np.zeros(c)) for c, d in [((T, 5), D), ((5, T), 7)]]
     for name, value in ((name, value) for name, values in wrong.items() for value in values):
         with pytest.raises(InputError, match=name) as error:
             solve(**{"lam": LAM, "dataset": data, name: value})

@@ -75,7 +75,7 @@ class LinearClassifier(MultiOutputMixin, ClassifierMixin, BaseEstimator):
     def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """The probability of each class, [n, K], or target, [n, T].
 
-        multi_bce's are divided by their sum; those of targets aren't.
+        The probabilities of multi_bce are divided by their sum, and a target's aren't.
         """
         return np.exp(self.predict_log_proba(X))
 
@@ -118,10 +118,13 @@ class LinearClassifier(MultiOutputMixin, ClassifierMixin, BaseEstimator):
         return _padded(Examples(inputs, labels.astype(np.int32), weights, len(inputs)))
 
     def _times_class_weights(self, weights: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """The weights of examples, [n], times those of their classes; `solve` has the targets'."""
+        """The weights of examples, [n], times the weights of their classes.
+
+        For targets `solve` does this, because an example has another label in each.
+        """
         if self.multilabel_:
             return weights
-        if self.class_weight == "balanced":
+        if isinstance(self.class_weight, str) and self.class_weight == "balanced":
             totals = np.bincount(labels, weights, len(self.classes_))
             # Only ratios matter. A fold may have no examples of a class.
             by_class = 1 / np.where(totals > 0, totals, np.inf)

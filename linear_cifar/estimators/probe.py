@@ -20,8 +20,9 @@ class LinearProbe(LinearClassifier):
 
     y is class labels [n], or a matrix of T ≥ 2 binary targets [n, T], of 0 and 1, as scikit-learn's
     multilabel classifiers take it. Each target has a logistic regression of its own. A label may be
-    unknown, −1: its target leaves the example out. (scikit-learn's metrics and `score` don't know
-    −1; `linear_cifar.metrics.binary_metrics` does.) If the known labels of a target are all equal,
+    unknown, −1: its target leaves the example out. (scikit-learn's metrics don't know −1, and
+    neither does `score`, the share of examples whose targets are all predicted;
+    `linear_cifar.metrics.binary_metrics` does.) If the known labels of a target are all equal,
     its weights are 0 and its intercept ±10⁴, so its probabilities are exactly 0 or 1.
 
     Args:

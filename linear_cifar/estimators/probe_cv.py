@@ -79,7 +79,7 @@ class LinearProbeCV(LinearClassifier):
 
         It takes and raises the same as `LinearProbe.fit`. The weights also count in the metrics of
         the folds, and a fold whose left-out examples have no weight is a ValueError. With targets
-        weights are one too, because AUROC and average precision have none here.
+        any weights are a ValueError, because the metrics of the folds don't take them.
         """
         self.lams_ = check_lam(_LAMS if self.lams is None else self.lams, np.float64)
         examples = self._examples(X, y, sample_weight)
@@ -117,7 +117,7 @@ class LinearProbeCV(LinearClassifier):
     def _target_measures(
         self, params: Params, left_out: np.ndarray, dataset: Dataset
     ) -> dict[str, np.ndarray]:
-        """Likewise `binary_scores` of each target, [folds, C, T]."""
+        """The `binary_scores` of each target on left-out examples, [folds, C, T], likewise."""
         measures = {name: np.empty(params.bias.shape) for name in _TARGET_MEASURES}
         for fold, counts in enumerate(left_out.astype(int)):
             inputs, labels = (np.repeat(array, counts, axis=0) for array in dataset.train)
@@ -128,7 +128,7 @@ class LinearProbeCV(LinearClassifier):
         return measures
 
     def _best_lam(self, measures: dict[str, np.ndarray]) -> np.ndarray:
-        """The index of the chosen λ, or those of T targets, [T]."""
+        """The index of the chosen λ; for targets the index for each, [T]."""
         by, score = ("loss", "accuracy") if self.select == "loss" else ("accuracy", self.select)
         loss, loss_error = _over_folds(measures["loss"])
         value, value_error = _over_folds(measures[score])
