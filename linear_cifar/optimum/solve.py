@@ -323,7 +323,7 @@ def _constant_optimum(rows: Rows, places: list[int], dataset: Dataset) -> Optimu
     zero, no = np.zeros(len(places), int), np.zeros(len(places), bool)
     params = Params(np.zeros((len(places), 1, dataset.n_features)), (bias + value)[:, None])
     nothing = np.zeros(len(places))
-    certificate = Certificate(value, nothing, rows.lam[places], nothing, nothing, nothing)
+    certificate = Certificate(value, nothing, rows.lam[places], nothing, nothing, value)
     return Optimum(params, value, value, value, zero, negative | positive, no, certificate)
 
 
