@@ -274,14 +274,19 @@ def test_left_out_examples_of_targets_may_repeat_and_overlap():
         assert accuracies[1, 1] == pytest.approx(theirs.score(x_test, y_test))
 
 
-def test_one_standard_error_holds_for_each_target():
+@pytest.mark.parametrize("one_standard_error", [False, True])
+def test_a_target_leaves_out_the_folds_in_which_its_measure_does_not_exist(one_standard_error):
     inputs, labels = targets()
-    settings = {"select": "auroc", "one_standard_error": True, "random_state": 0}
+    labels[:30] = 0  # the first of five folds
+    settings = {"select": "auroc", "one_standard_error": one_standard_error}
     ours = LinearProbeCV(LAMS, **settings).fit(inputs, labels)
-    values = ours.fold_auroc_
-    means, errors = values.mean(axis=0), values.std(axis=0, ddof=1) / np.sqrt(5)
+    assert np.isnan(ours.fold_auroc_[0]).all()
+    values = ours.fold_auroc_[1:]
+    means, errors = values.mean(axis=0), values.std(axis=0, ddof=1) / np.sqrt(4)
     for t, (mean, error) in enumerate(zip(means.T, errors.T, strict=True)):
-        assert ours.lam_[t] == LAMS[mean >= mean.max() - error[mean.argmax()]].max()
+        near = mean >= mean.max() - one_standard_error * error[mean.argmax()]
+        assert ours.lam_[t] == LAMS[near].max()
+    assert (means.argmax(axis=0) != ours.fold_loss_.mean(axis=0).argmin(axis=0)).any()
 
 
 def test_constant_and_rare_targets_are_fitted_and_change_no_other():
