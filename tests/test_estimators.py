@@ -186,14 +186,14 @@ def test_one_standard_error_chooses_the_largest_lambda_within_it(select, scoring
 
 
 def targets(n_unknown=0):
-    """Iris, scaled and shuffled, with three targets of more and more noise."""
+    """Iris, scaled, shifted and shuffled, with three targets of more and more noise."""
     rng = np.random.default_rng(0)
     order = rng.permutation(150)
     inputs = scale(IRIS[0])[order]
     noise = rng.logistic(size=(150, 3)) * [0.2, 1, 5]
     labels = (inputs @ rng.normal(size=(4, 3)) + noise > [-1, 0, 1]) * 1
     labels[rng.random((150, 3)) < n_unknown / 150] = -1
-    return inputs, labels
+    return 2 + inputs, labels
 
 
 def of_target(model, t):
@@ -274,14 +274,22 @@ def test_left_out_examples_of_targets_may_repeat_and_overlap():
         assert accuracies[1, 1] == pytest.approx(theirs.score(x_test, y_test))
 
 
-def test_one_standard_error_holds_for_each_target():
+@pytest.mark.parametrize("one_standard_error", [False, True])
+def test_a_target_leaves_out_the_folds_in_which_its_measure_does_not_exist(one_standard_error):
     inputs, labels = targets()
-    settings = {"select": "auroc", "one_standard_error": True, "random_state": 0}
-    ours = LinearProbeCV(LAMS, **settings).fit(inputs, labels)
-    values = ours.fold_auroc_
-    means, errors = values.mean(axis=0), values.std(axis=0, ddof=1) / np.sqrt(5)
+    labels[:30] = 0  # the first of five folds
+    settings = {"select": "auroc", "one_standard_error": one_standard_error}
+    lams = np.geomspace(1e-3, 1, 40)
+    ours = LinearProbeCV(lams, **settings).fit(inputs, labels)
+    assert np.isnan(ours.fold_auroc_[0]).all()
+    values = ours.fold_auroc_[1:]
+    means, errors = values.mean(axis=0), values.std(axis=0, ddof=1) / np.sqrt(4)
+    losses = ours.fold_loss_.mean(axis=0)
     for t, (mean, error) in enumerate(zip(means.T, errors.T, strict=True)):
-        assert ours.lam_[t] == LAMS[mean >= mean.max() - error[mean.argmax()]].max()
+        near = mean >= mean.max() - one_standard_error * error[mean.argmax()]
+        best = np.where(near, lams if one_standard_error else -losses[:, t], -np.inf).argmax()
+        assert ours.lam_[t] == lams[best]
+    assert (means.argmax(axis=0) != losses.argmin(axis=0)).any()
 
 
 def test_constant_and_rare_targets_are_fitted_and_change_no_other():

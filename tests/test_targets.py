@@ -26,7 +26,7 @@ from linear_cifar import (
     with_validation,
 )
 from linear_cifar.data import stratified_folds
-from linear_cifar.optimum import ExampleWeights, SolveConfig, certified_gap, solve_chunks
+from linear_cifar.optimum import ExampleWeights, SolveConfig, certified_gap, gap_at, solve_chunks
 from tests import oracle
 from tests.conftest import on_disk
 
@@ -189,6 +189,17 @@ def test_the_certificate_of_any_parameters_is_its_formula_at_the_best_bias(weigh
         assert gaps[i, t] >= costs[i, t] - minimum(*args)
 
 
+def test_the_certificate_of_a_target_holds_at_every_other_lambda():
+    loose = solve(LAM, dataset(), tolerance=1e-3, dtype=np.float64, **WEIGHTINGS["both"])
+    for factor in (0.3, 5):
+        costs, gaps = gap_at(loose.certificate, factor * LAM[:, None])
+        for i, t in np.ndindex(len(LAM), T):
+            args, params = problem(t, "both"), (loose.params.weights[i, t], loose.params.bias[i, t])
+            cost, _ = true_cost(np.append(*params), factor * LAM[i], *args)
+            assert costs[i, t] == pytest.approx(cost, rel=1e-12)
+            assert cost - minimum(factor * LAM[i], *args) <= gaps[i, t]
+
+
 def test_one_hot_targets_are_multiple_binary_cross_entropy_with_k_times_the_penalty():
     labels = np.argmax(standardised()[:, :4] + np.random.default_rng(2).normal(size=(N, 4)), axis=1)
     classes = dataset_from_arrays((arrays()[0], labels))
@@ -240,6 +251,9 @@ def test_targets_without_both_labels_have_constant_optima_and_change_no_bit_of_t
     for array in (fitted.params.bias, fitted.cost, fitted.gap, fitted.distance):
         assert np.isnan(array[:, 2]).all()
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[:, 3:], b), fitted, optimum())
+    assert gap_at(fitted.certificate, 1.0)[1][0, :3].tolist() == pytest.approx(
+        [0, 0, np.nan], nan_ok=True
+    )
     data, zeros = dataset(np.column_stack(odd)), Params(np.zeros((5, 3, D)), np.zeros((5, 3)))
     for array in certified_gap(zeros, LAM, data):
         assert array.tolist() == [pytest.approx([0, 0, np.nan], nan_ok=True)] * len(LAM)
@@ -353,7 +367,7 @@ def test_impossible_arguments_are_refused_by_name():
         [1, np.inf],
         [1, 2, 3],
     ]
-    wrong["start"] = [Params(np.zeros((5, T, D + 1)), np.zeros((5, T)))]
+    wrong["start"] = [Params(np.zeros((*c, d)), np.zeros(c)) for c, d in [((T, 5), D), ((5, T), 7)]]
     for name, value in ((name, value) for name, values in wrong.items() for value in values):
         with pytest.raises(InputError, match=name) as error:
             solve(**{"lam": LAM, "dataset": data, name: value})

@@ -125,7 +125,7 @@ class LinearClassifier(MultiOutputMixin, ClassifierMixin, BaseEstimator):
         """
         if self.multilabel_:
             return weights
-        if self.class_weight == "balanced":
+        if isinstance(self.class_weight, str) and self.class_weight == "balanced":
             totals = np.bincount(labels, weights, len(self.classes_))
             # Only ratios matter. A fold may have no examples of a class.
             by_class = 1 / np.where(totals > 0, totals, np.inf)

@@ -20,9 +20,10 @@ class LinearProbe(LinearClassifier):
 
     y is class labels [n], or a matrix [n, T] of T ≥ 2 binary targets, 0 and 1, as scikit-learn's
     multilabel classifiers take it. Each target has its own logistic regression. A label of −1 is
-    unknown, and its target ignores the example. (scikit-learn's metrics and `score` don't accept
-    −1; `linear_cifar.metrics.binary_metrics` does.) If the known labels of a target are all equal,
-    its weights are 0 and its intercept is ±10⁴, so its probabilities are exactly 0 or 1.
+    unknown, and its target ignores the example. (scikit-learn's metrics don't accept −1, and
+    neither does `score`, the share of examples whose targets are all predicted;
+    `linear_cifar.metrics.binary_metrics` does.) If the known labels of a target are all equal, its
+    weights are 0 and its intercept is ±10⁴, so its probabilities are exactly 0 or 1.
 
     Args:
       lam: λ > 0, per example; the package's docstring converts it to C. For targets also [T].

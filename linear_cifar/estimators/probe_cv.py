@@ -78,8 +78,8 @@ class LinearProbeCV(LinearClassifier):
         """Chooses λ and finds its optimum for all examples.
 
         It takes and raises the same as `LinearProbe.fit`. The weights also count in the metrics of
-        the folds, and a fold whose left-out examples have no weight is a ValueError. So are any
-        weights with targets, because AUROC and average precision are unweighted here.
+        the folds, and a fold whose left-out examples have no weight is a ValueError. With targets
+        any weights are a ValueError, because the metrics of the folds don't take them.
         """
         self.lams_ = check_lam(_LAMS if self.lams is None else self.lams, np.float64)
         examples = self._examples(X, y, sample_weight)
@@ -128,7 +128,7 @@ class LinearProbeCV(LinearClassifier):
         return measures
 
     def _best_lam(self, measures: dict[str, np.ndarray]) -> np.ndarray:
-        """The index of the chosen λ, []; for targets [T]."""
+        """The index of the chosen λ; for targets the index for each, [T]."""
         by, score = ("loss", "accuracy") if self.select == "loss" else ("accuracy", self.select)
         loss, loss_error = _over_folds(measures["loss"])
         value, value_error = _over_folds(measures[score])

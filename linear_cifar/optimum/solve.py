@@ -136,7 +136,8 @@ def solve(
     config = SolveConfig(loss, tolerance, max_passes, dtype, memory_bytes)
     lam, weights, target = every_target(lam, weights, dataset)
     keywords: dict[str, Any] = {"target": target, "class_weight": class_weight}
-    keywords |= {"start": _by_row(start, dataset), "stop_when_unchanged": stop_when_unchanged}
+    start = _by_row("start", start, lam, dataset)
+    keywords |= {"start": start, "stop_when_unchanged": stop_when_unchanged}
     steps = solve_chunks(lam, dataset, config, weights=weights, mesh=mesh, **keywords)
     finished = [step for step in steps if step.optimum]
     order = np.argsort(np.concatenate([step.rows for step in finished]))
@@ -178,7 +179,7 @@ def solve_chunks(
     """
     tasks = {"weights": weights, "target": target, "class_weight": class_weight}
     rows, config, mesh = _checked(lam, dataset, config, mesh, **tasks)
-    start = None if start is None else _checked_params("start", start, rows, dataset)
+    start = None if start is None else _checked_params("start", start, rows.lam, dataset)
     finished = finished or {}
     if len(finished) == len(rows.lam):
         return
@@ -227,7 +228,8 @@ def certified_gap(
     lam, weights, target = every_target(lam, weights, dataset)
     tasks = {"weights": weights, "target": target, "class_weight": class_weight}
     rows, config, mesh = _checked(lam, dataset, SolveConfig(loss), mesh, **tasks)
-    params = _checked_params("params", _by_row(params, dataset), rows, dataset)
+    by_row = _by_row("params", params, lam, dataset)
+    params = _checked_params("params", by_row, rows.lam, dataset)
     examples = place_examples(dataset.train, n_vectors(dataset), mesh)
     problem = (rows.lam, examples, *tasks_of(rows, np.arange(len(rows.lam))), dataset.standardiser)
     certified = certify(params, *problem, config.loss)
@@ -257,12 +259,13 @@ def every_target(lam: ArrayLike, weights: Any, dataset: Dataset) -> tuple[Any, A
     return values.ravel(), weights, np.tile(np.arange(n_targets), len(values))
 
 
-def _by_row(params: Params | None, dataset: Dataset) -> Params | None:
+def _by_row(name: str, params: Any, lam: Any, dataset: Dataset) -> Params | None:
     """Reshapes parameters of targets, [C, T, d] and [C, T], to rows, [R, 1, d] and [R, 1]."""
     if params is None or not dataset.has_targets:
         return params
-    weights, bias = map(np.asarray, params)
-    return Params(weights.reshape(-1, 1, weights.shape[-1]), bias.reshape(-1, 1))
+    t, d = dataset.n_classes, dataset.n_features
+    weights, bias = _checked_shape(name, params, (len(lam) // t, t, d))
+    return Params(weights.reshape(-1, 1, d), bias.reshape(-1, 1))
 
 
 def check_lam(lam: ArrayLike, dtype: Any = DEFAULTS.dtype) -> np.ndarray:
@@ -297,11 +300,15 @@ def _checked(
     return rows, config._replace(loss=loss, dtype=dtype), mesh
 
 
-def _checked_params(name: str, params: Any, rows: Rows, dataset: Dataset) -> Params:
-    c, k, d = len(rows.lam), n_vectors(dataset), dataset.n_features
+def _checked_params(name: str, params: Any, lam: np.ndarray, dataset: Dataset) -> Params:
+    return _checked_shape(name, params, (len(lam), n_vectors(dataset), dataset.n_features))
+
+
+def _checked_shape(name: str, params: Any, shape: tuple[int, int, int]) -> Params:
     arrays = Params(*(real_numbers(name, array) for array in params))
-    if (arrays.weights.shape, arrays.bias.shape) != ((c, k, d), (c, k)):
-        raise InputError(f"{name} has to be weights [{c}, {k}, {d}] and biases [{c}, {k}]")
+    if (arrays.weights.shape, arrays.bias.shape) != (shape, shape[:2]):
+        weights, biases = list(shape), list(shape[:2])
+        raise InputError(f"{name} has to be weights {weights} and biases {biases}")
     return arrays
 
 
@@ -313,7 +320,7 @@ def _constant_optimum(rows: Rows, places: list[int], dataset: Dataset) -> Optimu
     zero, no = np.zeros(len(places), int), np.zeros(len(places), bool)
     params = Params(np.zeros((len(places), 1, dataset.n_features)), (bias + value)[:, None])
     nothing = np.zeros(len(places))
-    certificate = Certificate(value, nothing, rows.lam[places], nothing, nothing, nothing)
+    certificate = Certificate(value, nothing, rows.lam[places], nothing, nothing, value)
     return Optimum(params, value, value, value, zero, negative | positive, no, certificate)
 
 

@@ -69,8 +69,8 @@ def as_rows(
         weights = ExampleWeights(np.atleast_2d(distinct), index)
     distinct, index = weights
     if distinct.shape[1:] != (n,) or np.shape(index) != lam.shape:
-        shape = list(distinct.shape)
-        raise InputError(f"weights are {shape}: they have to be [{n}] or [{n_rows}, {n}]")
+        shape = f"[{n}], or [C, {n}] for C values of λ"
+        raise InputError(f"weights are {list(distinct.shape)}: they have to be {shape}")
     if not np.isfinite(distinct).all() or (distinct < 0).any():
         raise InputError("weights have to be finite and at least 0")
     if not distinct.any(axis=1).all():
