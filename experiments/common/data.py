@@ -9,6 +9,7 @@ from absl import flags
 
 from experiments.common.flags import FEATURES
 from linear_cifar import DataError, Dataset, InputError, load_dataset, load_features
+from linear_cifar.data import SPLITS
 
 FLAGS = flags.FLAGS
 
@@ -68,3 +69,11 @@ def data_title(dataset: Dataset) -> str:
     if dataset.name == "synthetic":
         return "SYNTHETIC images"
     return f"{dataset.name} ({'official files' if dataset.official else 'not the official files'})"
+
+
+def describe_sizes(dataset: Dataset) -> str:
+    """The numbers of examples, features, and classes or targets as text."""
+    sizes = (len(getattr(dataset, name).labels) for name in SPLITS)
+    counts = "{} training, {} validation and {} test examples".format(*sizes)
+    noun = "targets" if dataset.has_targets else "classes"
+    return f"{counts} of {dataset.n_features} features, {dataset.n_classes} {noun}"

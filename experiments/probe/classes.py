@@ -7,11 +7,11 @@ import jax
 import numpy as np
 
 from experiments.common import folder, path
+from experiments.common.data import describe_sizes
 from experiments.common.progress import Stopwatch, print_table
 from experiments.probe import learning, measures, page
 from experiments.probe.comparison import Probed
 from linear_cifar import Classifier, Dataset
-from linear_cifar.data import SPLITS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,13 +131,10 @@ def _lines(record: Record) -> list[tuple[str, Any]]:
 
 def print_answer(record: Record, target: Path, watch: Stopwatch) -> None:
     """Prints the answer."""
-    dataset = record.dataset
-    sizes = (len(getattr(dataset, name).labels) for name in SPLITS)
-    counts = "{} training, {} validation and {} test examples".format(*sizes)
-    data = f"{counts} of {dataset.n_features} features, {dataset.n_classes} classes"
-    if len(dataset.class_names) <= measures.MAX_PRINTED_CLASSES:
-        report = measures.class_table(record.test, dataset.class_names)
+    names = record.dataset.class_names
+    if len(names) <= measures.MAX_PRINTED_CLASSES:
+        report = measures.class_table(record.test, names)
         print(report.to_string(index=False, float_format="{:.3f}".format), end="\n\n")
     more = [("seconds", watch), ("written to", target), ("page", target / "index.html")]
-    print_table([("data", data), *_lines(record), *more])
+    print_table([("data", describe_sizes(record.dataset)), *_lines(record), *more])
     path.note_edge(record.fit)

@@ -10,7 +10,7 @@ import numpy as np
 from absl import flags as absl_flags
 
 from experiments.common import folder, path
-from experiments.common.data import data_title
+from experiments.common.data import data_title, describe_sizes
 from experiments.common.progress import Stopwatch, print_table, with_interval
 from experiments.probe import page
 from experiments.probe.comparison import Probed
@@ -24,7 +24,6 @@ from linear_cifar import (
     best,
     with_validation,
 )
-from linear_cifar.data import SPLITS
 from linear_cifar.metrics import (
     BinaryMetrics,
     Interval,
@@ -186,16 +185,12 @@ def lines(record: Record) -> list[tuple[str, Any]]:
 
 def print_answer(record: Record, target: Path, watch: Stopwatch) -> None:
     """Prints the answer."""
-    dataset = record.dataset
-    sizes = (len(getattr(dataset, name).labels) for name in SPLITS)
-    counts = "{} training, {} validation and {} test examples".format(*sizes)
-    data = f"{counts} of {dataset.n_features} features, {dataset.n_classes} targets"
     names = ["target", "n_train", "n_train_positive", "lam", "test_auroc", "test_accuracy"]
     if len(record.table) <= MAX_PRINTED:
         text = record.table[names].to_string(index=False, float_format="{:.4g}".format)
         print(text, end="\n\n")
     more = [("seconds", watch), ("written to", target), ("page", target / "index.html")]
-    print_table([("data", data), *lines(record), *more])
+    print_table([("data", describe_sizes(record.dataset)), *lines(record), *more])
 
 
 def probed(record: Record) -> Probed:
