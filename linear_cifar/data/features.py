@@ -120,9 +120,10 @@ def load_features(
         fractions = {"test": test_fraction, "validation": validation_fraction}
         if targets is None:
             values, class_names = _read_labels(files)
+            source, labels_from = train_labels.source, train_labels.name
         else:
             values, class_names = _read_targets(Path(targets), files)
-        source = train_labels.source if targets is None else f"{targets}:"
+            source, labels_from = f"{targets}:", Path(targets).name
         rows, labels = _draw_splits(values, fractions, seed, class_names, source)
     arrays = {split: files.get(split, files["train"])[0] for split in SPLITS}
     inputs: dict[str, Any] = {s: stored.get(s, stored["train"]).take(rows[s]) for s in SPLITS}
@@ -134,8 +135,7 @@ def load_features(
     if all((block == inputs["train"][:1]).all() for _, block in blocks(inputs["train"])):
         raise DataError(f"{train_inputs.source} inputs are equal in all training examples")
     name = os.fsencode(path.resolve().name).decode(errors="backslashreplace")  # it is drawn
-    labels_source = train_labels.name if targets is None else Path(targets).name
-    notice = f"{name}: inputs are {train_inputs.name}, labels {labels_source}"
+    notice = f"{name}: inputs are {train_inputs.name}, labels {labels_from}"
     if len(files) < len(SPLITS):
         parts = " and ".join(f"{len(rows[s]) or 'no'} {s}" for s in SPLITS if s not in files)
         n = train_inputs.shape[0]

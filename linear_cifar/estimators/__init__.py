@@ -13,9 +13,9 @@ standardised; put `StandardScaler` before the estimator in a pipeline if they sh
     C = 1/(2λn)      softmax with three or more classes
     C = 1/(λn)       softmax with two classes, for which scikit-learn has one vector
     C = 1/(2λnK)     multi_bce, in OneVsRestClassifier; K is 2 for two classes too
-    C = 1/(2λnₜ)     targets, in OneVsRestClassifier; nₜ is n of the examples whose label t knows
+    C = 1/(2λnₜ)     targets, in OneVsRestClassifier; nₜ is n over the examples with a known label
 
-For targets, a matrix of 0 and 1, the cost of each is its own, with binary cross-entropy as l.
+If y is a matrix of T binary targets, each target has its own J, with binary cross-entropy as l.
 
 `linear_cifar.lam_to` and `linear_cifar.lam_from` convert them. w and n include the weights of
 classes; only with "balanced" n doesn't, because scikit-learn scales those to a mean of 1.
