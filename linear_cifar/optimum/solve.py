@@ -114,14 +114,15 @@ def solve(
         larger one if λ is small; a descent that gets no further ends.
       memory_bytes: limit of the descents' states; the examples aren't counted.
       mesh: devices that share the examples, from `device_mesh`; None for the first one.
-      start: parameters [C, K, d] and [C, K] to descend from; a start worse than zero isn't used.
+      start: parameters to descend from, [C, K, d] and [C, K], or for targets [C, T, d] and [C, T];
+        a start worse than zero isn't used.
       stop_when_unchanged: a function of parameters [C, K, d] and [C, K] that returns an array
         [C, …], such as predictions. It is called every 25 passes, and a run ends, converged or not,
         once the array has been the same for 50. For targets, K is 1 and C counts λ and targets.
 
     Raises:
-      InputError: a setting is out of its range (λ = 0 too: there may be no minimum); weights
-        of another shape, negative or all zero; or float64 without JAX's x64 mode.
+      InputError: a setting is out of its range (λ = 0 too: there may be no minimum); an array has
+        another shape; weights are negative or all zero; or float64 without JAX's x64 mode.
 
     Examples:
       >>> from linear_cifar.data import dataset_from_arrays
