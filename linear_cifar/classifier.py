@@ -43,9 +43,7 @@ class Classifier:
     params: Params  # [K, d] and [K]
     standardiser: Standardiser  # [d] each: of the training inputs, after `normalise_rows`
     class_names: Sequence[str]  # K names, of classes or targets
-    loss: Loss | str = (
-        SOFTMAX_CROSS_ENTROPY  # "binary" for targets; its link makes probabilities of logits
-    )
+    loss: Loss | str = SOFTMAX_CROSS_ENTROPY  # or a name; its link gives probabilities
     lam: float = 0.0  # λ that the parameters were fitted with
     normalise_rows: bool = False  # whether examples are scaled to length 1 before standardising
     temperature: float = 1.0  # T of the probabilities, which come from logits / T

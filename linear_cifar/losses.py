@@ -131,7 +131,9 @@ def _zero_or_one(logits: jax.Array, targets: ArrayLike) -> jax.Array:
 def _only_logit(logits: jax.Array) -> jax.Array:
     if logits.shape[-1] != 1:
         shape = list(logits.shape)
-        raise InputError(f"logits are {shape}: the binary loss takes one, [..., 1], for a target")
+        raise InputError(
+            f"logits are {shape}: the binary loss takes one logit per target, [..., 1]"
+        )
     return logits[..., 0]
 
 
@@ -168,7 +170,7 @@ MULTIPLE_BINARY_CROSS_ENTROPY = Loss(
     jax.nn.sigmoid,
     exclusive=False,
 )
-# Of one target: logits [..., 1], and labels 0 or 1, [...]. Its probabilities take those of many.
+# For one target: logits [..., 1] and labels [...], 0 or 1. The probabilities take any logits.
 BINARY_CROSS_ENTROPY = Loss(
     "binary",
     "binary cross-entropy",
@@ -181,7 +183,7 @@ LOSSES = {loss.name: loss for loss in (SOFTMAX_CROSS_ENTROPY, MULTIPLE_BINARY_CR
 
 
 def as_loss(loss: Any) -> Loss:
-    """A `Loss`, or the one with this name, of `LOSSES` or "binary"; `InputError` for another."""
+    """A `Loss`, itself or by its name: "softmax", "multi_bce" or "binary"; else `InputError`."""
     if isinstance(loss, Loss):
         return loss
     if loss == BINARY_CROSS_ENTROPY.name:

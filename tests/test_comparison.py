@@ -24,7 +24,12 @@ def test_a_paired_test_matches_scipys_column_by_column():
             assert np.shape(number) == x.shape[1:]
 
 
-def test_equal_values_have_p_1_and_a_constant_difference_or_one_pair_has_none():
+def test_a_constant_difference_is_its_own_interval_and_one_pair_has_none():
+    assert paired_test([2.0, 3, 4], [1.0, 2, 3])[:3] == (1, 1, 1)
+    assert paired_test([1.0], [0.5])[:3] == pytest.approx((0.5, np.nan, np.nan), nan_ok=True)
+
+
+def test_equal_values_have_p_1_and_a_constant_difference_or_one_pair_has_no_p():
     a = np.array([[1.0, 2.0, np.nan], [3.0, 4.0, 5.0]])
     assert np.array_equal(paired_test(a, a - [0, 1, 0]).p, [1, np.nan, np.nan], equal_nan=True)
     assert np.isnan(paired_test([1.0], [0.5]).p)

@@ -227,8 +227,8 @@ def test_each_target_leaves_out_its_unknown_labels_and_may_have_its_own_lambda()
     weights, pairs, lam = 1.0 + np.arange(150) % 3, [[1, 2], [3, 1], [1, 1]], [0.1, 0.01, 1.0]
     ours = LinearProbe(lam, class_weight=pairs).fit(inputs, csr_array(labels), weights)
     for t, pair in enumerate(pairs):
-        known = labels[:, t] >= 0
-        x, y, w = (array[known] for array in (inputs, labels[:, t], weights))
+        is_known = labels[:, t] >= 0
+        x, y, w = (array[is_known] for array in (inputs, labels[:, t], weights))
         w = w * np.take(pair, y)
         theirs = logistic_regression(1 / (2 * lam[t] * w.sum())).fit(x, y, w)
         assert_same_coefficients(of_target(ours, t), theirs)
@@ -263,8 +263,8 @@ def test_left_out_examples_of_targets_may_repeat_and_overlap():
     ours = LinearProbeCV(LAMS, cv=cv, class_weight="balanced").fit(inputs, labels)
     measures = (ours.fold_loss_, ours.fold_auroc_, ours.fold_accuracy_)
     for (train, test), losses, areas, accuracies in zip(cv, *measures, strict=True):
-        known = [part[labels[part, 1] >= 0] for part in (train, test)]
-        (x, y), (x_test, y_test) = ((inputs[part], labels[part, 1]) for part in known)
+        parts = [part[labels[part, 1] >= 0] for part in (train, test)]
+        (x, y), (x_test, y_test) = ((inputs[part], labels[part, 1]) for part in parts)
         C = 1 / (2 * LAMS[1] * len(y))
         theirs = logistic_regression(C, class_weight="balanced").fit(x, y)
         loss = log_loss(y_test, theirs.predict_proba(x_test))

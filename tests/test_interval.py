@@ -15,7 +15,7 @@ from tests.planted import examples, measures, optimum, planted, save
 
 SOLVED = np.array([1e-3, 0.02, 0.3, 5.0])
 LAM = np.sort(np.exp(np.random.default_rng(0).uniform(*np.log([1e-3, 5]), 200)))
-# Good ones, a few steps from zero, and the first step with biases as they come.
+# Converged; three passes from zero; one pass, with biases that are hardly refined.
 SETTINGS = {
     "good": {"tolerance": 1e-12},
     "poor": {"tolerance": 1e-12, "max_passes": 3},
@@ -83,7 +83,7 @@ def test_the_gap_at_any_lambda_matches_the_certificate_there(loss, setting):
         np.testing.assert_allclose(gap_at(certificate, LAM), expected, rtol=1e-6, atol=1e-13)
 
 
-def test_at_its_own_lambda_it_is_the_gap_that_solve_returns():
+def test_the_gap_at_its_own_lambda_is_the_one_that_solve_returns():
     solved = solutions("softmax", "of poor biases")
     cost, gap = gap_at(solved.certificate, SOLVED)
     assert np.array_equal(cost, solved.cost)
@@ -92,7 +92,7 @@ def test_at_its_own_lambda_it_is_the_gap_that_solve_returns():
 
 
 @each_loss
-def test_an_optimum_has_a_gap_of_the_ratio_times_the_penalty_at_another_lambda(loss):
+def test_the_gap_of_an_optimum_at_another_lambda_is_a_known_share_of_its_penalty(loss):
     solved = solutions(loss, "good")
     for ratio in (0.5, 1.1, 3.0):
         _, gap = gap_at(solved.certificate, ratio * SOLVED)
@@ -101,7 +101,7 @@ def test_an_optimum_has_a_gap_of_the_ratio_times_the_penalty_at_another_lambda(l
 
 
 @each_loss
-def test_the_gap_has_what_a_poor_bias_costs(loss):
+def test_the_gap_includes_the_cost_of_a_poor_bias(loss):
     """A large λ leaves no weights, and the minimum is the entropy of the class frequencies."""
     labels, rng = data("of poor biases").train.labels, np.random.default_rng(1)
     shares = np.bincount(labels) / len(labels)
@@ -227,7 +227,7 @@ def test_the_printed_promise_is_rounded_up(path):
     assert 100 * proven <= float(words[0]) <= 101 * proven + 0.1
 
 
-def test_without_the_flag_nothing_is_added_and_the_gap_between_is_told(features, tmp_path):
+def test_without_the_flag_no_lambda_is_added_and_the_gap_between_is_recorded(features, tmp_path):
     finish("lambda_path", tmp_path / "out", f"--features={features}", PATH[0])
     expected = interval_gaps(solve(SOLVED, data()).certificate, SOLVED).max()
     actual = result(tmp_path / "out")

@@ -176,14 +176,3 @@ def test_a_summary_matches_scipy_over_the_last_axis():
     assert_close(metrics.summarise(jnp.asarray([VALUES, -VALUES])).low, [low, -high])
     for values, n_nan in (([], 4), ([0.1, np.nan], 4), ([0.1], 3), (np.zeros((3, 0)), 12)):
         assert np.isnan(np.stack(metrics.summarise(values)[:4])).sum() == n_nan
-
-
-def test_a_paired_difference_matches_the_paired_t_test():
-    a, b = VALUES, VALUES[::-1] + 0.001
-    interval = stats.ttest_rel(a, b).confidence_interval()
-    assert_close(metrics.paired_difference(a, b), [np.mean(a - b), *interval, 10])
-    one_pair = metrics.paired_difference([1.0], [0.5])
-    assert one_pair == pytest.approx((0.5, np.nan, np.nan, 1), nan_ok=True)
-    assert metrics.paired_difference([2.0, 3, 4], [1.0, 2, 3]) == (1.0, 1.0, 1.0, 3)
-    with pytest.raises(InputError, match="a and b"):
-        metrics.paired_difference([[1.0]], [[1.0]])

@@ -35,7 +35,7 @@ def cells(table):
 
 @pytest.fixture(scope="module")
 def probed(tmp_path_factory):
-    """The folder of a probe whose data and classes have names that HTML has to escape."""
+    """The folder of a probe. HTML has to escape the names of its data and classes."""
     place, rng = tmp_path_factory.mktemp("page"), np.random.default_rng(0)
     labels = np.arange(150) % 3
     inputs = rng.normal(size=(150, 5)) + np.eye(5)[labels]
@@ -85,7 +85,7 @@ def test_tables_have_every_class_lam_and_draw(probed, document):
     assert [float(row[0]) for row in path] == pd.read_csv(probed / "path.csv").lam.tolist()
 
 
-def test_names_of_the_users_data_are_text_and_no_html(probed, document):
+def test_names_of_the_users_data_are_escaped(probed, document):
     assert len(document.findall(".//script")) == 1  # the page's own
     assert not document.findall(".//i")
     assert "<i>λ.npz" in text(document.find(".//h1"))
@@ -107,7 +107,7 @@ def test_the_result_lists_the_page(probed):
 
 
 def test_a_resumed_probe_writes_the_same_page(probed):
-    """The command on it leaves out where the run is written."""
+    """The command on the page leaves out flags such as --resume and --output_dir."""
     before = (probed / "index.html").read_bytes()
     features = f"--features={probed.parent / '<i>λ.npz'}"
     (probed / "index.html").unlink()
@@ -157,8 +157,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="no browser to click in")
-def test_a_click_sorts_a_column_and_a_second_one_turns_it_round(table_page, tmp_path):
-    """Numbers by their value, names with numbers in them too; rows without a number come last."""
+def test_a_click_sorts_a_column_and_a_second_click_reverses_it(table_page, tmp_path):
+    """Numbers in names and cells are sorted by value, and rows without a number come last."""
     script = """
       const orders = [];
       for (const head of document.querySelectorAll("th"))

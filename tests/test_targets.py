@@ -23,6 +23,7 @@ from linear_cifar import (
     solve,
     sweep,
     train,
+    with_validation,
 )
 from linear_cifar.data import stratified_folds
 from linear_cifar.optimum import ExampleWeights, SolveConfig, certified_gap, gap_at, solve_chunks
@@ -41,7 +42,7 @@ each_weighting = pytest.mark.parametrize("weighting", WEIGHTINGS)
 
 @cache
 def arrays():
-    """Inputs [n, d], and targets [n, T], a fifth of them unknown."""
+    """Inputs [n, d] and targets [n, T]; a fifth of the labels is unknown."""
     rng = np.random.default_rng(0)
     inputs = 3 + rng.normal(size=(N, D))
     scores = inputs @ rng.normal(size=(D, T)) + rng.logistic(size=(N, T))
@@ -68,9 +69,9 @@ def optimum(weighting="equal"):
 
 def problem(target, weighting="equal"):
     """The known examples of a target: inputs, labels, and weights that sum to 1."""
-    known = arrays()[1][:, target] >= 0
-    inputs, labels = standardised()[known], arrays()[1][known, target]
-    weights = WEIGHTINGS[weighting].get("weights", np.ones(N))[known]
+    is_known = arrays()[1][:, target] >= 0
+    inputs, labels = standardised()[is_known], arrays()[1][is_known, target]
+    weights = WEIGHTINGS[weighting].get("weights", np.ones(N))[is_known]
     if weighting == "balanced":
         weights = weights / np.bincount(labels)[labels]
     elif weighting == "both":
@@ -215,8 +216,8 @@ def test_folds_have_scikit_learns_metrics_of_refitted_models():
     folds = stratified_folds(key, np.zeros(N, int), n_folds)
     inputs, (_, targets) = standardised(), arrays()
     for fold, t in np.ndindex(n_folds, T):
-        known = targets[:, t] >= 0
-        outside, inside = known & (folds != fold), known & (folds == fold)
+        is_known = targets[:, t] >= 0
+        outside, inside = is_known & (folds != fold), is_known & (folds == fold)
         labels = targets[inside, t]
         for i, lam in enumerate(LAM[:3]):
             model = LogisticRegression(
@@ -237,10 +238,9 @@ def test_folds_have_scikit_learns_metrics_of_refitted_models():
             assert result.loss[fold, i, t] == pytest.approx(loss, rel=1e-4)
 
 
-def test_targets_without_both_labels_have_their_rows_and_change_no_other_bit():
+def test_targets_without_both_labels_have_constant_optima_and_change_no_bit_of_the_others():
     _, targets = arrays()
-    known = targets[:, 0] >= 0
-    constant = [np.where(known, label, -1) for label in (0, 1)]
+    constant = [np.where(targets[:, 0] >= 0, label, -1) for label in (0, 1)]
     odd = [*constant, np.full(N, -1)]
     fitted = solve(LAM, dataset(np.column_stack([*odd, targets])), **EXACT)
     assert not fitted.params.weights[:, :2].any()
@@ -329,6 +329,11 @@ def test_a_start_near_the_optimum_saves_passes():
     )
 
 
+def test_joining_no_validation_examples_leaves_the_targets_as_they_are():
+    labels = with_validation(dataset()).train.labels
+    assert np.array_equal(labels, dataset().train.labels)
+
+
 def test_impossible_targets_are_refused_by_name():
     inputs, targets = arrays()
     two, text = np.where(targets == 1, 2, targets), targets.astype(str)
@@ -343,7 +348,7 @@ def test_impossible_targets_are_refused_by_name():
         with pytest.raises(InputError, match=message) as error:
             dataset_from_arrays((inputs, labels))
         assert "\n" not in str(error.value)
-    names = {"different": ["a"] * T, "targets 10": list("abc")}
+    names = {"different": ["a"] * T, "3 class_names for 10 targets": list("abc")}
     for message, class_names in names.items():
         with pytest.raises(InputError, match=message):
             dataset_from_arrays((inputs, targets), class_names=class_names)
@@ -373,5 +378,5 @@ def test_impossible_arguments_are_refused_by_name():
         with pytest.raises(InputError, match="target"):
             next(solve_chunks(LAM, data, target=target))
     for function, table in ((train, Hyperparameters()), (sweep, Hyperparameters(lam=LAM))):
-        with pytest.raises(InputError, match="10 targets, and classes"):
+        with pytest.raises(InputError, match="has 10 targets"):
             function(jax.random.key(0), table, data)

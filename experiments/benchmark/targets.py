@@ -1,9 +1,9 @@
 """Section `targets`: seconds to the optimum of every λ of many binary targets.
 
-Even targets are unions of one to five classes, and odd ones random halves of the examples. Ours
-ends a λ at a certified relative gap of 1e-6, or once its predictions of validation examples have
-stayed the same for 50 passes. scikit-learn, with its default tolerance and at most its default
-number of iterations, fits a few targets at a few λ, whose mean represents all.
+Even targets are unions of one to five classes, and odd ones are random labels. Our solver ends a λ
+at a certified relative gap of 1e-6, or once its predictions of validation examples have stayed the
+same for 50 passes. scikit-learn, with its default tolerance and number of iterations, fits a few
+targets at a few λ; their mean represents all.
 """
 
 import warnings
@@ -17,26 +17,26 @@ import numpy as np
 from experiments.benchmark.contenders import standardised_inputs
 from experiments.benchmark.path import fit_seconds, our_row, path_row
 from experiments.benchmark.timing import Options, matmul_turn, timed
+from experiments.common.path import validation_predictions
 from experiments.common.progress import progress
 from linear_cifar.data import Dataset, Split
-from linear_cifar.metrics import split_logits
 from linear_cifar.model import Params
 from linear_cifar.optimum import certified_gap, solve
 from linear_cifar.training import device_mesh
 
 LAM, N_TARGETS = np.geomspace(1e-5, 1, 20), 1000
-N_SKLEARN, STEP = 10, 4  # targets, and every fourth λ
+N_SKLEARN, STEP = 10, 4  # scikit-learn fits ten targets at every fourth λ
 
 
 def targets(dataset: Dataset, options: Options) -> list[dict[str, Any]]:
-    """Rows of all targets and λ together."""
+    """Our row and scikit-learn's, for all targets and λ together."""
     lam, n_targets, n_sklearn = LAM, N_TARGETS, N_SKLEARN
     if options.quick:
         lam, n_targets, n_sklearn = LAM[::4], 6, 2
     data = with_targets(dataset, n_targets, options.seed)
     gflops, (n, d) = matmul_turn(), data.train.inputs.shape
     before = gflops()
-    stop: Any = partial(predictions, data)
+    stop: Any = partial(validation_predictions, data)
     job = partial(solve, lam, data, mesh=device_mesh(), stop_when_unchanged=stop)
     optimum, seconds = timed(job)
     peak = (before + gflops()) / 2
@@ -53,7 +53,7 @@ def targets(dataset: Dataset, options: Options) -> list[dict[str, Any]]:
 
 
 def with_targets(dataset: Dataset, n_targets: int, seed: int) -> Dataset:
-    """The data with targets in place of the classes."""
+    """The data with random targets instead of classes."""
     rng, n_classes = np.random.default_rng(seed), dataset.n_classes
     unions = [rng.permutation(n_classes)[: rng.integers(1, 6)] for _ in range(n_targets)]
 
@@ -66,12 +66,6 @@ def with_targets(dataset: Dataset, n_targets: int, seed: int) -> Dataset:
     train, validation, test = map(split_targets, (dataset.train, dataset.validation, dataset.test))
     names = tuple(map(str, range(n_targets)))
     return replace(dataset, train=train, validation=validation, test=test, class_names=names)
-
-
-def predictions(data: Dataset, params: Params) -> np.ndarray:
-    """Whether each logit of the validation examples is positive, [C, n]."""
-    models = Params(*(np.asarray(array[:, 0], np.float32) for array in params))
-    return (split_logits(models, data.validation.inputs, data.standardiser) > 0).T
 
 
 def sklearn_row(data: Dataset, lam: np.ndarray, n_targets: int, n_fits: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from absl import flags
 
 from experiments.common.flags import FEATURES
 from linear_cifar import DataError, Dataset, InputError, load_dataset, load_features
+from linear_cifar.data import SPLITS
 
 FLAGS = flags.FLAGS
 
@@ -21,8 +22,8 @@ def load_data(
 ) -> Dataset:
     """Loads what --features or --dataset names, and prints its notice.
 
-    `split` applies to named data sets; features bring their own. `features` is one of several paths
-    in the flag. `DataError` if a required split has no examples.
+    `split` applies to named data sets; features bring their own. `features` is the path to load if
+    the flag names several. `DataError` if a required split has no examples.
     """
     if "features" in FLAGS and FLAGS.features is not None:
         dataset = _load_features(features or FLAGS.features)
@@ -51,14 +52,14 @@ def _load_features(path: Any) -> Dataset:
     targets = FLAGS.targets if "targets" in FLAGS else None
     dataset = load_features(path, targets, **settings, seed=FLAGS.seed)
     if dataset.has_targets and "targets" not in FLAGS:
-        raise InputError(f"{dataset.name} has a matrix of targets, which experiments.probe takes")
+        raise InputError(f"{dataset.name} has a matrix of targets: use experiments.probe")
     return dataset
 
 
-def _refuse(names: Sequence[str], why: str) -> None:
+def _refuse(names: Sequence[str], reason: str) -> None:
     for name in names:
         if name in FLAGS and FLAGS[name].present:
-            raise InputError(f"--{name} {why}")
+            raise InputError(f"--{name} {reason}")
 
 
 def data_title(dataset: Dataset) -> str:
@@ -68,3 +69,11 @@ def data_title(dataset: Dataset) -> str:
     if dataset.name == "synthetic":
         return "SYNTHETIC images"
     return f"{dataset.name} ({'official files' if dataset.official else 'not the official files'})"
+
+
+def describe_sizes(dataset: Dataset) -> str:
+    """The numbers of examples, features, and classes or targets as text."""
+    sizes = (len(getattr(dataset, name).labels) for name in SPLITS)
+    counts = "{} training, {} validation and {} test examples".format(*sizes)
+    noun = "targets" if dataset.has_targets else "classes"
+    return f"{counts} of {dataset.n_features} features, {dataset.n_classes} {noun}"

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 FLAGS = flags.FLAGS
 FORMS = {
-    **{"accuracy": ".4f", "signed": "+.4f", "cost": ".5f", "count": ",.0f"},
-    **{"lam": ".4g", "short": ".3g", "share": ".1e"},
-}
-# Flags of the place of a run. They change none of its numbers.
+    "accuracy": ".4f", "signed": "+.4f", "cost": ".5f", "count": ",.0f",
+    "lam": ".4g", "short": ".3g", "share": ".1e",
+}  # fmt: skip
+# Flags that say where a run is written. They change none of its numbers.
 PLACE_FLAGS = ("output_dir", "resume", "overwrite")
 
 
@@ -34,7 +34,7 @@ class Column(NamedTuple):
     """A column of a table on a page."""
 
     head: str
-    field: str | tuple[str, str]  # of a row; two are the ends of an interval, or a text and a link
+    field: str | tuple[str, str]  # of a row; or the ends of an interval; or a text and its link
     form: str = "text"  # or "code", "link", "spread", or one of `FORMS`
 
 
@@ -92,8 +92,8 @@ def render(template: str, path: Path, values: Mapping[str, Any]) -> str:
     )
     environment.filters |= {name: partial(number, form=name) for name in FORMS}
     environment.filters["address"] = partial(urllib.parse.quote, safe="/#")
-    environment.globals |= {"image": image, "number": number, "interval": interval}
-    environment.globals |= {"spread": spread}
+    functions = {"image": image, "number": number, "interval": interval, "spread": spread}
+    environment.globals |= functions
     return environment.get_template(template).render(values)
 
 
@@ -120,11 +120,11 @@ def spread(mean: float | None, sd: float | None) -> str:
 def _record(experiment: str, data: Sequence[Mapping[str, Any]]) -> Section:
     """The command, the data and the machine.
 
-    Seconds and the folder aren't in it, so that a resumed run has the same page.
+    It leaves out the seconds and the folder, so a resumed run has the same page.
     """
     machine = folder.describe_machine()
-    every = FLAGS.get_key_flags_for_module(sys.argv[0])
-    words = [f.serialize() for f in every if f.present and f.name not in PLACE_FLAGS]
+    key_flags = FLAGS.get_key_flags_for_module(sys.argv[0])
+    words = [f.serialize() for f in key_flags if f.present and f.name not in PLACE_FLAGS]
     command = shlex.join(["python", "-m", f"experiments.{experiment}", *words])
     facts = []
     for dataset in data:

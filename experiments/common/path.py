@@ -17,7 +17,7 @@ from absl import flags as absl_flags
 from experiments.common import distributed, flags, folder
 from experiments.common.data import data_title
 from experiments.common.folder import Chunks
-from experiments.common.progress import Progress, Stopwatch
+from experiments.common.progress import Progress, Stopwatch, with_interval
 from experiments.common.training import evaluate_models
 from linear_cifar import (
     LOSSES,
@@ -30,7 +30,7 @@ from linear_cifar import (
     with_validation,
 )
 from linear_cifar.data import N_FOLDS, SPLITS, Standardiser, stratified_folds
-from linear_cifar.metrics import accuracy_interval, fold_metrics, summarise
+from linear_cifar.metrics import accuracy_interval, fold_metrics, split_logits, summarise
 from linear_cifar.optimum import (
     DEFAULTS,
     LAM,
@@ -56,6 +56,7 @@ METRICS = ("loss", "accuracy")
 OPTIMUM = ("cost", "gap", "distance", "passes", "converged", "settled", "weights_norm")
 # The mean over a split, its standard error, and the ends of its 95 % interval.
 SUFFIXES = ("", "_error", "_low", "_high")
+ENDS = ("", "_low", "_high")  # of the names of a mean and the ends of its interval
 MEASURES = tuple(f"{split}_{name}{s}" for split in SPLITS for name in METRICS for s in SUFFIXES)
 HELD_OUT = tuple(f"held_out_{name}" for name in METRICS)
 CERTIFICATE = tuple(f"certificate_{name}" for name in Certificate._fields)
@@ -83,9 +84,9 @@ def define_flags(*names: str, lam: str) -> None:
         "every_lam",
         None,
         "Add λ until every λ from the smallest to the largest has a solution with at most this "
-        "certified gap over cost, at least twice --tolerance. --max_runs bounds how many. The "
-        "choice compares them too, but with --n_folds they aren't fitted without each fold and "
-        "not compared.",
+        "certified gap over cost, at least twice --tolerance. --max_runs bounds how many. Added λ "
+        "can be chosen like the others, but not with --n_folds, because they aren't fitted without "
+        "each fold.",
     )
     absl_flags.DEFINE_bool(
         "one_standard_error", False, "Choose the largest λ within one standard error of the best."
@@ -108,40 +109,52 @@ def config_from_flags() -> SolveConfig:
 
 
 class Problems(NamedTuple):
-    """P problems: first every λ on all examples, then every λ without each fold."""
+    """P problems, each a λ and perhaps a target: on all examples first, then without each fold."""
 
     lam: np.ndarray  # [P]
     fold: np.ndarray  # [P], the fold that is left out; −1 for none
     fold_of: np.ndarray  # the fold of each training example, [n]
-    target: np.ndarray | None = None  # [P]; None for classes
+    target: Any = None  # [P] int; None for classes
 
     @property
     def path(self) -> np.ndarray:
-        """λ of the path, [L], ascending."""
+        """λ of the problems on all examples, [L], ascending; for T targets [L T]."""
         return self.lam[self.fold < 0]
 
 
-def problems_from_flags(dataset: Dataset) -> Problems:
-    """Every λ of the flags, with all examples and without each fold."""
-    if FLAGS.C is None:
-        lam = np.unique(flags.table_of_axes(["lam"])["lam"])
-    elif FLAGS["lam"].present:
+def penalties_from_flags() -> tuple[str, np.ndarray]:
+    """The axis that gives the penalties, "lam" or "C", and its distinct values, ascending."""
+    if FLAGS.C is not None and FLAGS["lam"].present:
         raise InputError("give --lam or --C, not both")
-    else:
+    axis = "lam" if FLAGS.C is None else "C"
+    return axis, np.unique(flags.table_of_axes([axis])[axis])
+
+
+def with_folds(lam: np.ndarray, strata: np.ndarray, target: Any = None) -> Problems:
+    """Problems for λ [L] and targets [L]; the folds of --n_folds are stratified by `strata` [n]."""
+    n_folds = FLAGS.n_folds or 0
+    flags.check_runs(len(lam) * (1 + n_folds))
+    fold_of = np.zeros(len(strata), int)
+    if n_folds:
+        fold_of = stratified_folds(jax.random.key(FLAGS.seed), strata, n_folds)
+    fold = np.repeat(np.arange(-1, n_folds), len(lam))
+    target = None if target is None else np.tile(target, 1 + n_folds)
+    return Problems(np.tile(lam, 1 + n_folds), fold, fold_of, target)
+
+
+def problems_from_flags(dataset: Dataset) -> Problems:
+    """Every λ of the flags for classes, on all examples and without each fold."""
+    axis, lam = penalties_from_flags()
+    if axis == "C":
         n, loss = len(dataset.train.labels), LOSSES[FLAGS.loss]
-        lam = np.unique(lam_from(n, dataset.n_classes, loss, **flags.table_of_axes(["C"])))
+        lam = np.unique(lam_from(n, dataset.n_classes, loss, C=lam))
     check_lam(lam)
     if FLAGS.select not in (None, *METRICS):
         raise InputError(f"--select={FLAGS.select} is for targets; classes have accuracy and loss")
     if FLAGS.every_lam is not None and not 2 * FLAGS.tolerance <= FLAGS.every_lam < 1:
         line = f"at least twice --tolerance={FLAGS.tolerance:g}, and below 1"
         raise InputError(f"--every_lam={FLAGS.every_lam:g}: it has to be {line}")
-    n_folds = FLAGS.n_folds or 0
-    flags.check_runs(len(lam) * (1 + n_folds))
-    fold_of = np.zeros(len(dataset.train.labels), int)
-    if n_folds:
-        fold_of = stratified_folds(jax.random.key(FLAGS.seed), dataset.train.labels, n_folds)
-    return Problems(np.tile(lam, 1 + n_folds), np.repeat(np.arange(-1, n_folds), len(lam)), fold_of)
+    return with_folds(lam, np.asarray(dataset.train.labels))
 
 
 class Solved(NamedTuple):
@@ -163,7 +176,7 @@ class Solutions(NamedTuple):
     def gap_between(self) -> float:
         """The relative gap within which every λ, from the smallest to the largest, has a solution.
 
-        The smallest and the largest are two, or it is the gap of the only one.
+        With one λ it is its own gap.
         """
         lam, gap = self.table.lam.to_numpy(), self.table.gap.to_numpy()
         return float(interval_gaps(self.certificate, lam).max() if len(lam) > 1 else gap[0])
@@ -189,10 +202,10 @@ class Fit(NamedTuple):
 
 
 def start(path: Path, experiment: str, data: Any) -> dict[str, Any]:
-    """Starts a run on data with some checksums, or continues it; returns the settings."""
-    axis = "lam" if FLAGS.C is None else "C"
+    """Starts or continues a run; `data` are checksums. Returns its settings."""
+    axis, values = penalties_from_flags()
     settings = {name: FLAGS[name].value for name in (*SETTINGS, "memory_gb")}  # it cuts the chunks
-    settings |= {axis: np.unique(flags.table_of_axes([axis])[axis]), "data": data}
+    settings |= {axis: values, "data": data}
     distributed.check_same(folder.fingerprint(settings, flags.shared_values()))
     folder.start(path, experiment, settings)
     return settings
@@ -209,8 +222,8 @@ def fit_path(
 ) -> Fit:
     """Solves the path, chooses λ, and fits it to training and validation data.
 
-    With `settle` a λ ends early if its predictions of validation examples no longer change. The
-    `part` of the run's chunks is for one of several data sets.
+    With `settle` a λ ends early once its predictions of validation examples stay the same. `part`
+    names the chunks of this data set if the run has several.
     """
     config = config_from_flags()
     result = partial(validation_predictions, dataset) if settle else None
@@ -246,8 +259,8 @@ def solve_problems(
 ) -> dict[str, np.ndarray]:
     """Solves every problem that the chunks don't have yet, measures it, and writes it there.
 
-    `measure` makes the columns of these names, and a problem ends early if its `result` no longer
-    changes. Returns the columns, each [P].
+    `measure` computes the columns `names`, and a problem ends early once its `result` stays the
+    same. Returns the columns, each [P].
     """
     columns, rows_finished = folder.read_columns(chunks, len(problems.lam), names)
     finished = FinishedParams(chunks, dataset, rows_finished)
@@ -309,9 +322,15 @@ class FinishedParams(Mapping[int, Params]):
 
 
 def validation_predictions(dataset: Dataset, params: Params) -> np.ndarray:
-    """Predicted classes [C, n] of the validation examples, or of training examples without any."""
+    """Predicted classes [C, n] of the validation examples, or of training examples without any.
+
+    For targets, with parameters [C, 1, d] and [C, 1], it is whether each logit is positive.
+    """
     split = dataset.validation if len(dataset.validation.labels) else dataset.train
     params = Params(*(np.asarray(a, np.float32) for a in params))
+    if dataset.has_targets:
+        models = Params(*(array[:, 0] for array in params))
+        return (split_logits(models, split.inputs, dataset.standardiser) > 0).T
     return evaluate_models(params, split, dataset, LOSSES["softmax"]).predicted  # by any loss
 
 
@@ -360,7 +379,7 @@ def optimum_columns(optimum: Optimum) -> dict[str, np.ndarray]:
 
 
 def join(parts: list[Solved]) -> Solutions:
-    """The solutions on all examples of several tables of problems."""
+    """The solutions on all examples from several tables of problems."""
     import pandas as pd
 
     tables = [path_table(part.problems, part.columns) for part in parts]
@@ -377,9 +396,9 @@ def join(parts: list[Solved]) -> Solutions:
 def lam_to_add(solutions: Solutions, n_solved: int) -> np.ndarray:
     """λ between neighbours whose interval misses --every_lam; none if --max_runs doesn't allow it.
 
-    Two exact solutions at a distance h in log λ have a relative gap of 4 sinh²(h/4) times the
-    penalty's share of the cost between them. An interval whose ends have larger gaps themselves
-    than half of --every_lam is left as it is: many λ in it would help little.
+    Between two exact solutions at a distance h in log λ, the relative gap is 4 sinh²(h/4) times the
+    penalty's share of the cost. No λ are added between solutions whose own gaps exceed half of
+    --every_lam, because many would help little.
     """
     table, goal = solutions.table, FLAGS.every_lam
     if goal is None or len(table) == 1:
@@ -470,16 +489,29 @@ class Refit(NamedTuple):
     test_accuracy_at_optimum: tuple[float, float]  # proven bounds for the exact optimum
 
 
+def solve_with_validation(
+    lam: np.ndarray, both: Dataset, config: SolveConfig, watch: Stopwatch, target: Any = None
+) -> Optimum:
+    """The optimum of each λ [C] on training and validation data; targets have a `target` [C]."""
+    rows: list[int] = []
+    optima: list[Optimum] = []
+    bar = Progress(len(lam))
+    with watch.phase("train"):
+        for step in solve_chunks(lam, both, config, target=target, mesh=device_mesh()):
+            if step.optimum:
+                rows, optima = [*rows, *step.rows], [*optima, step.optimum]
+            work = f"pass {step.passes.max()}, gap {step.relative_gap.max():.1e}"
+            bar.show(len(rows), f"fit with validation data: {work}")
+    order = np.argsort(rows)
+    optimum: Any = jax.tree.map(lambda *parts: np.concatenate(parts)[order], *optima)
+    return optimum
+
+
 def refit(lam: float, dataset: Dataset, config: SolveConfig, watch: Stopwatch) -> Refit:
     """Fits one λ to training and validation data, more precisely than the path, and tests it."""
     both = with_validation(dataset)
     config = config._replace(tolerance=min(config.tolerance, REFIT_TOLERANCE))
-    bar = Progress(1)
-    with watch.phase("train"):
-        for step in solve_chunks([lam], both, config, mesh=device_mesh()):
-            text = f"pass {step.passes.max()}, gap {step.relative_gap.max():.1e}"
-            bar.show(int(step.optimum is not None), f"fit with validation data: {text}")
-    optimum: Any = step.optimum
+    optimum = solve_with_validation(np.array([lam]), both, config, watch)
     with watch.phase("evaluate"):
         test = measure_split("test", optimum.params, both, config)
         params = Params(*(array[0] for array in optimum.params))
@@ -535,7 +567,7 @@ def answer_lines(fit: Fit, dataset: Dataset) -> list[tuple[str, Any]]:
     table, choice, refit = fit.table, fit.choice, fit.refit
     summary, test = fit.summary, refit.test
     c = f"C = {table.C[choice.chosen]:.4g}; {refit.C:.4g} with validation data"
-    low, high = test["test_accuracy_low"], test["test_accuracy_high"]
+    accuracy = with_interval(*(test[f"test_accuracy{end}"] for end in ENDS))
     by = f"{choice.source} {choice.select}"
     rule = ", the largest λ within one standard error" if FLAGS.one_standard_error else ""
     return [
@@ -547,7 +579,7 @@ def answer_lines(fit: Fit, dataset: Dataset) -> list[tuple[str, Any]]:
         ("largest λ within one standard error", _describe(fit, choice.one_standard_error)),
         ("chosen", f"λ = {refit.lam:.4g} ({c}) by {by}{rule}"),
         ("refit", f"relative gap {refit.optimum.gap[0] / refit.optimum.cost[0]:.1e}, certified"),
-        ("test accuracy", f"{test['test_accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f})"),
+        ("test accuracy", accuracy),
     ]
 
 
@@ -561,7 +593,7 @@ def describe_optima(summary: Mapping[str, Any]) -> str:
 
 
 def every_lam_lines(fit: Fit) -> list[tuple[str, str]]:
-    """What is proven of every λ between the smallest and the largest."""
+    """The printed lines on the proven gap of every λ between the smallest and the largest."""
     table, goal, gap = fit.table, FLAGS.every_lam, fit.solutions.gap_between
     if len(table) == 1:
         return []
@@ -619,7 +651,7 @@ def _curves(table: "pd.DataFrame", name: str) -> dict[str, Any]:
     from linear_cifar import plots
 
     curves = {
-        split: plots.Curve(*(table[f"{split}_{name}{end}"] for end in ("", "_low", "_high")))
+        split: plots.Curve(*(table[f"{split}_{name}{end}"] for end in ENDS))
         for split in SPLITS
         if np.isfinite(table[f"{split}_{name}"]).any()  # else it has no examples
     }

@@ -89,6 +89,11 @@ def print_table(rows: Sequence[tuple[str, Any]]) -> None:
         print(f"{name:<{width}}  {f'{value:.4f}' if isinstance(value, float) else value}")
 
 
+def with_interval(estimate: float, low: float, high: float) -> str:
+    """An estimate as text, with its 95 % interval."""
+    return f"{estimate:.4f} (95 % interval {low:.4f} to {high:.4f})"
+
+
 def mean_and_sd(values: np.ndarray, unit: str = "seeds") -> str:
     """The mean of values as text, with their standard deviation if there are several."""
     summary = summarise(values)

@@ -15,7 +15,7 @@ from experiments.common.progress import Stopwatch, mean_and_sd, print_table
 from experiments.common.run_record import REPORTED
 from linear_cifar import Dataset, Params
 from linear_cifar.data import SPLITS
-from linear_cifar.metrics import paired_difference
+from linear_cifar.metrics import paired_test
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,7 +99,7 @@ def _ties(record: Record, dataset: Dataset) -> np.ndarray:
         return (results.validation_accuracy >= best - error).to_numpy()
     by_seed = dict(list(record.runs.groupby("configuration").validation_accuracy))
     best_by_seed = by_seed[results.index[0]].to_numpy()
-    pairs = [paired_difference(best_by_seed, by_seed[c].to_numpy()) for c in results.index]
+    pairs = [paired_test(best_by_seed, by_seed[c].to_numpy()) for c in results.index]
     return np.array([pair.estimate == 0 or pair.low <= 0 for pair in pairs])
 
 

@@ -15,7 +15,7 @@ ends once its predictions of the validation examples have stayed the same for 50
 in path.csv). The test gives accuracy with its 95 % interval, by class (per_class.csv), confusions,
 and calibration before and after a temperature, which is fitted to examples that the model hasn't
 seen. --n_train and --n_per_class add a learning curve. --predict applies the model to a file of
-further features. index.html shows all results as one page. Every finished chunk of λ is on disk
+other features. index.html shows all results as one page. Every finished chunk of λ is on disk
 before the next one starts, and --resume continues after any interruption.
 """
 
@@ -31,7 +31,7 @@ from absl import flags as absl_flags
 
 from experiments.common import cli, distributed, folder, path
 from experiments.common.data import load_data
-from experiments.common.progress import Stopwatch, print_table
+from experiments.common.progress import Stopwatch, print_table, with_interval
 from experiments.probe import classes, comparison, learning, page, prediction, targets
 from linear_cifar import Dataset, InputError
 
@@ -45,14 +45,14 @@ def define_flags() -> None:
         "select",
         None,
         targets.METRICS,
-        "What makes the best λ, on validation data or on folds: accuracy or loss, and by default "
-        "accuracy; for targets also auroc or average_precision, and by default auroc.",
+        "The measure that chooses λ, on validation data or on folds: accuracy (the default) or "
+        "loss; for targets also auroc (the default) or average_precision.",
     )
     absl_flags.DEFINE_string(
         "targets",
         None,
-        "File or folder with binary targets of the examples, instead of labels beside the "
-        "features: a matrix [n, T] of 0 and 1, -1 or NaN if unknown, or a column for each.",
+        "File or folder with T binary targets of the examples, instead of labels beside the "
+        "features: a matrix [n, T] of 0 and 1, and -1 or NaN if unknown, or a column per target.",
     )
     learning.define_flags()
     prediction.define_flags()
@@ -81,7 +81,7 @@ def kind_of(dataset: Dataset) -> ModuleType:
 
 
 def load(features: Path, watch: Stopwatch, **keywords: Any) -> Dataset:
-    """Loads a feature set, and checks the flags against it."""
+    """Loads a feature set and checks that the flags fit it."""
     with watch.phase("load"):
         dataset = load_data(required=path.required_splits(), features=features, **keywords)
     kind_of(dataset).check(dataset)
@@ -92,12 +92,12 @@ def probe(target: Path, features: Path, watch: Stopwatch) -> int:
     """Probes one feature set."""
     dataset = load(features, watch)
     kind = kind_of(dataset)
-    further = prediction.load_further(dataset.n_features, dataset.feature_names)
+    new_inputs = prediction.load_further(dataset.n_features, dataset.feature_names)
     settings = path.start(target, "probe", dataset.sha256)
     record = kind.fit(target, settings, dataset, watch)
     if record is not None:
-        if further is not None:
-            prediction.write_predictions(target, record.model, further)
+        if new_inputs is not None:
+            prediction.write_predictions(target, record.model, new_inputs)
         kind.write(record, target, watch)
         kind.print_answer(record, target, watch)
     return 0
@@ -106,8 +106,8 @@ def probe(target: Path, features: Path, watch: Stopwatch) -> int:
 def probe_each(target: Path, paths: dict[str, Path], watch: Stopwatch) -> int:
     """Probes several feature sets of the same examples, and compares them.
 
-    All are loaded first to check them, and again one by one, because together they may not fit into
-    the memory.
+    It loads each set once to check it, and again to probe it, because together they may not fit
+    into memory.
     """
     if FLAGS.predict is not None:
         raise InputError("--predict needs the model of one feature set: see --model")
@@ -121,14 +121,14 @@ def probe_each(target: Path, paths: dict[str, Path], watch: Stopwatch) -> int:
     for index, (name, features) in enumerate(paths.items()):
         if not jax.process_index():
             print(f"{name}, {index + 1} of {len(paths)}", file=sys.stderr)
-        own_watch = Stopwatch()
-        dataset = load(features, own_watch, with_notice=False)
+        set_watch = Stopwatch()
+        dataset = load(features, set_watch, with_notice=False)
         kind = kind_of(dataset)
-        record = kind.fit(target, settings, dataset, own_watch, part=f"set_{index}_")
+        record = kind.fit(target, settings, dataset, set_watch, part=f"set_{index}_")
         if record is not None:
             place = target / comparison.SETS / name
             place.mkdir(parents=True, exist_ok=True)
-            kind.write(record, place, own_watch)
+            kind.write(record, place, set_watch)
             probed[name] = kind.probed(record)
     if probed:
         write_comparison(target, probed, kind.MEASURE, watch)
@@ -147,7 +147,7 @@ def write_comparison(
     figures = {"comparison": comparison.plot_comparison(table, measure, is_curve, title)}
     folder.write_table(target / "comparison.csv", table)
     folder.write_table(target / "pairs.csv", pairs)
-    if measure == "mean AUROC":
+    if measure == targets.MEASURE:
         by_target = pd.DataFrame({name: one.auroc for name, one in probed.items()})
         by_target = by_target.dropna(how="all")  # targets with a problem
         folder.write_table(target / "auroc.csv", by_target.reset_index())
@@ -160,14 +160,15 @@ def write_comparison(
     best = table.iloc[int(table.estimate.argmax())]
     content = {"measure": measure, "best": best.set, "sets": table.to_dict("records")}
     folder.write_result(target, "probe", None, watch, **content)
-    shown = table[["set", "d", "estimate", "low", "high", "difference", "p_holm", "verdict"]]
-    print(shown.to_string(index=False, float_format="{:.4g}".format, na_rep=""), end="\n\n")
-    estimate = f"{best.estimate:.4f} (95 % interval {best.low:.4f} to {best.high:.4f})"
-    n_equal = int((table.verdict == comparison.AS_GOOD).sum())
+    columns = ["set", "d", "estimate", "low", "high", "difference", "p_holm", "verdict"]
+    text = table[columns].to_string(index=False, float_format="{:.4g}".format, na_rep="")
+    print(text, end="\n\n")
+    estimate = with_interval(best.estimate, best.low, best.high)
+    n_as_good = int((table.verdict == comparison.AS_GOOD).sum())
     print_table(
         [
             ("best", f"{best.set}, with a test {measure} of {estimate}"),
-            ("may be as good", f"{n_equal} of {len(table) - 1} others (Holm, all pairs, 5 %)"),
+            ("may be as good", f"{n_as_good} of {len(table) - 1} others (Holm, all pairs, 5 %)"),
             ("written to", target),
             ("page", target / "index.html"),
         ]

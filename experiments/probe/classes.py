@@ -1,4 +1,4 @@
-"""A probe of classes: its path, refit, test, learning curve, and what is written about them."""
+"""A probe of classes: its path, refit, test and learning curve, and the files with the results."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -7,17 +7,16 @@ import jax
 import numpy as np
 
 from experiments.common import folder, path
+from experiments.common.data import describe_sizes
 from experiments.common.progress import Stopwatch, print_table
 from experiments.probe import learning, measures, page
 from experiments.probe.comparison import Probed
 from linear_cifar import Classifier, Dataset
-from linear_cifar.data import SPLITS
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MEASURE = "accuracy"
-ENDS = {"estimate": "", "low": "_low", "high": "_high"}
 
 
 class Record(NamedTuple):
@@ -43,7 +42,7 @@ def check(dataset: Dataset) -> None:
 def fit(
     target: Path, settings: Any, dataset: Dataset, watch: Stopwatch, part: str = ""
 ) -> Record | None:
-    """Fits the probe and the learning curve, and tests them; None but in the first process."""
+    """Fits and tests the probe and the learning curve; only the first process returns a record."""
     problems, sizes = path.problems_from_flags(dataset), learning.sizes_from_flags(dataset)
     fitted = path.fit_path(target, problems, settings, dataset, watch, settle=True, part=part)
     lam, config = fitted.first.problems.path, path.config_from_flags()
@@ -59,9 +58,10 @@ def probed(record: Record) -> Probed:
     fitted, test, _, dataset = record
     predicted = test.model.predict(dataset.test.inputs)
     labels = np.array(dataset.class_names)[np.asarray(dataset.test.labels)]
-    measured = {name: fitted.refit.test[f"test_accuracy{end}"] for name, end in ENDS.items()}
+    estimate, low, high = (fitted.refit.test[f"test_accuracy{end}"] for end in path.ENDS)
     gap = fitted.refit.optimum.gap[0] / fitted.refit.optimum.cost[0]
-    row = {"d": dataset.n_features, **measured, "lam": fitted.refit.lam, "gap": gap}
+    row = {"d": dataset.n_features, "estimate": estimate, "low": low, "high": high}
+    row |= {"lam": fitted.refit.lam, "gap": gap}
     return Probed(predicted == labels, row, None, folder.describe_dataset(dataset))
 
 
@@ -114,7 +114,7 @@ def _answer(record: Record) -> dict[str, Any]:
 
 
 def _lines(record: Record) -> list[tuple[str, Any]]:
-    """The lines of the printed table that the page has, too."""
+    """Names and values of the answer; the command prints them and the page shows them."""
     fit, test, curve, dataset = record
     calibration = test.not_calibrated or (
         f"{test.after.error:.4f} after scaling by the temperature {test.model.temperature:.3g}"
@@ -131,13 +131,10 @@ def _lines(record: Record) -> list[tuple[str, Any]]:
 
 def print_answer(record: Record, target: Path, watch: Stopwatch) -> None:
     """Prints the answer."""
-    dataset = record.dataset
-    sizes = (len(getattr(dataset, name).labels) for name in SPLITS)
-    counts = "{} training, {} validation and {} test examples".format(*sizes)
-    data = f"{counts} of {dataset.n_features} features, {dataset.n_classes} classes"
-    if len(dataset.class_names) <= measures.MAX_PRINTED_CLASSES:
-        report = measures.class_table(record.test, dataset.class_names)
+    names = record.dataset.class_names
+    if len(names) <= measures.MAX_PRINTED_CLASSES:
+        report = measures.class_table(record.test, names)
         print(report.to_string(index=False, float_format="{:.3f}".format), end="\n\n")
     more = [("seconds", watch), ("written to", target), ("page", target / "index.html")]
-    print_table([("data", data), *_lines(record), *more])
+    print_table([("data", describe_sizes(record.dataset)), *_lines(record), *more])
     path.note_edge(record.fit)

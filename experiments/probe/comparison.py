@@ -12,7 +12,7 @@ from absl import flags as absl_flags
 
 from linear_cifar import DataError, Dataset, InputError
 from linear_cifar.data import SPLITS, USUAL, is_labels_file
-from linear_cifar.metrics import Difference, holm, mcnemar, paired_test
+from linear_cifar.metrics import holm, mcnemar, paired_test
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,16 +21,14 @@ FLAGS = absl_flags.FLAGS
 ALPHA = 0.05  # of Holm's correction over all pairs
 BEST, WORSE, AS_GOOD = "best", "worse", "may be as good"
 MAX_CURVES = 10  # targets that are drawn as curves
-
-
 SETS = "sets"  # folder of the sets' own results
 
 
 class Probed(NamedTuple):
     """A probed feature set."""
 
-    values: np.ndarray  # of each test example, [n]: correct or not; or AUROC's pseudo-values
-    row: dict[str, Any]  # of the comparison: "d", "estimate", "low", "high", and more
+    values: np.ndarray  # of each test example, [n]: whether it is correct, or its pseudo-value
+    row: dict[str, Any]  # of the comparison: "d", "estimate", "low", "high", "lam", "gap"
     auroc: "pd.Series | None"  # of targets, by name
     data: dict[str, Any]  # `folder.describe_dataset`
 
@@ -38,8 +36,8 @@ class Probed(NamedTuple):
 def feature_sets(pattern: str) -> dict[str, Path]:
     """The files or folders that --features names, by name, in their order.
 
-    It has paths separated by commas, and patterns such as layers/*.npy, whose files are in the
-    natural order, layer2 before layer10. Files of labels aren't among them.
+    The flag has paths and patterns such as layers/*.npy, separated by commas. A pattern's files are
+    in their natural order, layer2 before layer10, without files of labels.
     """
     if Path(pattern).exists():
         return {Path(pattern).stem: Path(pattern)}
@@ -64,8 +62,8 @@ def feature_sets(pattern: str) -> dict[str, Path]:
 def _short_name(path: Path) -> str:
     """The name of a file or folder without its ending, and without a word such as "features"."""
     words = re.split(r"([_.\- ]+)", path.stem)
-    kept = [w for w in words if w.lower() not in USUAL["inputs"]]
-    return "".join(kept).strip("_.- ") or path.stem
+    name = "".join(word for word in words if word.lower() not in USUAL["inputs"])
+    return name.strip("_.- ") or path.stem
 
 
 def _natural_order(path: Path) -> list[Any]:
@@ -83,7 +81,7 @@ def check_same_examples(names: tuple[str, str], first: Dataset, other: Dataset) 
 
 
 def compare(probed: Mapping[str, Probed]) -> "pd.DataFrame":
-    """All pairs of sets: the difference of the measure, its interval, and p-values.
+    """A row per pair of sets: the difference of the measure, its interval, and p-values.
 
     Accuracies have McNemar's exact test, and AUROCs the paired t-test of their pseudo-values.
     `p_holm` is corrected for the number of pairs by Holm's method.
@@ -92,7 +90,7 @@ def compare(probed: Mapping[str, Probed]) -> "pd.DataFrame":
 
     rows = []
     for a, b in combinations(probed, 2):
-        difference: Difference = paired_test(probed[a].values, probed[b].values)
+        difference = paired_test(probed[a].values, probed[b].values)
         if probed[a].auroc is None:
             difference = difference._replace(p=mcnemar(probed[a].values, probed[b].values))
         rows.append({"set": a, "other": b, **difference._asdict()})
@@ -107,18 +105,11 @@ def comparison_table(probed: Mapping[str, Probed], pairs: "pd.DataFrame") -> "pd
 
     table = pd.DataFrame([{"set": name, **one.row} for name, one in probed.items()])
     best = table.set[int(table.estimate.argmax())]
-    with_best = pairs[(pairs.set == best) | (pairs.other == best)]
-    sign = np.where(with_best.set == best, -1, 1)
-    others = pd.DataFrame(
-        {
-            "set": np.where(with_best.set == best, with_best.other, with_best.set),
-            "difference": sign * with_best.estimate,
-            "difference_low": np.where(sign < 0, -with_best.high, with_best.low),
-            "difference_high": np.where(sign < 0, -with_best.low, with_best.high),
-            "p": with_best.p,
-            "p_holm": with_best.p_holm,
-        }
-    )
+    reverse = {"set": pairs.other, "other": pairs.set, "estimate": -pairs.estimate}
+    reverse |= {"low": -pairs.high, "high": -pairs.low}
+    both_ways = pd.concat([pairs, pairs.assign(**reverse)])
+    names = {"estimate": "difference", "low": "difference_low", "high": "difference_high"}
+    others = both_ways[both_ways.other == best].drop(columns="other").rename(columns=names)
     table = table.merge(others, on="set", how="left")
     table["verdict"] = np.where(table.p_holm <= ALPHA, WORSE, AS_GOOD)
     table.loc[table.set == best, "verdict"] = BEST
@@ -156,8 +147,8 @@ def plot_auroc_map(table: "pd.DataFrame", title: str) -> Any:
     ax = figure.subplots()
     image = ax.imshow(values, cmap="viridis", aspect="auto", interpolation="nearest")
     _name_sets(ax, table.columns)
-    shown = range(0, n, -(-n // 40))
-    ax.set_yticks(shown, table.index[list(shown)], parse_math=False)
+    rows = range(0, n, -(-n // 40))  # at most 40 names
+    ax.set_yticks(rows, table.index[list(rows)], parse_math=False)
     figure.colorbar(image, ax=ax, label="AUROC")
     return figure
 

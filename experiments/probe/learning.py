@@ -74,8 +74,8 @@ def learning_curve(
     draws = [(size, draw) for size in sizes for draw in range(FLAGS.n_draws)]
     with watch.phase("train"):
         rows = ((*size, draw, *_fit_draw(size, draw, lam, dataset, config)) for size, draw in draws)
-        shown = progress(rows, len(draws), lambda r: f"{r[0]} examples, accuracy {r[-1]:.4f}")
-        return pd.DataFrame(list(shown), columns=COLUMNS)
+        finished = progress(rows, len(draws), lambda r: f"{r[0]} examples, accuracy {r[-1]:.4f}")
+        return pd.DataFrame(list(finished), columns=COLUMNS)
 
 
 def _fit_draw(
@@ -88,16 +88,16 @@ def _fit_draw(
     else:
         rows = few_shot(key, labels, size.per_class)
     drawn = dataset.train.inputs[rows]
-    few = replace(
+    subset = replace(
         dataset,
         train=Split(drawn, np.asarray(labels)[rows]),
         standardiser=fit_standardiser(drawn).restricted_to(dataset.standardise),
     )
-    stop: Any = partial(validation_predictions, few)
-    optimum = solve(lam, few, **config._asdict(), mesh=device_mesh(), stop_when_unchanged=stop)
+    stop: Any = partial(validation_predictions, subset)
+    optimum = solve(lam, subset, **config._asdict(), mesh=device_mesh(), stop_when_unchanged=stop)
     params = Params(*(np.asarray(a, np.float32) for a in optimum.params))
     validation, test = (
-        evaluate_runs(params, lam, split, few, config.loss) for split in ("validation", "test")
+        evaluate_runs(params, lam, split, subset, config.loss) for split in ("validation", "test")
     )
     chosen = best(validation.accuracy, validation.loss, FLAGS.select or "accuracy")
     return float(lam[chosen]), float(test.accuracy[chosen])

@@ -49,11 +49,11 @@ def test_refit(fit: path.Fit, dataset: Dataset, loss: Loss) -> TestReport:
     model = _model(fit.refit.params, refitted, loss, fit.refit.lam, temperature)
     scores, labels = model.logits(dataset.test.inputs), np.asarray(dataset.test.labels)
     counts = confusion_matrix(labels, scores.argmax(axis=1), dataset.n_classes)
-    many = dataset.n_classes >= TOP_K_CLASSES
+    has_many_classes = dataset.n_classes >= TOP_K_CLASSES
     return TestReport(
         model,
         not_calibrated,
-        top_k_accuracy(scores, labels, TOP_K) if many else None,
+        top_k_accuracy(scores, labels, TOP_K) if has_many_classes else None,
         balanced_accuracy(counts),
         counts,
         class_report(counts),

@@ -1,4 +1,4 @@
-"""The pages of a probe of classes, of one of targets, and of a comparison of feature sets."""
+"""The pages of a probe of classes, a probe of targets, and a comparison of feature sets."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +9,7 @@ from absl import flags
 
 from experiments.common import folder, path
 from experiments.common.page import Column, Figure, Section, write_page
+from experiments.common.progress import with_interval
 from experiments.probe import measures
 from experiments.probe.comparison import ALPHA, SETS, WORSE
 from linear_cifar import Dataset
@@ -17,10 +18,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FLAGS = flags.FLAGS
-SETTLED = (
-    "Settled: the solver stopped earlier, because the predictions of the {split} examples had "
-    "stayed the same for 50 passes; the gap says how far the cost may still be from its minimum."
-)
 CLASS_COLUMNS = [
     Column("class", "class"),
     Column("test examples", "support", "count"),
@@ -65,7 +62,7 @@ def write(
         _calibration(test),
         *([_learning(curve)] if len(curve) else []),
         _choice(fit, dataset),
-        _certificate(fit, dataset),
+        _certificate(fit.summary, _proof(fit), dataset),
     ]
     data = [folder.describe_dataset(dataset)]
     title = f"Linear probe of {dataset.name}"
@@ -73,11 +70,10 @@ def write(
 
 
 def _answer(fit: path.Fit, dataset: Dataset) -> str:
-    accuracy, low, high = (fit.refit.test[f"test_accuracy{end}"] for end in ("", "_low", "_high"))
+    accuracy = with_interval(*(fit.refit.test[f"test_accuracy{end}"] for end in path.ENDS))
     return (
         f"A linear probe of {dataset.n_features:,} features tells {dataset.n_classes:,} classes "
-        f"apart with a test accuracy of {accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}), on "
-        f"{len(dataset.test.labels):,} test examples."
+        f"apart with a test accuracy of {accuracy}, on {len(dataset.test.labels):,} test examples."
     )
 
 
@@ -168,23 +164,32 @@ def _choice(fit: path.Fit, dataset: Dataset) -> Section:
     return Section("The choice of λ", text, table=table, columns=columns, figures=[figure])
 
 
-def _certificate(fit: path.Fit, dataset: Dataset) -> Section:
-    summary, refit = fit.summary, fit.refit
+def _proof(fit: path.Fit) -> str:
+    refit = fit.refit
+    gap = refit.optimum.gap[0] / refit.optimum.cost[0]
+    low, high = (f"{end:.4f}" for end in refit.test_accuracy_at_optimum)
+    bounds = f"be {low}" if low == high else f"lie between {low} and {high}"
+    return (
+        f"The probe itself has a relative gap of {gap:.1e}. The exact optimum's test accuracy is "
+        f"proven to {bounds}."
+    )
+
+
+def _certificate(summary: Mapping[str, Any], refits: str, dataset: Dataset) -> Section:
+    """The section on `path.summarise_optima`, with a sentence about the refits."""
     counts = f"{summary['n_converged']:,} are certified and {summary['n_settled']:,} settled"
     if summary["n_unfinished"]:
         counts += f"; {summary['n_unfinished']:,} ended by rounding or --max_passes"
     split = "validation" if len(dataset.validation.labels) else "training"
-    gap = refit.optimum.gap[0] / refit.optimum.cost[0]
-    low, high = (f"{end:.4f}" for end in refit.test_accuracy_at_optimum)
-    proven = f"be {low}" if low == high else f"lie between {low} and {high}"
     text = [
         f"Of {summary['n']:,} fits, {counts}. The worst relative gap is "
         f"{summary['worst_gap']:.1e}.",
         "Certified: the cost is proven to be above its minimum by at most "
         f"{FLAGS.tolerance:g} of itself (the relative gap).",
-        SETTLED.format(split=split),
-        f"The probe itself has a relative gap of {gap:.1e}. The exact optimum's test accuracy is "
-        f"proven to {proven}.",
+        f"Settled: the solver stopped earlier, because the predictions of the {split} examples had "
+        "stayed the same for 50 passes; the gap says how far the cost may still be from its "
+        "minimum.",
+        refits,
     ]
     return Section("What is certified", text)
 
@@ -225,42 +230,33 @@ def write_targets(
     dataset: Dataset,
     lines: Sequence[tuple[str, Any]],
 ) -> None:
-    """Writes `index.html` of a probe of targets; `answer` is that of `result.json`."""
-    n_probed, ends = (
-        answer["n_probed"],
-        [answer[f"mean_test_auroc_{end}"] for end in ("low", "high")],
-    )
+    """Writes `index.html` of a probe of targets; `answer` is the content of `result.json`."""
+    n_probed = answer["n_probed"]
+    mean = with_interval(*(answer[f"mean_test_auroc{end}"] for end in path.ENDS))
     sentence = (
         f"Linear probes of {dataset.n_features:,} features predict {n_probed:,} of "
-        f"{len(table):,} targets with a mean AUROC of {answer['mean_test_auroc']:.4f} "
-        f"(95 % interval {ends[0]:.4f} to {ends[1]:.4f}) on {len(dataset.test.labels):,} test "
+        f"{len(table):,} targets with a mean AUROC of {mean} on {len(dataset.test.labels):,} test "
         "examples."
     )
     by_target = [
         "Each target has a logistic regression of its own. Counts are of training and validation "
-        "examples whose label is known, the measures of test examples. Intervals of the AUROC are "
-        "DeLong's, and that of the mean is over test examples."
+        "examples whose label is known; measures are on test examples. The AUROC of a target has "
+        "DeLong's interval, and the interval of the mean AUROC is over test examples."
     ]
     source, select = answer["chosen_by"].split("_", 1)
-    where = "validation examples" if source == "validation" else f"{FLAGS.n_folds} folds"
+    place = "validation examples" if source == "validation" else f"{FLAGS.n_folds} folds"
     choice = [
-        f"For each target, λ has the best {select.replace('_', ' ')} on {where}. It was fitted "
+        f"For each target, λ has the best {select.replace('_', ' ')} on {place}. It was fitted "
         "again to all training and validation examples, and tested once. path.csv has every λ."
     ]
-    summary = answer["optima"]
-    certified = [
-        f"Of {summary['n']:,} fits, {summary['n_converged']:,} are certified to a relative gap of "
-        f"{FLAGS.tolerance:g}, {summary['n_settled']:,} settled and {summary['n_unfinished']:,} "
-        f"ended by rounding or --max_passes. The refits' worst gap is {answer['gap']:.1e}.",
-        SETTLED.format(split="validation" if source == "validation" else "training"),
-    ]
+    refits = f"The worst relative gap of the refits is {answer['gap']:.1e}."
     problem = [Column("problem", "problem")] if (table.problem != "").any() else []
     columns = [TARGET_COLUMNS[0], *problem, *TARGET_COLUMNS[1:]]
     sections = [
         Section("Results", facts=lines),
         Section("Targets", by_target, table=table, columns=columns, figures=TARGET_FIGURES),
         Section("The choice of λ", choice),
-        Section("What is certified", certified),
+        _certificate(answer["optima"], refits, dataset),
     ]
     data = [folder.describe_dataset(dataset)]
     write_page(target, f"Linear probes of {dataset.name}", sentence, sections, "probe", data)
@@ -307,14 +303,15 @@ def write_comparison(
     n_worse = int((table.verdict == WORSE).sum())
     sentence = (
         f"Of {len(table):,} feature sets, {best.set} has the best test {measure}, "
-        f"{best.estimate:.4f} (95 % interval {best.low:.4f} to {best.high:.4f}). {n_worse:,} of "
-        f"the {len(table) - 1:,} others are worse beyond chance."
+        f"{with_interval(best.estimate, best.low, best.high)}. {n_worse:,} of the "
+        f"{len(table) - 1:,} others are worse beyond chance."
     )
     test = "McNemar's exact test" if measure == "accuracy" else "a paired test of the mean AUROC"
     text = [
         "Each set has its own probe, with its own λ, on the same examples. All pairs of sets are "
-        f"compared on the same test examples by {test}. The corrected p is Holm's, for the number "
-        f"of pairs: one below {ALPHA:g} is a difference that chance doesn't explain."
+        f"compared on the same test examples by {test}. Holm's method corrects the p-values "
+        f"by the number of pairs. If a corrected p is below {ALPHA:g}, chance hardly explains the "
+        "difference."
     ]
     columns = [column._replace(head=column.head.format(measure=measure)) for column in SET_COLUMNS]
     linked = table.assign(page=[f"{SETS}/{name}/index.html" for name in table.set])

@@ -77,7 +77,7 @@ def predict_with_model() -> int:
 def write_predictions(path: Path, model: Classifier, inputs: LazyRows) -> None:
     """Writes a row per example: its number, its class, and the probability of each class.
 
-    A model of targets has no class, but the probability of each target.
+    For a model of targets it is the number and the probability of each target.
     """
     has_classes = model.loss != BINARY_CROSS_ENTROPY
     with folder.replacing(path / TABLE) as partial, partial.open("w", encoding="utf-8") as file:

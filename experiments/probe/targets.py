@@ -1,4 +1,4 @@
-"""Many binary targets: for each a λ of its own, a refit, and a test; a row of a table for each."""
+"""A probe of many binary targets: each has its own λ, refit, test, and row in a table."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -9,9 +9,9 @@ import jax
 import numpy as np
 from absl import flags as absl_flags
 
-from experiments.common import flags, folder, path
-from experiments.common.data import data_title
-from experiments.common.progress import Progress, Stopwatch, print_table
+from experiments.common import folder, path
+from experiments.common.data import data_title, describe_sizes
+from experiments.common.progress import Stopwatch, print_table, with_interval
 from experiments.probe import page
 from experiments.probe.comparison import Probed
 from linear_cifar import (
@@ -24,19 +24,16 @@ from linear_cifar import (
     best,
     with_validation,
 )
-from linear_cifar.data import SPLITS, stratified_folds
 from linear_cifar.metrics import (
     BinaryMetrics,
     Interval,
     binary_metrics,
     fold_target_metrics,
     pseudo_values,
-    split_logits,
     summarise,
     target_metrics,
 )
-from linear_cifar.optimum import SolveConfig, check_lam, solve_chunks
-from linear_cifar.training import device_mesh
+from linear_cifar.optimum import SolveConfig, check_lam
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,13 +52,13 @@ REFUSED = ("one_standard_error", "every_lam", "n_train", "n_per_class")
 class Record(NamedTuple):
     """T targets, each solved for L values of λ."""
 
-    path: "pd.DataFrame"  # a row per λ and target
+    by_lam: "pd.DataFrame"  # a row per λ and target
     table: "pd.DataFrame"  # a row per target
     source: str  # "validation" or "folds"
     select: str  # one of `METRICS`
-    model: Classifier  # of the targets that have no problem
-    values: np.ndarray  # AUROC's pseudo-values of each test example, the mean over targets, [n]
-    summary: dict[str, Any]  # of all problems
+    model: Classifier  # of the probed targets
+    values: np.ndarray  # AUROC's pseudo-value of each test example, the mean over targets, [n]
+    summary: dict[str, Any]  # `path.summarise_optima` of the probed targets
     dataset: Dataset
 
     @property
@@ -84,23 +81,23 @@ def fit(
 ) -> Record | None:
     """Solves every λ for every target, chooses one for each, refits it and tests it once.
 
-    None but in the first process.
+    Only the first process returns a record.
     """
     config, problems = path.config_from_flags(), problems_from_flags(dataset)
     chunks = folder.chunks_of(target, COLUMNS, settings, problems.lam, part=part)
-    result = partial(validation_predictions, dataset)
+    result = partial(path.validation_predictions, dataset)
     columns = path.solve_problems(
         problems, dataset, config, chunks, watch, COLUMNS, measure, result
     )
-    table = path_table(problems, columns, dataset)
+    by_lam = path_table(problems, columns, dataset)
     source, select = SOURCES[bool(FLAGS.n_folds)], FLAGS.select or "auroc"
-    chosen, reasons = choose(table, source, select, dataset)
+    chosen, reasons = choose(by_lam, source, select, dataset)
     solved = np.flatnonzero(chosen >= 0)
     if not solved.size:
         raise InputError(f"no target can be probed; {dataset.class_names[0]}: {reasons[0]}")
-    rows = table.iloc[chosen[solved] * dataset.n_classes + solved]
+    rows = by_lam.iloc[chosen[solved] * dataset.n_classes + solved]
     both, lam = with_validation(dataset), rows.lam.to_numpy()
-    optimum = refit(lam, solved, both, config, watch)
+    optimum = path.solve_with_validation(lam, both, config, watch, target=solved)
     if jax.process_index():
         return None
     model = Classifier(
@@ -114,49 +111,36 @@ def fit(
     with watch.phase("evaluate"):
         scores, labels = model.logits(both.test.inputs), np.asarray(both.test.labels)[:, solved]
         tested = test_columns(binary_metrics(scores, labels))
-        values = pseudo_values(scores, labels, "auroc")
-        values = values[:, np.isfinite(values).all(axis=0)].sum(axis=1)
-        values /= np.isfinite(tested["test_auroc"]).sum() or np.nan
+        exists = np.isfinite(tested["test_auroc"])
+        values = pseudo_values(scores, labels, "auroc")[:, exists].sum(axis=1)
+        values /= exists.sum() or np.nan
     answers = {
         "lam": lam,
-        "C": 1 / (2 * lam * (np.asarray(both.train.labels)[:, solved] >= 0).sum(axis=0)),
+        "C": 1 / (2 * lam * n_known(both)[solved]),
         "gap": optimum.gap / optimum.cost,
         "converged": optimum.converged,
         f"{source}_{select}": rows[f"{source}_{select}"].to_numpy(),
         **tested,
     }
-    by_target, summary = (
-        target_table(both, reasons, solved, answers),
-        _summary(problems, columns, solved),
-    )
-    return Record(table, by_target, source, select, model, values, summary, dataset)
-
-
-def _summary(
-    problems: path.Problems, columns: Mapping[str, np.ndarray], solved: np.ndarray
-) -> dict[str, Any]:
-    """How well the problems of the targets without a problem were solved."""
-    assert problems.target is not None
-    rows = np.isin(problems.target, solved)
-    return path.summarise_optima([{name: column[rows] for name, column in columns.items()}])
+    table = target_table(both, reasons, solved, answers)
+    is_solved = np.isin(problems.target, solved)
+    summary = path.summarise_optima([{name: a[is_solved] for name, a in columns.items()}])
+    return Record(by_lam, table, source, select, model, values, summary, dataset)
 
 
 def write(record: Record, target: Path, watch: Stopwatch) -> None:
     """Writes the tables, the figures, the model and `result.json`."""
-    title = data_title(record.dataset)
+    title, content = data_title(record.dataset), answer(record)
     with watch.phase("plot"):
-        figures = {
-            "auroc": plot_auroc(record.table, title),
-            "lam": plot_lam(record.table, title),
-        }
+        figures = {"auroc": plot_auroc(record.table, title), "lam": plot_lam(record.table, title)}
         folder.write_figures(target, figures, with_png=True)
     folder.write_table(target / "targets.csv", record.table)
-    folder.write_table(target / "path.csv", record.path)
+    folder.write_table(target / "path.csv", record.by_lam)
     for suffix in (".npz", ".safetensors"):
         with folder.replacing(target / f"model{suffix}") as partial_file:
             record.model.save(partial_file)
-    page.write_targets(target, record.table, answer(record), record.dataset, lines(record))
-    folder.write_result(target, "probe", record.dataset, watch, **answer(record))
+    page.write_targets(target, record.table, content, record.dataset, lines(record))
+    folder.write_result(target, "probe", record.dataset, watch, **content)
 
 
 def answer(record: Record) -> dict[str, Any]:
@@ -180,7 +164,7 @@ def answer(record: Record) -> dict[str, Any]:
 
 
 def lines(record: Record) -> list[tuple[str, Any]]:
-    """The answer, for the printed table and the page."""
+    """Names and values of the answer; the command prints them and the page shows them."""
     table, mean, summary = record.table, record.mean_auroc, record.summary
     has_problem = table.problem != ""
     rows = table[table.test_auroc.notna()].sort_values("test_auroc")
@@ -188,10 +172,7 @@ def lines(record: Record) -> list[tuple[str, Any]]:
         ("optima", path.describe_optima(summary)),
         ("λ chosen by", f"{record.source} {record.select}, one for each target"),
         ("refits", f"worst relative gap {table.gap.max():.1e}"),
-        (
-            "mean test AUROC",
-            f"{mean.estimate:.4f} (95 % interval {mean.low:.4f} to {mean.high:.4f})",
-        ),
+        ("mean test AUROC", with_interval(*mean[:3])),
         ("median", float(rows.test_auroc.median())),
     ]
     for name, row in (("best", rows.iloc[-1:]), ("worst", rows.iloc[:1])):
@@ -204,16 +185,12 @@ def lines(record: Record) -> list[tuple[str, Any]]:
 
 def print_answer(record: Record, target: Path, watch: Stopwatch) -> None:
     """Prints the answer."""
-    dataset = record.dataset
-    sizes = (len(getattr(dataset, name).labels) for name in SPLITS)
-    counts = "{} training, {} validation and {} test examples".format(*sizes)
-    data = f"{counts} of {dataset.n_features} features, {dataset.n_classes} targets"
     names = ["target", "n_train", "n_train_positive", "lam", "test_auroc", "test_accuracy"]
     if len(record.table) <= MAX_PRINTED:
-        shown = record.table[names].to_string(index=False, float_format="{:.4g}".format)
-        print(shown, end="\n\n")
+        text = record.table[names].to_string(index=False, float_format="{:.4g}".format)
+        print(text, end="\n\n")
     more = [("seconds", watch), ("written to", target), ("page", target / "index.html")]
-    print_table([("data", data), *lines(record), *more])
+    print_table([("data", describe_sizes(record.dataset)), *lines(record), *more])
 
 
 def probed(record: Record) -> Probed:
@@ -226,39 +203,26 @@ def probed(record: Record) -> Probed:
 
 
 def problems_from_flags(dataset: Dataset) -> path.Problems:
-    """Every λ for every target, on all examples; and without each fold."""
-    labels, n_targets = np.asarray(dataset.train.labels), dataset.n_classes
-    if FLAGS.C is not None and FLAGS["lam"].present:
-        raise InputError("give --lam or --C, not both")
-    if FLAGS.C is None:
-        values = np.unique(flags.table_of_axes(["lam"])["lam"])
-        lam = np.repeat(check_lam(values), n_targets)
+    """Every λ of the flags for every target, on all examples and without each fold."""
+    axis, values = path.penalties_from_flags()
+    if axis == "lam":
+        lam = np.repeat(values, dataset.n_classes)
     else:
-        c = np.unique(flags.table_of_axes(["C"])["C"])[::-1]
-        n_known = np.maximum((labels >= 0).sum(axis=0), 1)
-        lam = check_lam((1 / (2 * c[:, None] * n_known)).ravel())
-    n_folds = FLAGS.n_folds or 0
-    flags.check_runs(len(lam) * (1 + n_folds))
-    fold_of = np.zeros(len(labels), int)
-    if n_folds:  # not stratified, because all targets share them
-        fold_of = stratified_folds(jax.random.key(FLAGS.seed), fold_of, n_folds)
-    target = np.tile(np.arange(n_targets), len(lam) // n_targets * (1 + n_folds))
-    fold = np.repeat(np.arange(-1, n_folds), len(lam))
-    return path.Problems(np.tile(lam, 1 + n_folds), fold, fold_of, target)
+        lam = (1 / (2 * values[::-1, None] * n_known(dataset))).ravel()
+    target = np.tile(np.arange(dataset.n_classes), len(values))
+    # All targets share the folds, so these can't be stratified.
+    return path.with_folds(check_lam(lam), np.zeros(len(dataset.train.labels), int), target)
 
 
-def validation_predictions(dataset: Dataset, params: Params) -> np.ndarray:
-    """Whether each logit is positive, [C, n], of validation or else training examples."""
-    split = dataset.validation if len(dataset.validation.labels) else dataset.train
-    models = Params(*(np.asarray(array[:, 0], np.float32) for array in params))
-    return (split_logits(models, split.inputs, dataset.standardiser) > 0).T
+def n_known(dataset: Dataset) -> np.ndarray:
+    """The number of training examples whose label each target knows, [T]; 1 for none."""
+    return np.maximum((np.asarray(dataset.train.labels) >= 0).sum(axis=0), 1)
 
 
 def measure(
     optimum: Optimum, rows: np.ndarray, problems: path.Problems, dataset: Dataset, _: SolveConfig
 ) -> dict[str, np.ndarray]:
-    """`COLUMNS` of some problems, on validation examples or on the fold that was left out."""
-    assert problems.target is not None
+    """`COLUMNS` of some problems, measured on validation examples or on the left-out fold."""
     solved = path.optimum_columns(optimum)
     columns = {name: solved.get(name, np.full(len(rows), np.nan)) for name in COLUMNS}
     models = Params(*(array[:, 0] for array in optimum.params))
@@ -266,11 +230,11 @@ def measure(
     for source, places in zip(SOURCES, (fold < 0, fold >= 0), strict=True):
         if not places.any():
             continue
-        part, of_part = Params(*(array[places] for array in models)), target[places]
+        some = (Params(*(array[places] for array in models)), target[places])
         if source == "validation":
-            measured = target_metrics(part, of_part, dataset.validation, dataset.standardiser)
+            measured = target_metrics(*some, dataset.validation, dataset.standardiser)
         else:
-            measured = fold_target_metrics(part, of_part, problems.fold_of, fold[places], dataset)
+            measured = fold_target_metrics(*some, problems.fold_of, fold[places], dataset)
         for name, values in measured.items():
             columns[f"{source}_{name}"][places] = values
     return columns
@@ -282,12 +246,10 @@ def path_table(
     """A row per λ and target, λ ascending, with means over the folds that have a measure."""
     import pandas as pd
 
-    assert problems.target is not None
     in_path = problems.fold < 0
     names = np.array(dataset.class_names, object)[problems.target[in_path]]
-    n_known = (np.asarray(dataset.train.labels) >= 0).sum(axis=0)[problems.target[in_path]]
-    table = pd.DataFrame({"target": names, "lam": problems.path})
-    table["C"] = 1 / (2 * problems.path * np.maximum(n_known, 1))
+    c = 1 / (2 * problems.path * n_known(dataset)[problems.target[in_path]])
+    table = pd.DataFrame({"target": names, "lam": problems.path, "C": c})
     for name in (*path.OPTIMUM, *(f"validation_{name}" for name in METRICS)):
         table[name] = columns[name][in_path]
     for name in METRICS if not in_path.all() else ():
@@ -304,37 +266,22 @@ def choose(
     """The place of the best λ for each target, [T]; or −1, and the reason why there is none."""
     shape = (-1, dataset.n_classes)
     loss = table[f"{source}_loss"].to_numpy().reshape(shape)
-    values = table[f"{source}_{select}"].to_numpy().reshape(shape)
-    by, scores = ("loss", -values) if select == "loss" else ("accuracy", values)
+    scores = table[f"{source}_{select}"].to_numpy().reshape(shape)
+    by, scores = ("loss", -scores) if select == "loss" else ("accuracy", scores)
     chosen, reasons = np.full(dataset.n_classes, -1), []
     for target, labels in enumerate(np.asarray(dataset.train.labels).T):
-        known = np.unique(labels[labels >= 0])
-        if known.size < 2:
-            reasons.append(f"all training labels are {known[0]}" if known.size else "none is known")
+        values = np.unique(labels[labels >= 0])
+        if not values.size:
+            reasons.append("no training label is known")
+        elif values.size == 1:
+            reasons.append(f"all known training labels are {values[0]}")
         elif not np.isfinite(scores[:, target]).any():
-            reasons.append(f"{source} examples have no {select}: too few are known or differ")
+            place = "validation examples" if source == "validation" else "any fold"
+            reasons.append(f"no {select} on {place}: too few labels are known, or all are equal")
         else:
             chosen[target] = best(scores[:, target], loss[:, target], by)
             reasons.append("")
     return chosen, reasons
-
-
-def refit(
-    lam: np.ndarray, target: np.ndarray, both: Dataset, config: SolveConfig, watch: Stopwatch
-) -> Optimum:
-    """The optima of the targets, each at its λ, in their order."""
-    rows: list[int] = []
-    optima: list[Optimum] = []
-    bar = Progress(len(lam))
-    with watch.phase("train"):
-        for step in solve_chunks(lam, both, config, target=target, mesh=device_mesh()):
-            if step.optimum:
-                rows, optima = [*rows, *step.rows], [*optima, step.optimum]
-            work = f"pass {step.passes.max()}, gap {step.relative_gap.max():.1e}"
-            bar.show(len(rows), f"fit with validation data: {work}")
-    order = np.argsort(rows)
-    optimum: Any = jax.tree.map(lambda *parts: np.concatenate(parts)[order], *optima)
-    return optimum
 
 
 def test_columns(metrics: BinaryMetrics) -> dict[str, np.ndarray]:
@@ -363,24 +310,24 @@ def target_table(
 
 
 def plot_auroc(table: "pd.DataFrame", title: str) -> Any:
-    """How the AUROC is distributed over targets; and the best and the worst, with intervals."""
+    """A histogram of the AUROC over targets, and the best and worst targets with intervals."""
     from linear_cifar import plots  # matplotlib takes half a second
 
     rows = table[table.test_auroc.notna()].sort_values("test_auroc")
     figure = plots.new_figure(f"AUROC on test examples, {title}", (12, 5.5))
-    left, right = figure.subplots(1, 2)
-    left.yaxis.get_major_locator().set_params(integer=True)
-    left.hist(rows.test_auroc, bins=min(40, max(5, len(rows) // 5)), color="C0")
-    left.axvline(rows.test_auroc.mean(), color="0.3", ls="--", label="mean")
-    plots.label_axes(left, "AUROC", "targets")
-    shown = rows if len(rows) <= 2 * N_SHOWN else rows.iloc[[*range(N_SHOWN), *range(-N_SHOWN, 0)]]
-    estimate, places = shown.test_auroc, np.arange(len(shown))
-    reach = [estimate - shown.test_auroc_low, shown.test_auroc_high - estimate]
-    right.errorbar(estimate, places, xerr=np.nan_to_num(reach), fmt="o", ms=4, capsize=2)
-    right.set_yticks(places, shown.target, parse_math=False)
-    if len(shown) < len(rows):
-        right.axhline(N_SHOWN - 0.5, color="0.6", lw=1)
-    plots.label_axes(right, "AUROC, with its 95 % interval", "", legend=None)
+    histogram, intervals = figure.subplots(1, 2)
+    histogram.yaxis.get_major_locator().set_params(integer=True)
+    histogram.hist(rows.test_auroc, bins=min(40, max(5, len(rows) // 5)), color="C0")
+    histogram.axvline(rows.test_auroc.mean(), color="0.3", ls="--", label="mean")
+    plots.label_axes(histogram, "AUROC", "targets")
+    ends = rows if len(rows) <= 2 * N_SHOWN else rows.iloc[[*range(N_SHOWN), *range(-N_SHOWN, 0)]]
+    estimate, places = ends.test_auroc, np.arange(len(ends))
+    reach = [estimate - ends.test_auroc_low, ends.test_auroc_high - estimate]
+    intervals.errorbar(estimate, places, xerr=np.nan_to_num(reach), fmt="o", ms=4, capsize=2)
+    intervals.set_yticks(places, ends.target, parse_math=False)
+    if len(ends) < len(rows):
+        intervals.axhline(N_SHOWN - 0.5, color="0.6", lw=1)
+    plots.label_axes(intervals, "AUROC, with its 95 % interval", "", legend=None)
     return figure
 
 
@@ -390,13 +337,13 @@ def plot_lam(table: "pd.DataFrame", title: str) -> Any:
 
     rows = table[table.lam.notna()]
     figure = plots.new_figure(f"The chosen λ, {title}")
-    left, right = figure.subplots(1, 2)
+    counts_ax, auroc_ax = figure.subplots(1, 2)
     lam, counts = np.unique(rows.lam, return_counts=True)
-    left.yaxis.get_major_locator().set_params(integer=True)
-    left.vlines(lam, 0, counts, lw=4)
-    right.plot(rows.lam, rows.test_auroc, "o", ms=5, alpha=0.5, mew=0)
-    for ax, name in ((left, "targets"), (right, "AUROC on test examples")):
+    counts_ax.yaxis.get_major_locator().set_params(integer=True)
+    counts_ax.vlines(lam, 0, counts, lw=4)
+    auroc_ax.plot(rows.lam, rows.test_auroc, "o", ms=5, alpha=0.5, mew=0)
+    for ax, name in ((counts_ax, "targets"), (auroc_ax, "AUROC on test examples")):
         plots.scale_lam(ax, rows.lam.to_numpy())
         plots.label_axes(ax, "λ", name, legend=None)
-    left.set_ylim(bottom=0)
+    counts_ax.set_ylim(bottom=0)
     return figure

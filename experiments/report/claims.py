@@ -9,7 +9,7 @@ import numpy as np
 from experiments.common.training import evaluate_models
 from experiments.report import plan
 from linear_cifar import LOSSES, Dataset, Params, best
-from linear_cifar.metrics import Interval, paired_difference
+from linear_cifar.metrics import Interval, paired_test
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +65,8 @@ def judge(
         paired_by = BY_SEED
         if len(pair[0]) == 1 and claim.measure == "test_accuracy" and b:
             pair, paired_by = [correct[name][0] for name in (claim.a, b)], BY_IMAGE
-        interval = paired_difference(pair[0], pair[1] if b else np.zeros(len(pair[0])))
+        a, other = pair[0], pair[1] if b else np.zeros(len(pair[0]))
+        interval = Interval(*paired_test(a, other)[:3], len(a))
         rows.append({
             "quote": claim.quote, "quantity": quantity, **interval._asdict(),
             "claimed_low": claim.low, "claimed_high": claim.high, "paired_by": paired_by,

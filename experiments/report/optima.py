@@ -14,7 +14,7 @@ from experiments.common.progress import Stopwatch
 from experiments.common.training import evaluate_models
 from experiments.report import plan
 from linear_cifar import LOSSES, Dataset
-from linear_cifar.metrics import paired_difference
+from linear_cifar.metrics import paired_test
 from linear_cifar.optimum import DEFAULTS
 
 if TYPE_CHECKING:
@@ -100,7 +100,8 @@ def compare(
         "runs": distances(solved, runs),
         "paths": [one.planned | one.best.to_dict() for one in solved.values()],
         "tests": [
-            {"quantity": quantity, **paired_difference(a, b)._asdict()} for quantity, a, b in pairs
+            {"quantity": quantity, **paired_test(a, b)._asdict(), "n": len(a)}
+            for quantity, a, b in pairs
         ],
         "stack": [
             {"title": title, "few": first, "full": second, "difference": second - first}

@@ -31,7 +31,7 @@ class Split(NamedTuple):
     """Examples with their labels."""
 
     inputs: np.ndarray | jax.Array | LazyRows  # [n, d], as stored: uint8 pixels or float features
-    # [n] int32 class ids; or [n, T] int8, 1 and 0 for T binary targets and −1 where one is unknown.
+    # [n] int32 class ids; or [n, T] int8 labels of T binary targets: 1, 0, or −1 if unknown.
     labels: np.ndarray | jax.Array
 
 
@@ -70,7 +70,7 @@ class Dataset:
     validation: Split  # may have no examples; its metrics are NaN then
     test: Split  # likewise
     standardiser: Standardiser  # of the training inputs
-    class_names: tuple[str, ...] = _static()  # K names, or those of T targets
+    class_names: tuple[str, ...] = _static()  # K names of classes, or T names of targets
     name: str = _static(default="arrays")  # "cifar10", "synthetic", or a user's own
     image_shape: tuple[int, int, int] | None = _static(default=None)  # (channels, rows, columns)
     official: bool = _static(default=False)  # whether the files have the published checksums
@@ -122,13 +122,13 @@ def dataset_from_arrays(
 
     Args:
       train: inputs [n, d], of a dtype in `INPUT_DTYPES`, or bool or wider integers with values that
-        fit an int32; and labels [n], class ids from 0 to K − 1 or text. Or a matrix of labels
-        [n, T] of 0 and 1 for T binary targets, with −1 or NaN where one isn't known.
+        fit an int32; and labels [n], class ids from 0 to K − 1 or text. Or labels [n, T] of T
+        binary targets: 1, 0, or −1 or NaN if unknown.
       validation: likewise, with any number of examples; None for none, which gives NaN metrics.
       test: likewise.
       name: of the data, in records and titles.
-      class_names: K names. None: the distinct training labels, which are text or all of 0 … K − 1;
-        or the numbers of the T targets.
+      class_names: K names; None: the distinct training labels, which are text or all of 0 … K − 1.
+        For targets T names; None: their numbers.
       image_shape: (channels, rows, columns) of inputs that are images, whose product is d.
       standardise: "scale": mean 0 and deviation 1 of each feature; "centre": mean 0; "none".
 
@@ -151,18 +151,19 @@ def dataset_from_arrays(
     for split, (_, other) in splits.items():
         if other.shape[1:] != labels.shape[1:]:
             shapes = f"{list(other.shape)}, and train's {list(labels.shape)}"
-            raise DataError(f"{split} labels are {shapes}: they need the same targets")
-    if labels.ndim == 2:
-        names = range(labels.shape[1]) if class_names is None else class_names
-        return make_dataset(
-            splits, [*map(str, names)], standardise, name=name, image_shape=image_shape
-        )
+            raise DataError(f"{split} labels are {shapes}: all splits need the same targets")
     if class_names is None:
-        # If the labels skip a number, the largest one is reported as unknown.
-        text = labels.dtype.kind == "U"
-        classes = np.unique(labels) if text else np.arange(max(2, len(np.unique(labels))))
+        if labels.ndim == 2:
+            classes = np.arange(labels.shape[1])
+        elif labels.dtype.kind == "U":
+            classes = np.unique(labels)
+        else:  # if the labels skip a number, the largest one is reported as unknown
+            classes = np.arange(max(2, len(np.unique(labels))))
         class_names = [str(name) for name in classes.tolist()]
-    splits = {s: Split(x, class_ids(s, np.asarray(y), class_names)) for s, (x, y) in splits.items()}
+    if labels.ndim == 1:
+        splits = {
+            s: Split(x, class_ids(s, np.asarray(y), class_names)) for s, (x, y) in splits.items()
+        }
     return make_dataset(splits, class_names, standardise, name=name, image_shape=image_shape)
 
 
@@ -183,26 +184,28 @@ def make_dataset(
     labels: Any = train.labels
     n_names, least = len(class_names), 2 if labels.ndim == 1 else 1
     if not all(map(is_text, class_names)) or len(set(class_names)) < max(least, n_names):
-        raise DataError("class_names have to be at least two strings, all different")
+        raise DataError(f"class_names have to be at least {least} strings, all different")
     if labels.shape[1:] not in ((), (n_names,)):
-        raise DataError(f"class_names are {n_names}, and the targets {labels.shape[1]}")
+        raise DataError(f"there are {n_names} class_names for {labels.shape[1]} targets")
     if metadata.get("image_shape") is not None:
         metadata["image_shape"] = shape = tuple(map(int, metadata["image_shape"]))
         if len(shape) != 3 or math.prod(shape) != d:
             raise DataError(f"image_shape {shape}: images of that shape don't have {d} values")
     standardiser = fit_standardiser(train.inputs, sources["train"])
-    empty = Split(np.zeros((0, d), train.inputs.dtype), np.zeros(0, np.int32))
+    empty = Split(np.zeros((0, d), train.inputs.dtype), labels[:0])
     validation, test = (splits.get(split, empty) for split in ("validation", "test"))
     metadata |= {"class_names": tuple(class_names), "standardise": standardise}
     return Dataset(train, validation, test, standardiser.restricted_to(standardise), **metadata)
 
 
 def check_dataset(dataset: Any, with_targets: bool = True) -> None:
-    """Raises `InputError` unless it is a `Dataset`, perhaps of class labels alone."""
+    """Raises `InputError` unless it is a `Dataset`, and without `with_targets` one of classes."""
     if not isinstance(dataset, Dataset):
         raise InputError(f"dataset is a {type(dataset).__name__}: dataset_from_arrays makes one")
     if dataset.has_targets and not with_targets:
-        raise InputError(f"dataset has {dataset.n_classes} targets, and classes are needed here")
+        raise InputError(
+            f"dataset has {dataset.n_classes} targets, and this function needs classes"
+        )
 
 
 def fit_standardiser(inputs: Any, source: str = "") -> Standardiser:
@@ -242,8 +245,8 @@ def with_validation(dataset: Dataset) -> Dataset:
 def take_rows(split: Split, rows: np.ndarray) -> Split:
     """Some of the examples, by their ascending numbers; inputs in a file stay there."""
     inputs = split.inputs
-    taken = inputs.take(rows) if isinstance(inputs, LazyRows) else inputs[rows]
-    return Split(taken, split.labels[rows])
+    part = inputs.take(rows) if isinstance(inputs, LazyRows) else inputs[rows]
+    return Split(part, split.labels[rows])
 
 
 def normalised_rows(inputs: np.ndarray) -> np.ndarray:
@@ -292,7 +295,7 @@ def check_finite(source: str, inputs: Any) -> None:
 
 
 def as_labels(source: str, values: Any) -> np.ndarray:
-    """Labels as an array of integers or text, or of targets [n, T]; whole floats are integers."""
+    """Labels [n] as integers, which may be whole floats, or text; or targets [n, T] as int8."""
     labels = _as_array(f"{source} labels", values)
     if labels.ndim == 2:
         return as_targets(source, labels)
@@ -312,7 +315,7 @@ def as_labels(source: str, values: Any) -> np.ndarray:
 
 
 def as_targets(source: str, values: np.ndarray) -> np.ndarray:
-    """Targets [n, T] as int8: 0, 1, or −1 where one is unknown, which may also be NaN."""
+    """Targets [n, T] as int8: 1, 0, or −1 if unknown, which floats may give as NaN."""
     if values.dtype.kind not in "biuf" or not values.shape[1]:
         shape = f"{values.dtype} {list(values.shape)}"
         raise DataError(f"{source} targets are {shape}: they have to be numbers [n, T], T ≥ 1")
@@ -326,7 +329,7 @@ def as_targets(source: str, values: np.ndarray) -> np.ndarray:
 
 
 def check_one_label_each(source: str, labels: Any, n: int, axes: Sequence[int] = (1,)) -> None:
-    """Raises `DataError` unless labels are [n]; or also targets [n, T], if 2 `axes` are allowed."""
+    """Raises `DataError` unless labels are [n, ...], with one of the allowed numbers of axes."""
     if len(labels.shape) not in axes or labels.shape[0] != n:
         shape = list(labels.shape)
         raise DataError(f"{source} labels have to be [{n}] like the inputs, not {shape}")

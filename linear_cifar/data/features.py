@@ -82,14 +82,14 @@ def load_features(
     first the test examples, then validation examples from the rest. The `Dataset` is named after
     the file or folder; its notice lists guesses and held-out examples.
 
-    Labels may be a matrix [n, T] of 0 and 1 for T binary targets, with −1 or NaN where one isn't
-    known. Their held-out examples are drawn from all alike. With `targets`, only the inputs come
-    from the path. Such a file has a matrix for the examples in their order, or columns or arrays
-    [n] whose names are the targets', in any of the formats; their names or files tell splits apart.
+    Labels may also be a matrix [n, T] for T binary targets: 1, 0, or −1 or NaN if unknown. Held-out
+    examples aren't stratified then. `targets` names another file or folder for them, and only the
+    inputs come from the path. It has one of the formats above, with a matrix [n, T], or a column or
+    array [n] for each target, under its name; splits are named like the inputs'.
 
     Args:
       path: the file or folder.
-      targets: file or folder of targets; None: labels are beside the inputs.
+      targets: file or folder of targets; None: the path has the labels, too.
       inputs_name: name of the array of inputs, without its split; None for a usual one.
       labels_name: likewise for the labels, or their column or .npy file.
       validation_fraction: from 0 to below 1, of the training examples without the test examples.
@@ -213,7 +213,7 @@ def _checked_rows(
 def _read_labels(
     files: Mapping[str, tuple[StoredArray, StoredArray]],
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """The class ids [n] of each split and the names of the classes; or targets [n, T], likewise."""
+    """The class ids [n] or targets [n, T] of each split, and the names of classes or targets."""
     values, source = {}, files["train"][1].source
     for split, (inputs, array) in files.items():
         check_one_label_each(array.source, array, inputs.shape[0], (1, 2))
@@ -236,14 +236,14 @@ def _read_labels(
 def _read_targets(
     path: Path, files: Mapping[str, tuple[StoredArray, StoredArray]]
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """The targets [n, T] of each split of the inputs' files, and their names."""
+    """The targets [n, T] of each split of the inputs, and their names [T]."""
     matrices, values = read_targets(path, memory_bytes() / 2), {}
     names = matrices["train"][0]
     for split in sorted({*files} ^ {*matrices}):
-        more, less = ("inputs", "targets") if split in files else ("targets", "inputs")
-        raise DataError(f"{path}: there are {split} {more}, but no {split} {less}")
-    for split, (others, matrix) in matrices.items():
-        if others != names:
+        present, absent = ("inputs", "targets") if split in files else ("targets", "inputs")
+        raise DataError(f"{path}: there are {split} {present}, but no {split} {absent}")
+    for split, (split_names, matrix) in matrices.items():
+        if split_names != names:
             raise DataError(f"{path}: the {split} targets have other names than train's")
         check_one_label_each(f"{path}: {split}", matrix, files[split][0].shape[0], (2,))
         values[split] = as_labels(f"{path}: {split}", matrix)
@@ -259,7 +259,7 @@ def _draw_splits(
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """The rows and the labels of each split; all rows are ascending.
 
-    A split without labels of its own has rows of the training examples.
+    The rows of a split without labels of its own are held out from the training examples.
     """
     labels, has_classes = values["train"], values["train"].ndim == 1
     strata = labels if has_classes else np.zeros(len(labels), int)

@@ -206,7 +206,7 @@ def find_examples(
 ) -> dict[str, tuple[StoredArray, StoredArray]]:
     """The inputs and labels of each split of a file or folder, "train" among them.
 
-    Without labels the inputs stand in their place.
+    If not `with_labels`, the second array of each pair is the inputs, too.
     """
     with readable(path):
         files: list[tuple[Path, str | None]] = [(path, None)]
@@ -233,8 +233,8 @@ def find_examples(
 def read_targets(path: Path, max_bytes: float) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
     """The names [T] and values [n, T] of the targets of each split of a file or folder.
 
-    Each column of a table is a target, and so is each array [n] of a file. A matrix [n, T] has
-    numbers for names, unless text `names` [T] are beside it.
+    Each column of a table is a target, and so is each array [n] of another file. The targets of a
+    matrix [n, T] are called 0, 1, …, or as an array `names` [T] of text beside it says.
     """
     columns: dict[str, dict[str, np.ndarray]] = {}
     with readable(path):
@@ -270,12 +270,9 @@ def _target_matrix(path: Path, arrays: dict[str, np.ndarray]) -> tuple[tuple[str
         names = np.arange(matrix.shape[1]) if names is None else names
         return tuple(map(str, names.tolist())), matrix
     if len({values.shape for values in arrays.values()}) != 1:
-        shapes = ", ".join(
-            f"{name} {list(a.shape)}" for name, a in list(arrays.items())[:_MAX_NAMES]
-        )
-        raise DataError(
-            f"{path}: targets have to be one matrix [n, T], or all [n]: it has {shapes}"
-        )
+        shapes = [f"{name} {list(values.shape)}" for name, values in arrays.items()][:_MAX_NAMES]
+        problem = "targets have to be one matrix [n, T], or all [n]"
+        raise DataError(f"{path}: {problem}: it has {', '.join(shapes)}")
     return tuple(arrays), np.column_stack(list(arrays.values()))
 
 
@@ -342,9 +339,9 @@ def split_of(name: str) -> tuple[str, str]:
 
 
 def _labels_beside(path: Path, names: Names) -> Path:
-    """The .npy file of the labels for one of inputs: of the same name but for one word.
+    """The .npy file of labels beside one of inputs, with the same name except for one word.
 
-    Without one, `labels.npy` in the folder has the labels for all files of inputs there.
+    If there is none, `labels.npy` in the folder has the labels for all files of inputs there.
     """
     stems = [names["labels"]] if names["labels"] else []
     for word in _words("inputs", names):
@@ -387,5 +384,5 @@ def _quoted(items: Sequence) -> str:
 
 
 def is_labels_file(path: Path) -> bool:
-    """Whether a file's name says that it has labels, and no inputs."""
+    """Whether a file's name says that it has labels."""
     return any(word in USUAL["labels"] for word in re.split(r"[_.\- ]+", path.stem.lower()))

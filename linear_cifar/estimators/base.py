@@ -75,7 +75,8 @@ class LinearClassifier(MultiOutputMixin, ClassifierMixin, BaseEstimator):
     def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """The probability of each class, [n, K], or target, [n, T].
 
-        The probabilities of multi_bce are divided by their sum, and a target's aren't.
+        The classes' probabilities sum to 1, with multi_bce after a division by their sum. Those of
+        targets are independent.
         """
         return np.exp(self.predict_log_proba(X))
 
@@ -118,9 +119,9 @@ class LinearClassifier(MultiOutputMixin, ClassifierMixin, BaseEstimator):
         return _padded(Examples(inputs, labels.astype(np.int32), weights, len(inputs)))
 
     def _times_class_weights(self, weights: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """The weights of examples, [n], times the weights of their classes.
+        """The weights of examples times the weights of their classes, [n].
 
-        For targets `solve` does this, because an example has another label in each.
+        For targets they are unchanged, because `solve` takes `class_weight` itself.
         """
         if self.multilabel_:
             return weights
@@ -155,7 +156,7 @@ class LinearClassifier(MultiOutputMixin, ClassifierMixin, BaseEstimator):
                 start=start,
             )
         missed = ~(optimum.converged | (optimum.gap <= enough * optimum.cost))  # true for NaN
-        missed &= optimum.passes > 0  # not targets without both labels, perhaps in a fold
+        missed &= optimum.passes > 0  # a target with one label, perhaps in a fold, takes no pass
         if missed.any():
             row = np.unravel_index(missed.argmax(), missed.shape)
             target = f", target {row[1]}" if self.multilabel_ else ""

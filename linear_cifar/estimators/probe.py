@@ -18,12 +18,12 @@ from linear_cifar.optimum import DEFAULTS, ExampleWeights
 class LinearProbe(LinearClassifier):
     """The exact optimum for one λ, with its certificate.
 
-    y is class labels [n], or a matrix of T ≥ 2 binary targets [n, T], of 0 and 1, as scikit-learn's
-    multilabel classifiers take it. Each target has a logistic regression of its own. A label may be
-    unknown, −1: its target leaves the example out. (scikit-learn's metrics don't know −1, and
+    y is class labels [n], or a matrix [n, T] of T ≥ 2 binary targets, 0 and 1, as scikit-learn's
+    multilabel classifiers take it. Each target has its own logistic regression. A label of −1 is
+    unknown, and its target ignores the example. (scikit-learn's metrics don't accept −1, and
     neither does `score`, the share of examples whose targets are all predicted;
-    `linear_cifar.metrics.binary_metrics` does.) If the known labels of a target are all equal,
-    its weights are 0 and its intercept ±10⁴, so its probabilities are exactly 0 or 1.
+    `linear_cifar.metrics.binary_metrics` does.) If the known labels of a target are all equal, its
+    weights are 0 and its intercept is ±10⁴, so its probabilities are exactly 0 or 1.
 
     Args:
       lam: λ > 0, per example; the package's docstring converts it to C. For targets also [T].
@@ -32,8 +32,8 @@ class LinearProbe(LinearClassifier):
         as rounding allows, which certifies 1e-10 or better.
       max_iter: passes over the data; a fit that misses its tolerance gives a `ConvergenceWarning`.
       class_weight: the weight of an example of each class, a dict; "balanced" for the reciprocal of
-        the class's total weight; None for 1. For targets also factors of the weights of negative
-        and positive examples, [2] or [T, 2]; not a dict.
+        the class's total weight; None for 1. For targets "balanced", None, or factors of the
+        weights of negative and positive examples, [2] or [T, 2].
       warm_start: descend from the coefficients of the last fit, if it had as many classes and
         features: the same data then take few passes. The optimum is the same.
 

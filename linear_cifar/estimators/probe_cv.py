@@ -28,9 +28,9 @@ class LinearProbeCV(LinearClassifier):
     """The exact optimum for the λ that a cross-validation chooses.
 
     λ is per example, so it means the same for a fold's examples and for all examples. y may be
-    targets as for `LinearProbe`; λ is then chosen for each. A target's mean leaves out folds in
-    which its measure doesn't exist, as the AUROC if the left-out labels are all equal; if there is
-    no other fold, the loss chooses.
+    targets as for `LinearProbe`, and each target then has its own λ. The mean over folds leaves out
+    those without the measure, such as the AUROC if the left-out labels are all equal. If no fold
+    has it, the loss chooses.
 
     Args:
       lams: λ > 0, [C]; None for 15 values from 1e-6 to 10 at equal ratios.
@@ -106,7 +106,7 @@ class LinearProbeCV(LinearClassifier):
     def _class_measures(
         self, params: Params, left_out: np.ndarray, dataset: Dataset
     ) -> dict[str, np.ndarray]:
-        """Mean loss and accuracy on left-out examples, [folds, C], of parameters [folds, C, …]."""
+        """Mean loss and accuracy on left-out examples, [folds, C], for parameters [folds, C, …]."""
         n_folds, n_lams = params.bias.shape[:2]
         fold = np.repeat(np.arange(n_folds), n_lams)
         with jax.enable_x64(True):
@@ -117,7 +117,7 @@ class LinearProbeCV(LinearClassifier):
     def _target_measures(
         self, params: Params, left_out: np.ndarray, dataset: Dataset
     ) -> dict[str, np.ndarray]:
-        """The `binary_scores` of each target on left-out examples, [folds, C, T], likewise."""
+        """`binary_scores` on left-out examples, [folds, C, T], for parameters [folds, C, T, …]."""
         measures = {name: np.empty(params.bias.shape) for name in _TARGET_MEASURES}
         for fold, counts in enumerate(left_out.astype(int)):
             inputs, labels = (np.repeat(array, counts, axis=0) for array in dataset.train)
@@ -167,7 +167,10 @@ class LinearProbeCV(LinearClassifier):
 
 
 def _over_folds(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means [C, …] and their standard errors, over the folds that have any of the values."""
+    """Means [C, …] over folds and their standard errors, from values [folds, C, …].
+
+    A fold counts unless all its values, over C, are NaN.
+    """
     exists = ~np.isnan(values).all(axis=1, keepdims=True)
     n = exists.sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):  # NaN if there are too few

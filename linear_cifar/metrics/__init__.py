@@ -39,6 +39,5 @@ from linear_cifar.metrics.intervals import (
     Interval as Interval,
     Summary as Summary,
     accuracy_interval as accuracy_interval,
-    paired_difference as paired_difference,
     summarise as summarise,
 )

@@ -1,6 +1,5 @@
 """Accuracy, AUROC, average precision and log loss of many binary targets, with intervals."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,11 +19,11 @@ from linear_cifar.metrics.intervals import NORMAL_QUANTILE, Interval, accuracy_i
 class BinaryMetrics(NamedTuple):
     """Measures of T targets; each `Interval` holds arrays [T].
 
-    A measure that doesn't exist is NaN: all five if no target is known or the score of a known one
-    isn't finite; the middle three also if all known targets are positive, or all negative.
+    A measure that doesn't exist is NaN: all five if no label is known, or the score of a known one
+    isn't finite; the middle three also if the known labels are all positive, or all negative.
     """
 
-    n: np.ndarray  # [T], int: examples whose target is known
+    n: np.ndarray  # [T], int: examples whose label is known
     n_positive: np.ndarray  # [T], int
     accuracy: Interval
     balanced_accuracy: Interval  # the mean of sensitivity and specificity
@@ -38,7 +37,7 @@ def binary_metrics(scores: ArrayLike, targets: ArrayLike) -> BinaryMetrics:
 
     | measure | definition | interval |
     |---|---|---|
-    | accuracy | share of examples whose score is above 0 exactly if they are positive | Wilson's |
+    | accuracy | share of right predictions, positive if the score is above 0 | Wilson's |
     | balanced accuracy | mean of sensitivity and specificity | MOVER, of Wilson's intervals |
     | AUROC | share of ordered pairs; a tie counts half | DeLong's variance, on the logit scale |
     | average precision | Σ precision × increase in recall | Boyd's, on the logit scale |
@@ -54,10 +53,10 @@ def binary_metrics(scores: ArrayLike, targets: ArrayLike) -> BinaryMetrics:
 
     Args:
       scores: logits [n, T].
-      targets: [n, T]: 1, 0, or −1 if unknown. Each target leaves out its unknown examples.
+      targets: labels [n, T]: 1, 0, or −1 if unknown; a target ignores its unknown examples.
 
     Raises:
-      InputError: the shapes differ, or a target has another value.
+      InputError: the shapes differ, or a label isn't 1, 0 or −1.
 
     References:
       X. Sun, W. Xu, Fast implementation of DeLong's algorithm for comparing the areas under
@@ -84,36 +83,34 @@ def binary_metrics(scores: ArrayLike, targets: ArrayLike) -> BinaryMetrics:
     return BinaryMetrics(n, n_positive, *measures)
 
 
-def binary_scores(
-    scores: ArrayLike,
-    targets: ArrayLike,
-    measures: Sequence[str] = ("loss", "accuracy", "auroc", "average_precision"),
-) -> dict[str, np.ndarray]:
-    """Some measures of `binary_metrics` by name, [R] float64 each, without intervals.
+def binary_scores(scores: ArrayLike, targets: ArrayLike) -> dict[str, np.ndarray]:
+    """The estimates of `binary_metrics` that may choose λ, by name, [R] float64 each.
 
-    Scores and targets are [n, R], for example the scores of all targets at all λ. AUROC and average
-    precision take longer than the others, because they sort the scores.
+    They are "loss", "accuracy", "auroc" and "average_precision". Scores and labels are [n, R], for
+    example of all targets at all λ. Errors are as for `binary_metrics`.
     """
-    for measure in measures:
-        check_choice("measures", measure, MEASURES)
-    parts = [[MEASURES[m](columns)[0] for m in measures] for columns in batches(scores, targets)]
+    names = ("loss", "accuracy", "auroc", "average_precision")
+    parts = [[MEASURES[name](columns)[0] for name in names] for columns in batches(scores, targets)]
     values = map(np.concatenate, zip(*parts, strict=True))
-    return dict(zip(measures, values, strict=True))
+    return dict(zip(names, values, strict=True))
 
 
 def pseudo_values(scores: ArrayLike, targets: ArrayLike, measure: str) -> np.ndarray:
     """A value for each example and target, [n, T] float64; its mean over examples is the measure.
 
-    With them `paired_test` compares any measure of two models on the same examples. A value is the
-    measure + n × the derivative of the measure with respect to the example's weight (the
-    infinitesimal jackknife), so it is the measure itself if the target is unknown. The test is then
-    DeLong's for the AUROC, up to factors of 1 − 1/n. If the measure doesn't exist for a target, its
-    column is NaN.
+    `paired_test` of these values compares a measure of two models on the same examples. A value is
+    the measure + n × its derivative with respect to the example's weight (the infinitesimal
+    jackknife), so it is the measure itself if the label is unknown. For the AUROC the test is
+    DeLong's, up to factors of 1 − 1/n. If the measure doesn't exist for a target, its column is
+    NaN.
 
     Args:
       scores: logits [n, T].
-      targets: [n, T]: 1, 0, or −1 if unknown.
+      targets: labels [n, T]: 1, 0, or −1 if unknown.
       measure: "accuracy", "balanced_accuracy", "auroc", "average_precision" or "loss".
+
+    Raises:
+      InputError: as for `binary_metrics`, or another measure.
 
     References:
       B. Efron, Nonparametric estimates of standard error: the jackknife, the bootstrap and other
@@ -159,7 +156,7 @@ def _intervals(columns: Columns) -> np.ndarray:
 
 
 def _variance(influence: np.ndarray, members: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """The variance [c] that n members bring to a measure, with divisor n − 1; NaN for one."""
+    """The part of a measure's variance [c] due to n members, with divisor n − 1; NaN for one."""
     squares = np.square(np.where(members, influence, 0)).sum(axis=1)
     return squares * n / np.where(n > 1, n - 1, np.nan)
 

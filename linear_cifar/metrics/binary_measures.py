@@ -1,8 +1,8 @@
-"""The measures of binary targets as formulas, applied to a batch of targets; NumPy in float64.
+"""The formulas of the measures of binary targets, for a batch of targets; NumPy in float64.
 
 Each measure comes with its influence values: its derivatives with respect to the weights of the
-examples, at weights of 1. Their squares sum to an estimate of its variance, the infinitesimal
-jackknife, and they compare models: see `linear_cifar.metrics.pseudo_values`.
+examples, at weights of 1. The sum of their squares estimates its variance (the infinitesimal
+jackknife), and `linear_cifar.metrics.pseudo_values` compares models by them.
 """
 
 from collections.abc import Callable, Iterator
@@ -51,7 +51,7 @@ class Columns:
 
     @cached_property
     def ranking(self) -> Ranking:
-        """The ranking by scores; unknown examples are in it, and count for nothing."""
+        """The ranking by scores; unknown examples have places in it and aren't counted."""
         order = np.argsort(-self.scores, axis=1)
         ranked = np.take_along_axis(self.scores, order, axis=1)
         new = np.ones(ranked.shape, bool)  # whether the score differs from the one before
@@ -70,7 +70,7 @@ class Columns:
 
 
 def accuracy(columns: Columns) -> Measure:
-    """The share of examples whose score is above 0 exactly if they are positive."""
+    """The share of examples whose predicted label is right: positive if the score is above 0."""
     return _mean((columns.scores > 0) == columns.positive, columns.known, columns.n)
 
 
@@ -93,9 +93,9 @@ def balanced_accuracy(columns: Columns) -> Measure:
 def auroc(columns: Columns) -> Measure:
     """The mean over positives of the share of negatives with a lower score; a tie counts half.
 
-    It is also the mean over negatives of the share of positives with a higher score, and both
-    means contribute their influence values. These are Sun and Xu's equations, but with counts
-    instead of midranks.
+    It is also the mean over negatives of the share of positives with a higher score; an example's
+    influence comes from the mean that it is a member of. These are Sun and Xu's equations (see
+    `binary_metrics`), with counts instead of midranks.
     """
     r, n_positive, n_negative = columns.ranking, columns.n_positive, columns.n_negative
     share_below = 1 - (r.negatives_above + r.negatives) / (2 * n_negative[:, None])
@@ -108,8 +108,9 @@ def auroc(columns: Columns) -> Measure:
 def average_precision(columns: Columns) -> Measure:
     """The mean over positives of the precision among examples that score as high or higher.
 
-    One more example raises the counts at its own score and at all lower ones: the selected by 1,
-    and the positives by 1 if it is positive. The influence values follow by differentiation.
+    One more example raises the number of selected examples by 1 at its own score and at all lower
+    ones, and if it is positive also the number of positives. The influence values follow by
+    differentiation.
     """
     r, n_positive = columns.ranking, np.where(columns.n_negative > 0, columns.n_positive, np.nan)
     selected = np.maximum(r.positives + r.negatives, 1)

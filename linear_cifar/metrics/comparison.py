@@ -20,16 +20,20 @@ class Difference(NamedTuple):
 
 
 def paired_test(a: ArrayLike, b: ArrayLike) -> Difference:
-    """The mean of a − b over examples, with the interval and the p-value of the paired t-test.
+    """The mean of a − b over n pairs, with the interval and the p-value of the paired t-test.
 
-    The values are [n], or [n, ...] for tests [...]: measures by example, such as the losses of two
-    models, or their `pseudo_values`, which make it a test of AUROC or average precision. Take the
-    mean over targets [n, T] first to test the mean over targets. A test is NaN if one of its values
-    is, and its p-value also if all differences are equal; but if they are 0, p is 1.
+    The values are [n], or [n, ...] for tests [...]. Pairs are two runs of the same seed, or two
+    models' measures of the same example, such as their losses. `pseudo_values` of two models make
+    it a test of AUROC or average precision; for the mean over targets, average the values [n, T]
+    over targets first. A test is NaN if one of its values is. Its p-value is also NaN if all
+    differences are equal, except that it is 1 if they are all 0.
 
-    The test assumes many examples, and with pseudo-values of AUROC or average precision many
-    positives and many negatives. For models of equal skill p is below 0.05 in 5 % to 6 % of
-    simulated draws with 100 positives, and in 3 % to 7 % with 20.
+    The test assumes many examples, and for AUROC or average precision many positives and many
+    negatives. For models of equal skill p is below 0.05 in 5 % to 6 % of simulated draws with 100
+    positives, and in 3 % to 7 % with 20.
+
+    Raises:
+      InputError: a and b have different shapes, or aren't numbers.
 
     Examples:
       >>> from linear_cifar.metrics import pseudo_values
@@ -52,8 +56,12 @@ def paired_test(a: ArrayLike, b: ArrayLike) -> Difference:
 def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> Any:
     """The p-value of McNemar's exact two-sided test that two models are equally accurate.
 
-    Whether each model is correct, 1 or 0, is [n], or [n, ...] for p-values [...]. If the models are
-    equally accurate, each example that only one model gets right is a toss of a fair coin.
+    The arguments say whether each model is correct, 1 or 0: [n], or [n, ...] for p-values [...]. If
+    the models are equally accurate, each example that only one model gets right is a toss of a fair
+    coin.
+
+    Raises:
+      InputError: the arguments have different shapes, or a value other than 1 and 0.
 
     References:
       Q. McNemar, Note on the sampling error of the difference between correlated proportions or
@@ -71,9 +79,13 @@ def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> Any:
 
 
 def holm(p: ArrayLike) -> np.ndarray:
-    """Holm's adjustment of m p-values [m]: rejecting those up to α errs in a share α of families.
+    """Holm's adjusted p-values [m] of m tests with p-values [m].
 
-    A NaN stays NaN, and counts among the m.
+    Reject the tests whose adjusted p-value is at most α: the probability of any wrong rejection is
+    then at most α. A NaN stays NaN, and counts among the m.
+
+    Raises:
+      InputError: the p-values aren't [m], or one is outside 0 to 1.
 
     References:
       S. Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of

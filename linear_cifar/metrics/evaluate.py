@@ -95,8 +95,8 @@ def fold_metrics(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean loss in nats [R] and accuracy [R] of R models, each on the fold that it didn't train on.
 
-    Parameters are [R, K, d] and [R, K]. `weights` [F, n] of the training examples are above 0 in
-    the fold that they stand for, and `index` [R] is the fold of each model. No weight gives NaN.
+    Parameters are [R, K, d] and [R, K]. `weights` [F, n] are the training examples' weights in each
+    fold, 0 outside it, and `index` [R] is the fold of each model. A fold without weight gives NaN.
     """
     measure = jax.vmap(partial(evaluate_examples, loss=loss), in_axes=(0, None, None))
     sums = np.zeros((2, len(index)))
@@ -124,9 +124,10 @@ def target_metrics(
 def fold_target_metrics(
     params: Params, target: np.ndarray, folds: np.ndarray, index: np.ndarray, dataset: Dataset
 ) -> dict[str, np.ndarray]:
-    """`target_metrics` of R models, each on the fold of training examples that it didn't train on.
+    """`target_metrics` of R models, [R] each, on the fold that each model didn't train on.
 
-    `folds` [n] is the fold of each example, and `index` [R] the fold of each model.
+    Parameters are [R, d] and [R]; `target` [R] is the target of each model, `index` [R] its fold,
+    and `folds` [n] the fold of each training example.
     """
     metrics: dict[str, np.ndarray] = {}
     for fold in np.unique(index):

@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from linear_cifar.checks import real_numbers
-from linear_cifar.errors import InputError
 
 NORMAL_QUANTILE = 1.959963984540054  # of 0.975
 
@@ -65,17 +64,3 @@ def accuracy_interval(share: Any, n: Any) -> tuple[np.ndarray, np.ndarray]:
     half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     # An accuracy of 0 or 1 is itself an end; rounding would put the end beside it.
     return np.where(share == 0, 0, centre - half), np.where(share == 1, 1, centre + half)
-
-
-def paired_difference(a: ArrayLike, b: ArrayLike) -> Interval:
-    """The mean of a − b over pairs [n], with the interval of the paired t-test.
-
-    Pairs are runs of the same seed. Or they are predictions of two models for the same test
-    example, 1 if correct and 0 if not; the mean difference is then the difference of the
-    accuracies, and with thousands of examples the interval is McNemar's.
-    """
-    x, y = (real_numbers(name, v, "biuf").astype(float) for name, v in (("a", a), ("b", b)))
-    if x.shape != y.shape or x.ndim != 1:
-        raise InputError(f"a and b both have to be [n]: they are {list(x.shape)}, {list(y.shape)}")
-    mean, _, low, high, n = summarise(x - y)
-    return Interval(mean, low, high, n)

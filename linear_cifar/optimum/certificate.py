@@ -68,7 +68,7 @@ class Certified(NamedTuple):
     params: Params  # [C, K, d] and [C, K]
     cost: np.ndarray  # [C], J
     gap: np.ndarray  # [C], an upper bound of J − J*
-    certificate: Certificate  # [C], of all λ
+    certificate: Certificate  # [C], for every λ
 
 
 class _Sums(NamedTuple):

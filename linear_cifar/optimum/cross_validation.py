@@ -1,4 +1,4 @@
-"""Cross-validation in the same passes: a fold is weights of zero and one over the same inputs."""
+"""Cross-validation in the same passes: a fold is a row of weights, 0 and 1, of the same inputs."""
 
 from typing import NamedTuple
 
@@ -23,16 +23,13 @@ from linear_cifar.optimum.tasks import ExampleWeights
 
 
 class CrossValidation(NamedTuple):
-    """Metrics of each λ on examples that it wasn't fitted to; NumPy.
-
-    For T targets all are [folds, C, T].
-    """
+    """Metrics of each λ on the left-out fold; NumPy. For T targets all are [folds, C, T]."""
 
     loss: np.ndarray  # [folds, C], in nats, on the examples of the fold
     accuracy: np.ndarray  # [folds, C]
     converged: np.ndarray  # [folds, C], of the optima without the fold
-    auroc: np.ndarray | None = None  # of targets only, as is average_precision
-    average_precision: np.ndarray | None = None
+    auroc: np.ndarray | None = None  # None for classes; NaN if the fold's labels are all equal
+    average_precision: np.ndarray | None = None  # likewise
 
 
 def fold_weights(folds: np.ndarray, fold_index: np.ndarray) -> ExampleWeights:
@@ -58,10 +55,10 @@ def cross_validate(
 ) -> CrossValidation:
     """Stratified cross-validation of the training examples, all folds and λ at once.
 
-    λ > 0, [C], is per example, so it means the same for a fold's examples and for all; for targets
-    it may be [C, T]. Inputs are standardised as all training examples are. The PRNG key draws the
-    folds, 2 to n of them; targets have the same ones, which aren't stratified. The keywords and the
-    errors are as for `solve`. The mean over folds of the result chooses λ.
+    λ > 0, [C] or for targets also [C, T], is per example, so it means the same for a fold's
+    examples and for all. Inputs are standardised with all training examples. The PRNG key draws 2
+    to n folds; targets share them, so they aren't stratified. The keywords and the errors are as
+    for `solve`. Choose the λ with the best mean over folds.
 
     Examples:
       >>> from linear_cifar.data import dataset_from_arrays

@@ -42,7 +42,7 @@ Term: TypeAlias = Callable[[Loss, jax.Array, jax.Array, jax.Array, Any], Any]
 
 
 class Examples(NamedTuple):
-    """Training examples that `place_examples` put into blocks."""
+    """Training examples in blocks, from `place_examples`."""
 
     split: Split
     mesh: Mesh
@@ -50,7 +50,7 @@ class Examples(NamedTuple):
     read: Callable[[], Iterable[Any]]  # (slice, inputs) of each chunk
 
     def with_tasks(self, tasks: Tasks, dtype: Any) -> ReadChunks:
-        """All examples in order, with the labels and weights of W tasks; weights in the dtype."""
+        """All examples in order, with labels and weights of W tasks, the weights in `dtype`."""
 
         def read() -> Iterable[Chunk]:
             for part, inputs in self.read():

@@ -30,11 +30,12 @@ from linear_cifar.training.devices import fetch, replicate, shard_features
 # gaps do.
 _STALLED = 50
 _BETWEEN_LOOKS, _UNCHANGED_LOOKS = 25, 2  # passes; looks in a row that see no change end a run
-# Finished runs leave once half are finished and carrying them has cost as many operations as
-# compiling the program of half as many, about a second; all descents of a plan share its program.
+# Finished runs leave once they are half of all and carrying them has cost as many operations as
+# compiling a program for half as many, about a second. All descents of a plan share the program.
 _COMPILING = 2e11
 
-# Parameters [C, K, d] and [C, K] -> an array [C, …] that the descent is for, such as predictions.
+# Parameters [C, K, d] and [C, K] -> an array [C, …], such as predictions. A run whose array stays
+# the same may end.
 Result: TypeAlias = Callable[[Params], ArrayLike]
 
 
@@ -101,9 +102,8 @@ def descend(
 ) -> Iterator[Progress]:
     """Descends until every run has met its goal, or can't, or its result no longer changes.
 
-    A run starts at zero without a start, or if zero is
-    better. Its goal is the gap over cost at which it is finished; with an infinite one, it doesn't
-    move.
+    A run starts at zero if it has no start, or a worse one. Its goal is the gap over cost at which
+    it is finished; a run with an infinite goal doesn't move.
     """
     c, goal = len(goal), goal.copy()
     chunks = (descent.rotated or descent.examples).with_tasks(tasks, descent.dtype)

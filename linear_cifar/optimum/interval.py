@@ -1,4 +1,4 @@
-"""Every λ of an interval: a solution at one λ has a certificate at all others, without a pass.
+"""Every λ of an interval: a solution at one λ certifies all others without a pass over the data.
 
 The feasible G′ and M′ of `certificate.py` don't depend on λ, so they are feasible for every λ′, and
 the gap between J_λ′(W, b) and the dual cost there is
@@ -9,8 +9,8 @@ the gap between J_λ′(W, b) and the dual cost there is
 
     ‖M + 2λ′W‖² = 4‖W‖²(λ′ − λ₀)² + ‖M + 2λ₀W‖²,
 
-which doesn't cancel. An optimum has λ₀ = λ and M = −2λW, and so at λ′ = rλ a relative gap of
-(r − 1)²/r times the penalty's share of the cost.
+a sum of squares, in which nothing cancels. An optimum has λ₀ = λ and M = −2λW. So at λ′ = rλ its
+relative gap is (r − 1)²/r times the penalty's share of the cost.
 
 Over λ′ the gap is convex (a convex function ≥ 0, squared and divided by λ′, is), and the cost
 J_λ′ = loss + λ′‖W‖² is affine and positive. So {λ′: gap ≤ x · cost} is an interval for every x, and
@@ -33,14 +33,14 @@ _BISECTIONS = 50
 
 
 class Certificate(NamedTuple):
-    """What bounds the gaps of C solutions at every λ; NumPy, [C], float64."""
+    """The numbers that bound the gaps of C solutions at every λ; NumPy, [C], float64."""
 
     loss: np.ndarray  # the mean loss
     squares: np.ndarray  # ‖W‖²
     centre: np.ndarray  # λ₀, at which ‖M + 2λW‖ is least
     slope: np.ndarray  # ‖M + 2λ₀W‖
     shift: np.ndarray  # an upper bound of ‖M′ − M‖
-    divergence: np.ndarray  # what the mixing costs, at most
+    divergence: np.ndarray  # an upper bound of what the mixture adds to the gap
 
 
 def certificate_of(
@@ -61,8 +61,9 @@ def certificate_of(
 def gap_at(certificate: Certificate, lam: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """The cost J of solutions at any λ, and an upper bound of J − J* there, in nats, float64.
 
-    The parameters stay those that were found for their own λ. λ > 0 is broadcast against the C
-    solutions: a scalar or [C] gives [C], and [P, 1] gives [P, C]. `InputError` for another λ.
+    The solutions keep their parameters, which were found for another λ. λ > 0 is broadcast against
+    the C solutions: a scalar or [C] gives [C], and [P, 1] gives [P, C]. `InputError` if λ isn't
+    above 0.
 
     Examples:
       >>> from linear_cifar import solve
@@ -82,12 +83,12 @@ def gap_at(certificate: Certificate, lam: ArrayLike) -> tuple[np.ndarray, np.nda
 
 
 def interval_gaps(certificate: Certificate, points: ArrayLike) -> np.ndarray:
-    """Bounds of the relative gap between neighbouring points: every λ there has a solution within.
+    """Bounds of the relative gap at every λ between two neighbouring points.
 
-    The relative gap is J − J* over the cost J at hand. At each λ the better one counts of the two
-    solutions that are best at the two ends; the first serves as far as their bounds meet, and the
-    second from there. No other λ between the points exceeds the bound, because the relative gap of
-    one solution is largest at an end of its part.
+    At every λ there, at least one solution has a relative gap, J − J* over its own cost J, within
+    the bound: from the lower point on, the solution that is best there; and from the λ at which
+    their gaps meet, the solution that is best at the upper point. The relative gap of each is
+    largest at an end of its part, so no λ between the points exceeds the bound.
 
     Args:
       certificate: of C solutions, `Optimum.certificate`.
@@ -119,7 +120,7 @@ def interval_gaps(certificate: Certificate, points: ArrayLike) -> np.ndarray:
     best = np.array([relative_gap(slice(None), point).argmin() for point in points])
     first, second, start, end = best[:-1], best[1:], points[:-1], points[1:]
     low, high = start, end
-    for _ in range(_BISECTIONS):  # any place between start and end would do, the best is closest
+    for _ in range(_BISECTIONS):  # every split gives a valid bound, and this one the least
         middle = low * np.sqrt(high / low)
         nearer = relative_gap(first, middle) < relative_gap(second, middle)
         low, high = np.where(nearer, middle, low), np.where(nearer, high, middle)

@@ -1,4 +1,4 @@
-"""`solve`: the minimum of the cost for many λ at once, each with a certificate."""
+"""`solve`: the minimum of the cost for many λ and targets at once, each with a certificate."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from linear_cifar.optimum.basis import find_basis
 from linear_cifar.optimum.certificate import VANISHING, certify
 from linear_cifar.optimum.data_pass import place_examples
 from linear_cifar.optimum.descent import Descent, Result, descend, prepare, problems_of
-from linear_cifar.optimum.interval import Certificate, gap_at
+from linear_cifar.optimum.interval import Certificate
 from linear_cifar.optimum.plan import interpolate, plan_chunks
 from linear_cifar.optimum.tasks import ExampleWeights, Rows, as_rows, n_vectors, tasks_of
 from linear_cifar.training.devices import check_mesh, device_mesh
@@ -62,10 +62,6 @@ class Optimum(NamedTuple):
     unchanged: np.ndarray  # [C], whether it stopped early by `stop_when_unchanged`
     certificate: Certificate  # [C], for `gap_at` and `interval_gaps`: it bounds J − J* at every λ
 
-    def gap_at(self, lam: ArrayLike) -> np.ndarray:
-        """An upper bound of J − J* of these parameters at another λ, in nats; see `gap_at`."""
-        return gap_at(self.certificate, lam)[1]
-
 
 class SolveStep(NamedTuple):
     """The progress of a chunk; with its optimum once it is finished."""
@@ -97,20 +93,20 @@ def solve(
     parameters that are returned, whatever happened on the way. Results are in the order of λ.
     `solve` runs on the host and can't be traced.
 
-    If the labels are T binary targets [n, T], each has a logistic regression of its own, with the
-    cost mean l + λ‖w‖² over the examples whose label it knows, so that scikit-learn's C is
-    1/(2λnₜ). The results then have axes [C, T] instead of [C], and weights are [C, T, d]. A target
-    with only one label gets the weights 0, and a bias of ±10⁴ for it; without a known label its
-    bias, cost and gap are NaN.
+    If the labels are T binary targets [n, T], each target t has its own logistic regression. Its
+    cost is mean l + λ‖w‖² over the nₜ examples whose label is known, so scikit-learn's C is
+    1/(2λnₜ). The results then have axes [C, T] instead of [C], and weights are [C, T, d]. If all
+    known labels of a target are equal, its weights are 0 and its bias is ±10⁴; if none is known,
+    its bias, cost and gap are NaN.
 
     Args:
       lam: λ > 0, [C], or a scalar. For targets also [C, T].
-      dataset: whose training examples count; its inputs may be in a file.
-      loss: softmax or multiple binary cross-entropy; targets have binary cross-entropy in any case.
-      weights: of the examples, at least 0, [n] or [C, n]. The mean loss is then Σ w l / Σ w, so λ
-        is per example; folds of a cross-validation are zeros and ones. None: all equal.
-      class_weight: for targets, factors of the weights of negative and positive examples, [2] or
-        [T, 2]; "balanced" gives both the same total weight.
+      dataset: its training examples are fitted; their inputs may be in a file.
+      loss: softmax or multiple binary cross-entropy; targets always have binary cross-entropy.
+      weights: of the examples, at least 0, [n] or [C, n]; None: all equal. The mean loss is then
+        Σ w l / Σ w, so λ is per example; folds of a cross-validation are zeros and ones.
+      class_weight: for targets, factors > 0 of the weights of negative and positive examples, [2]
+        or [T, 2]; "balanced" gives both the same total weight.
       tolerance: certified gap over cost at which a λ is finished.
       max_passes: over the data for λ that go together; the last certificate adds one. If a λ misses
         the tolerance, it isn't `converged`; nothing is raised.
@@ -170,12 +166,13 @@ def solve_chunks(
 ) -> Iterator[SolveStep]:
     """The loop of `solve`, for progress and checkpoints; takes its keywords as a `SolveConfig`.
 
-    About eight λ, spread over the range, are solved from zero, the others then from a spline. Rows
-    of λ in `finished`, with their parameters [K, d] and [K], are left out; that doesn't change the
-    bits of the others. For targets each row is a λ of one target, `target` [R], with K = 1.
+    About eight λ, spread over the range, are solved from zero, and then the others from a spline
+    through their solutions. Rows in `finished`, with their parameters [K, d] and [K], are skipped,
+    which doesn't change the bits of the others. For targets each row is one λ of one target: `lam`
+    and `target` are [R], and K = 1.
 
     Yields:
-      The progress of a chunk after each pass, and at last with its optimum.
+      The progress of a chunk after each pass, and finally its optimum.
 
     Raises:
       InputError: as for `solve`, when the first step is asked for.
@@ -244,7 +241,7 @@ def certified_gap(
 
 
 def every_target(lam: ArrayLike, weights: Any, dataset: Dataset) -> tuple[Any, Any, Any]:
-    """λ, weights and targets of every row, [R]: those of each λ, [C] or [C, T], for each target."""
+    """λ [R], weights and target [R] of every row, from λ [C] or, for targets, [C] or [C, T]."""
     check_dataset(dataset)
     if not dataset.has_targets:
         return lam, weights, None
@@ -263,7 +260,7 @@ def every_target(lam: ArrayLike, weights: Any, dataset: Dataset) -> tuple[Any, A
 
 
 def _by_row(name: str, params: Any, lam: Any, dataset: Dataset) -> Params | None:
-    """Parameters [C, T, d] and [C, T] of targets, by row: [R, 1, d] and [R, 1]."""
+    """Reshapes parameters of targets, [C, T, d] and [C, T], to rows, [R, 1, d] and [R, 1]."""
     if params is None or not dataset.has_targets:
         return params
     t, d = dataset.n_classes, dataset.n_features

@@ -1,7 +1,7 @@
-"""What the rows of a solve are fitted to: labels and weights of the examples.
+"""The rows of a solve: each fits one λ to one task, the labels and weights of the examples.
 
-A row is a value of λ with a task. Tasks are the distinct pairs of labels and weights: folds of the
-same classes differ in their weights, and targets in their labels too.
+Rows with the same labels and weights share a task. Folds of the same classes differ in their
+weights, and targets also in their labels.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ Tasks: TypeAlias = Callable[[slice], tuple[np.ndarray, np.ndarray]]
 
 
 class ExampleWeights(NamedTuple):
-    """Weights of examples for R rows, which may share them, as folds do."""
+    """Weights of n examples for R rows; rows of the same fold share theirs."""
 
     distinct: np.ndarray  # [F, n]
     index: Any  # [R] int, below F
@@ -32,9 +32,8 @@ class Rows(NamedTuple):
     labels: np.ndarray  # [n] class ids, or [n, T] targets: 0, 1, or −1 if unknown
     weights: ExampleWeights
     target: np.ndarray  # [R] int, below T; zeros for classes
-    totals: (
-        np.ndarray
-    )  # [F, T, 2], weight of the negative and positive examples; [F, 0, 2] likewise
+    # [F, T, 2], total weight of the negative and of the positive examples; [F, 0, 2] for classes.
+    totals: np.ndarray
     by_label: np.ndarray  # [F, T, 2], factor of an example's weight by its label; likewise
 
     @property
@@ -61,7 +60,7 @@ def as_rows(
     target: Any = None,
     class_weight: Any = None,
 ) -> Rows:
-    """Checked rows; the arguments are those of `solve_chunks`."""
+    """Checked rows from the arguments of `solve_chunks`."""
     labels = np.asarray(dataset.train.labels)
     n, n_rows = len(labels), len(lam)
     if not isinstance(weights, ExampleWeights):
@@ -104,7 +103,7 @@ def _label_totals(labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def _label_factors(totals: np.ndarray, class_weight: Any, has_targets: bool) -> np.ndarray:
-    """`Rows.by_label`, with the weights of classes."""
+    """`Rows.by_label` [F, T, 2]; the weights of each target's examples then sum to 1."""
     if class_weight is None:
         factors = np.ones_like(totals)
     elif not has_targets:
@@ -125,7 +124,7 @@ def _label_factors(totals: np.ndarray, class_weight: Any, has_targets: bool) -> 
 
 
 def tasks_of(rows: Rows, places: Any) -> tuple[Tasks, np.ndarray]:
-    """The tasks of the rows at some places [C], and the task of each, [C] int."""
+    """The W tasks of C of the rows, and the number of each row's task, [C] int, below W."""
     (distinct, index), places = rows.weights, np.asarray(places)
     pairs = np.stack([index[places], rows.target[places]])
     (used, target), task = np.unique(pairs, axis=1, return_inverse=True)
@@ -136,14 +135,14 @@ def tasks_of(rows: Rows, places: Any) -> tuple[Tasks, np.ndarray]:
             return np.broadcast_to(rows.labels[part], weights.shape), weights
         labels = rows.labels[part, target].T
         factors = np.append(rows.by_label[used, target], np.zeros((len(used), 1)), axis=1)
-        # The third factor, 0, is that of unknown labels, −1.
+        # Labels are places among the factors; an unknown one, −1, takes the last, which is 0.
         return np.maximum(labels, 0), weights * np.take_along_axis(factors, labels.astype(int), 1)
 
     return read, task.ravel()
 
 
 def label_shares(tasks: Tasks, n: int, n_classes: int) -> np.ndarray:
-    """The weighted share of each class, mean Y, [W, K]; K = 1 means that of label 1."""
+    """The weighted share of each class, mean Y, [W, K]; for a target (K = 1) of label 1."""
     labels, weights = tasks(slice(0, n))
     if n_classes == 1:
         return np.sum(labels * weights, axis=1, keepdims=True)
