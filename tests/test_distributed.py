@@ -17,7 +17,9 @@ SWEEP = ("experiments.sweep", "--shuffle", "--n_seeds=2", "--lam=0,0.1", "--n_ep
 SWEEP += ("--learning_rate=0.01", "--batch_size=50")
 # More λ than are solved from zero: the others start from those.
 PATH = ("experiments.lambda_path", "--lam=0.1:10:12:log", "--memory_gb=0.00004")
-TABLES = {SWEEP: "sweep_by_seed.csv", PATH: "path.csv"}
+# Several chunks of targets.
+TARGETS = ("experiments.probe", "--lam=0.1:10:12:log", "--memory_gb=0.0003", "--n_folds=2")
+TABLES = {SWEEP: "sweep_by_seed.csv", PATH: "path.csv", TARGETS: "path.csv"}
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,14 @@ def digits(tmp_path_factory):
     inputs, labels = load_digits(return_X_y=True)
     np.save(place / "digits_features.npy", inputs[:200].astype(np.float32))
     np.save(place / "digits_labels.npy", labels[:200])
-    return f"--features={place / 'digits_features.npy'}"
+    np.save(place / "targets.npy", labels[:200, None] == np.arange(4))
+    return place
+
+
+def source(place, command):
+    """The flags of a command's data."""
+    targets = [f"--targets={place / 'targets.npy'}"] if command == TARGETS else []
+    return [f"--features={place / 'digits_features.npy'}", *targets]
 
 
 def run_two(*words, each=((), ()), code=0):
@@ -42,20 +51,20 @@ def run_two(*words, each=((), ()), code=0):
     return [Outcome(code, *texts) for texts in printed]
 
 
-@pytest.mark.parametrize("command", [SWEEP, PATH], ids=["sweep", "path"])
+@pytest.mark.parametrize("command", [SWEEP, PATH, TARGETS], ids=["sweep", "path", "targets"])
 def test_two_processes_resume_to_the_numbers_of_one_though_the_second_sees_no_chunk(
     digits, tmp_path, command
 ):
     alone, two = tmp_path / "alone", tmp_path / "two"
     with undrawn_figures():
-        assert run(*command, digits, f"--output_dir={alone}").returncode == 0
+        assert run(*command, *source(digits, command), f"--output_dir={alone}").returncode == 0
     shutil.copytree(alone, two)
     # The last chunks are built on others.
     chunks = sorted(two.glob("chunks/*"), key=lambda path: path.stat().st_mtime_ns)
     for path in (two / "result.json", two / TABLES[command], *chunks[len(chunks) // 2 :]):
         path.unlink()
     each = [(f"--output_dir={place}",) for place in (two, tmp_path / "elsewhere")]
-    first, second = run_two(*command, digits, "--resume", each=each)
+    first, second = run_two(*command, *source(digits, command), "--resume", each=each)
     assert "written to" in first.stdout
     assert "written to" not in second.stdout
     assert "%" not in second.stderr  # no progress
@@ -71,7 +80,7 @@ def test_two_processes_resume_to_the_numbers_of_one_though_the_second_sees_no_ch
     [(SWEEP, "--test_fraction=0.3"), (PATH, "--lam=1,2")],  # data, flags
 )
 def test_processes_with_other_data_or_flags_end_with_one_line(digits, tmp_path, command, other):
-    words = (*command, digits, f"--output_dir={tmp_path / 'run'}")
+    words = (*command, *source(digits, command), f"--output_dir={tmp_path / 'run'}")
     for end in run_two(*words, each=((), (other,)), code=1):
         assert "other data or other flags" in only_line(end)
     assert list(tmp_path.iterdir()) == []
