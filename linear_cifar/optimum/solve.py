@@ -222,9 +222,9 @@ def certified_gap(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The cost J of any parameters at their best bias, and an upper bound of J − J*, for C runs.
 
-    The parameters are for standardised inputs, [C, K, d] and [C, K]; λ > 0 is [C]. The other
-    arguments and the errors are as for `solve`. Both results are [C], float64; for targets [C, T],
-    and NaN for a target without a known label.
+    The parameters are for standardised inputs, [C, K, d] and [C, K], or for targets [C, T, d] and
+    [C, T]. λ > 0 is [C], or for targets also [C, T]. The other arguments and the errors are as for
+    `solve`. Both results are [C] or [C, T], float64; NaN for a target without a known label.
     """
     lam, weights, target = every_target(lam, weights, dataset)
     tasks = {"weights": weights, "target": target, "class_weight": class_weight}
