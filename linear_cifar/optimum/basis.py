@@ -52,7 +52,7 @@ def find_basis(examples: Examples, standardiser: Standardiser, loss: Loss, dtype
     if n < min(d, MAX_SIDE + 1) and in_memory(examples.split.inputs):
         return _basis_of_span(examples, standardiser)
     labels, weights = np.zeros((1, n), np.int8), np.full((1, n), 1 / n)
-    chunks = examples.with_tasks(lambda part: (labels[:, part], weights[:, part]), dtype)
+    chunks = examples.labelled(labels, weights, dtype)
     term = _gram if d <= MAX_SIDE else _mean_squares
     settings: dict[str, Any] = {"loss": loss, "mesh": examples.mesh, "dtype": dtype}
     sums = np.asarray(sum_over(chunks, term, (), standardiser=standardiser, **settings))

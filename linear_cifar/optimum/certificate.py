@@ -52,7 +52,7 @@ from linear_cifar.optimum.data_pass import (
     weighted_logit_gradient,
 )
 from linear_cifar.optimum.interval import Certificate, certificate_of, gap_at
-from linear_cifar.optimum.tasks import Tasks, label_shares
+from linear_cifar.optimum.tasks import Tasks, run_examples
 
 VANISHING = 1e4  # minus the bias at which a class has probability 0 in float64
 _SCORE_BYTES = 2**28  # of logits that are kept while the bias is refined
@@ -86,26 +86,24 @@ def certify(
     lam: np.ndarray,
     examples: Examples,
     tasks: Tasks,
-    task: np.ndarray,
     standardiser: Standardiser,
     loss: Loss,
     tolerance: float = 0.0,
 ) -> Certified:
     """Refines the biases of C runs, with λ [C] and parameters [C, K, d], [C, K], and certifies J.
 
-    Each run has a task, [C]. Below the tolerance, a gap over cost, the bias isn't refined further.
+    Below the tolerance, a gap over cost, the bias isn't refined further.
     """
     matrix, bias = (np.asarray(array, np.float64) for array in params)
-    task, k, n = task.astype(np.int32), bias.shape[1], len(examples.split.labels)
+    shares, k, n = tasks.shares, bias.shape[1], len(examples.split.labels)
     settings: dict[str, Any] = {"loss": loss, "mesh": examples.mesh, "dtype": np.float64}
-    shares = label_shares(tasks, n, k)[task]  # π
     with jax.enable_x64(True):
-        chunks = examples.with_tasks(tasks, np.float64)
+        chunks = examples.labelled(tasks.labels, tasks.weights, np.float64)
         scores = _scores(matrix, chunks, examples, standardiser)
         goal = (tolerance, lam / matrix.shape[2])
-        bias = _refined_bias(bias, scores, task, shares, goal, settings)
+        bias = _refined_bias(bias, scores, tasks, goal, settings)
         params = Params(matrix, bias)
-        runs = (params, task)
+        runs = (params, tasks.run)
         sums = sum_over(chunks, _terms, runs, standardiser=standardiser, **settings)
         sums = jax.tree.map(np.asarray, sums)
         slope = sums.weights + np.asarray(penalty_gradient(matrix, lam[:, None, None]))
@@ -128,7 +126,7 @@ def certify(
 
 def _terms(loss: Loss, inputs, labels, weights, runs) -> _Sums:
     params, task = runs
-    scores, labels, weights = run_logits(params, inputs), labels[task], weights[task]
+    scores, (labels, weights) = run_logits(params, inputs), run_examples(task, labels, weights)
     gradients = weighted_logit_gradient(loss, scores, labels, weights)
     # The labels' logits are ⟨Y, s⟩, and Y = P − G/c.
     c = 1.0 if loss.exclusive else 1 / scores.shape[-1]
@@ -176,7 +174,7 @@ def _bias_terms(loss: Loss, scores, labels, weights, runs) -> tuple[jax.Array, .
     """Mean G and mean p(1 − p) of C runs, [C, K] each, and the mean loss, at some biases."""
     bias, task = runs
     scores = jnp.moveaxis(scores.reshape(-1, *bias.shape), 1, 0) + bias[:, None]
-    labels, weights, p = labels[task], weights[task], loss.probabilities(scores)
+    (labels, weights), p = run_examples(task, labels, weights), loss.probabilities(scores)
     return (
         jnp.sum(weighted_logit_gradient(loss, scores, labels, weights), axis=-1),
         jnp.einsum("cm,cmk->ck", weights, p * (1 - p)),
@@ -187,8 +185,7 @@ def _bias_terms(loss: Loss, scores, labels, weights, runs) -> tuple[jax.Array, .
 def _refined_bias(
     bias: np.ndarray,
     scores: ReadChunks,
-    task: np.ndarray,
-    shares: np.ndarray,
+    tasks: Tasks,
     goal: tuple[float, np.ndarray],
     settings: dict[str, Any],
 ) -> np.ndarray:
@@ -200,6 +197,7 @@ def _refined_bias(
     to 20 of them without a K × K Hessian. `goal` is the tolerance, and λ/d.
     """
     exclusive, (tolerance, lam_share) = settings["loss"].exclusive, goal
+    shares = tasks.shares
     c = 1.0 if exclusive else 1 / bias.shape[1]
     fixed = (shares == 0) | (shares >= 1)  # classes that no or all examples have
     bias = np.where(fixed, np.where(shares == 0, -VANISHING, VANISHING), bias)
@@ -207,7 +205,7 @@ def _refined_bias(
     biases: list[np.ndarray] = []
     steps: list[np.ndarray] = []
     for _ in range(_MAX_STEPS):
-        sums = sum_over(scores, _bias_terms, (bias, task), **settings)
+        sums = sum_over(scores, _bias_terms, (bias, tasks.run), **settings)
         excess, curvature, loss = map(np.asarray, sums)
         excess = excess / c
         t, _ = _mixture(excess, np.zeros_like(excess), shares, exclusive)

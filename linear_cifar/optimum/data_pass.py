@@ -19,7 +19,7 @@ from linear_cifar.data.blocks import block_rows, blocks, in_memory
 from linear_cifar.data.dataset import Split, Standardiser
 from linear_cifar.losses import Loss
 from linear_cifar.model import Params
-from linear_cifar.optimum.tasks import Tasks
+from linear_cifar.optimum.tasks import RunTask, run_examples
 from linear_cifar.training.devices import AXIS
 
 # Rows per block: 128 keep the logits of a few runs in a core's cache. Weights that don't fit into
@@ -32,12 +32,12 @@ class Chunk(NamedTuple):
     """Examples on the devices, in blocks of m rows that are split over the devices."""
 
     inputs: Any  # [blocks, m, d], as stored; or [blocks, m, r], standardised and rotated
-    labels: Any  # [blocks, m, W], of W tasks, integers
-    weights: Any  # [blocks, m, W]; 0 for the rows that fill up the last block
+    labels: Any  # [blocks, m, L], integers; see `Tasks`
+    weights: Any  # [blocks, m, F]; 0 for the rows that fill up the last block
 
 
 ReadChunks: TypeAlias = Callable[[], Iterable[Chunk]]  # called once for each pass
-# (loss, inputs [m, d] in the pass's dtype, labels and weights [W, m], arguments) -> sums
+# (loss, inputs [m, d] in the pass's dtype, labels [L, m], weights [F, m], arguments) -> sums
 Term: TypeAlias = Callable[[Loss, jax.Array, jax.Array, jax.Array, Any], Any]
 
 
@@ -49,14 +49,14 @@ class Examples(NamedTuple):
     n_rows: int  # m, in a block
     read: Callable[[], Iterable[Any]]  # (slice, inputs) of each chunk
 
-    def with_tasks(self, tasks: Tasks, dtype: Any) -> ReadChunks:
-        """All examples in order, with labels and weights of W tasks, the weights in `dtype`."""
+    def labelled(self, labels: np.ndarray, weights: np.ndarray, dtype: Any) -> ReadChunks:
+        """All examples in order, with labels [L, n] and weights [F, n], these in `dtype`."""
 
         def read() -> Iterable[Chunk]:
             for part, inputs in self.read():
-                labels, weights = tasks(part)
                 fold = partial(_fold, shape=inputs.shape[:2], mesh=self.mesh)
-                yield Chunk(inputs, fold(labels.T), fold(weights.T.astype(dtype)))
+                of_part = fold(labels[:, part].T), fold(weights[:, part].T.astype(dtype))
+                yield Chunk(inputs, *of_part)
 
         return cached(read, in_memory(self.split.inputs))
 
@@ -185,11 +185,15 @@ class Sums(NamedTuple):
 
 
 def loss_and_gradient(
-    loss: Loss, inputs: jax.Array, labels: jax.Array, weights: jax.Array, runs: tuple[Params, Any]
+    loss: Loss,
+    inputs: jax.Array,
+    labels: jax.Array,
+    weights: jax.Array,
+    runs: tuple[Params, RunTask],
 ) -> Sums:
-    """The term of `Sums`, for parameters [C, K, d], [C, K] and the task [C] of each run."""
+    """The term of `Sums`, for the parameters [C, K, d], [C, K] and the tasks of C runs."""
     params, task = runs
-    scores, labels, weights = run_logits(params, inputs), labels[task], weights[task]
+    scores, (labels, weights) = run_logits(params, inputs), run_examples(task, labels, weights)
     gradients = weighted_logit_gradient(loss, scores, labels, weights)
     losses = jax.vmap(loss.value)(scores, labels)
     mean_loss = jnp.sum(weights * losses, axis=-1)

@@ -22,7 +22,7 @@ from linear_cifar.optimum.data_pass import (
     sum_over,
     transform,
 )
-from linear_cifar.optimum.tasks import Tasks, n_vectors
+from linear_cifar.optimum.tasks import RunTask, Tasks, n_vectors
 from linear_cifar.training.devices import fetch, replicate, shard_features
 
 # A descent ends after so many passes in which neither the worst open gap fell by a fifth nor any
@@ -77,8 +77,8 @@ def prepare(
     return Descent(dataset, examples, basis, rotated, rotation, loss, dtype, n_descents)
 
 
-def problems_of(descent: Descent, lam: np.ndarray, task: np.ndarray) -> lbfgs.Problems:
-    """The problems of C runs, from the λ and the task of each, [C]."""
+def problems_of(descent: Descent, lam: np.ndarray, task: RunTask) -> lbfgs.Problems:
+    """The problems of C runs, from λ [C] and their tasks."""
     k, dtype, exclusive = n_vectors(descent.dataset), descent.dtype, descent.loss.exclusive
     # At zero logits: the mean over the classes of the loss's second derivative, and the loss.
     curvature, cost = ((1 - 1 / k) / k, np.log(k)) if exclusive else (1 / (4 * k), np.log(2))
@@ -87,7 +87,7 @@ def problems_of(descent: Descent, lam: np.ndarray, task: np.ndarray) -> lbfgs.Pr
         np.full((len(lam), 1), curvature, dtype),
     )
     costs, shift_free = np.full(len(lam), cost, dtype), np.array(exclusive, dtype)
-    problems = lbfgs.Problems(lam.astype(dtype), task.astype(np.int32), diagonal, costs, shift_free)
+    problems = lbfgs.Problems(lam.astype(dtype), task, diagonal, costs, shift_free)
     return replicate(problems, descent.examples.mesh)
 
 
@@ -106,7 +106,9 @@ def descend(
     it is finished; a run with an infinite goal doesn't move.
     """
     c, goal = len(goal), goal.copy()
-    chunks = (descent.rotated or descent.examples).with_tasks(tasks, descent.dtype)
+    chunks = (descent.rotated or descent.examples).labelled(
+        tasks.labels, tasks.weights, descent.dtype
+    )
     state, passes = _first_passes(descent, problems, chunks, start, goal)
     relative_gap, unchanged, n_same = np.zeros(c), np.zeros(c, bool), np.zeros(c, int)
     seen: dict[int, np.ndarray] = {}

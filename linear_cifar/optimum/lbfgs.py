@@ -22,6 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from linear_cifar.model import Params
 from linear_cifar.objective import penalty, penalty_gradient
 from linear_cifar.optimum.data_pass import Sums
+from linear_cifar.optimum.tasks import RunTask
 from linear_cifar.training import devices
 
 MEMORY = 10  # pairs of steps and changes of the gradient; 20 and 40 save few passes
@@ -32,7 +33,7 @@ class Problems(NamedTuple):
     """What distinguishes C runs; constant during a descent."""
 
     lam: Any  # [C]
-    task: Any  # [C] int32, which labels and weights of the examples each run has
+    task: RunTask  # which labels and weights of the examples each run has
     diagonal: Params  # of the preconditioner, [C, 1, r] and [C, 1]
     cost_at_zero: Any  # [C], of zero parameters
     shift_free: Any  # 1 if a constant in all biases changes nothing, as for softmax, else 0

@@ -28,9 +28,9 @@ def plan_chunks(
     """
     k, d, at_once = n_vectors(dataset), dataset.n_features, _AT_ONCE
     bytes_per_row = 2 * np.dtype(dtype).itemsize * (lbfgs.MEMORY + 4) * k * d
-    if rows.has_targets:  # each row has its own labels and weights
+    if rows.has_targets:  # a row has its own labels
         at_once = _TARGETS_AT_ONCE
-        bytes_per_row += 9 * len(rows.labels) if in_memory(dataset.train.inputs) else 0
+        bytes_per_row += len(rows.labels)
     most = max(1, memory_bytes // bytes_per_row)
     targets = np.unique(rows.target[places])
     group_size = even_size(len(targets) or 1, at_once if in_memory(dataset.train.inputs) else most)

@@ -232,7 +232,8 @@ def certified_gap(
     by_row = _by_row("params", params, lam, dataset)
     params = _checked_params("params", by_row, rows.lam, dataset)
     examples = place_examples(dataset.train, n_vectors(dataset), mesh)
-    problem = (rows.lam, examples, *tasks_of(rows, np.arange(len(rows.lam))), dataset.standardiser)
+    every = tasks_of(rows, np.arange(len(rows.lam)))
+    problem = (rows.lam, examples, every, dataset.standardiser)
     certified = certify(params, *problem, config.loss)
     is_known = rows.has_label(0) | rows.has_label(1)
     shape = (-1, dataset.n_classes) if dataset.has_targets else (-1,)
@@ -335,9 +336,9 @@ def _solve_chunk(
 ) -> Iterator[SolveStep]:
     """Descends until the estimates are good, certifies, and goes on if that was too early."""
     lam = rows.lam[list(chunk)]
-    tasks, task = tasks_of(rows, chunk)
-    problem = (lam, descent.examples, tasks, task, descent.dataset.standardiser)
-    problems = problems_of(descent, lam, task)
+    tasks = tasks_of(rows, chunk)
+    problem = (lam, descent.examples, tasks, descent.dataset.standardiser)
+    problems = problems_of(descent, lam, tasks.run)
     passes, goal = np.zeros(len(lam), int), np.full(len(lam), _SAFETY * config.tolerance)
     best, start, unchanged, n_lags = None, guess, np.zeros(len(lam), bool), np.zeros(len(lam), int)
     while True:

@@ -4,18 +4,16 @@ Rows with the same labels and weights share a task. Folds of the same classes di
 weights, and targets also in their labels.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from linear_cifar.checks import Setting, real_numbers
 from linear_cifar.data.blocks import blocks
 from linear_cifar.data.dataset import Dataset
 from linear_cifar.errors import InputError
-
-# A slice of the examples -> labels [W, m] and weights [W, m] of W tasks; weights sum to 1.
-Tasks: TypeAlias = Callable[[slice], tuple[np.ndarray, np.ndarray]]
 
 
 class ExampleWeights(NamedTuple):
@@ -30,6 +28,7 @@ class Rows(NamedTuple):
 
     lam: np.ndarray  # [R]
     labels: np.ndarray  # [n] class ids, or [n, T] targets: 0, 1, or −1 if unknown
+    n_classes: int  # K, or T
     weights: ExampleWeights
     target: np.ndarray  # [R] int, below T; zeros for classes
     # [F, T, 2], total weight of the negative and of the positive examples; [F, 0, 2] for classes.
@@ -46,6 +45,38 @@ class Rows(NamedTuple):
         if not self.has_targets:
             return np.ones(len(self.lam), bool)
         return self.totals[self.weights.index, self.target, label] > 0
+
+
+class RunTask(NamedTuple):
+    """The labels and weights that each of C runs has."""
+
+    labels: Any  # [C] int32, below L
+    weights: Any  # [C] int32, below F
+    factors: Any  # [C, 2], of a weight by its label, 0 or 1; None for classes
+
+
+class Tasks(NamedTuple):
+    """Labels and weights of the n examples for C runs, each of them once."""
+
+    labels: np.ndarray  # [L, n], integers
+    weights: np.ndarray  # [F, n], float64, each summing to 1
+    run: RunTask
+    shares: Any  # weighted share of each class, mean Y, [C, K]; for a target (K = 1) of label 1
+
+
+def run_examples(
+    task: RunTask, labels: jax.Array, weights: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Labels and weights [C, m] of m examples for C runs, from those of `Tasks`, [L, m], [F, m].
+
+    The weight of an unknown label, −1, is 0, and the label then 0 too.
+    """
+    labels, weights = labels[task.labels], weights[task.weights]
+    if task.factors is None:
+        return labels, weights
+    negative, positive = jnp.split(task.factors.astype(weights.dtype), 2, axis=1)  # [C, 1]
+    factors = jnp.where(labels == 1, positive, jnp.where(labels == 0, negative, 0))
+    return jnp.maximum(labels, 0), weights * factors
 
 
 def n_vectors(dataset: Dataset) -> int:
@@ -85,7 +116,13 @@ def as_rows(
         Setting("", low=0, high=labels.shape[1] - 1, integer=True).check("target", target)
     totals = _label_totals(labels, distinct)
     rows = Rows(
-        lam, labels, ExampleWeights(distinct, np.asarray(index)), np.asarray(target), totals, totals
+        lam,
+        labels,
+        dataset.n_classes,
+        ExampleWeights(distinct, np.asarray(index)),
+        np.asarray(target),
+        totals,
+        totals,
     )
     return rows._replace(by_label=_label_factors(totals, class_weight, rows.has_targets))
 
@@ -123,28 +160,19 @@ def _label_factors(totals: np.ndarray, class_weight: Any, has_targets: bool) -> 
     return factors / np.where(sums > 0, sums, 1)
 
 
-def tasks_of(rows: Rows, places: Any) -> tuple[Tasks, np.ndarray]:
-    """The W tasks of C of the rows, and the number of each row's task, [C] int, below W."""
+def tasks_of(rows: Rows, places: Any) -> Tasks:
+    """The tasks of the rows at some places, [C]."""
     (distinct, index), places = rows.weights, np.asarray(places)
-    pairs = np.stack([index[places], rows.target[places]])
-    (used, target), task = np.unique(pairs, axis=1, return_inverse=True)
-
-    def read(part: slice) -> tuple[np.ndarray, np.ndarray]:
-        weights = distinct[used, part]
-        if not rows.has_targets:
-            return np.broadcast_to(rows.labels[part], weights.shape), weights
-        labels = rows.labels[part, target].T
-        factors = np.append(rows.by_label[used, target], np.zeros((len(used), 1)), axis=1)
-        # Labels are places among the factors; an unknown one, −1, takes the last, which is 0.
-        return np.maximum(labels, 0), weights * np.take_along_axis(factors, labels.astype(int), 1)
-
-    return read, task.ravel()
-
-
-def label_shares(tasks: Tasks, n: int, n_classes: int) -> np.ndarray:
-    """The weighted share of each class, mean Y, [W, K]; for a target (K = 1) of label 1."""
-    labels, weights = tasks(slice(0, n))
-    if n_classes == 1:
-        return np.sum(labels * weights, axis=1, keepdims=True)
-    pairs = zip(labels, weights, strict=True)
-    return np.stack([np.bincount(row, weight, n_classes) for row, weight in pairs])
+    folds, fold = np.unique(index[places], return_inverse=True)
+    targets, target = np.unique(rows.target[places], return_inverse=True)
+    numbers = (target.astype(np.int32), fold.astype(np.int32))
+    if not rows.has_targets:
+        counts = [np.bincount(rows.labels, row, rows.n_classes) for row in distinct[folds]]
+        return Tasks(
+            rows.labels[None], distinct[folds], RunTask(*numbers, None), np.stack(counts)[fold]
+        )
+    run_totals, factors = (
+        array[index[places], rows.target[places]] for array in (rows.totals, rows.by_label)
+    )
+    labels, shares = np.ascontiguousarray(rows.labels[:, targets].T), run_totals * factors
+    return Tasks(labels, distinct[folds], RunTask(*numbers, factors), shares[:, 1:])
