@@ -22,7 +22,7 @@ from linear_cifar.optimum.basis import find_basis
 from linear_cifar.optimum.certificate import VANISHING, certify
 from linear_cifar.optimum.data_pass import place_examples
 from linear_cifar.optimum.descent import Descent, Result, descend, prepare, problems_of
-from linear_cifar.optimum.interval import Certificate
+from linear_cifar.optimum.interval import Certificate, gap_at
 from linear_cifar.optimum.plan import interpolate, plan_chunks
 from linear_cifar.optimum.tasks import ExampleWeights, Rows, as_rows, n_vectors, tasks_of
 from linear_cifar.training.devices import check_mesh, device_mesh
@@ -61,6 +61,10 @@ class Optimum(NamedTuple):
     converged: np.ndarray  # [C], whether gap ≤ tolerance · cost
     unchanged: np.ndarray  # [C], whether it stopped early by `stop_when_unchanged`
     certificate: Certificate  # [C], for `gap_at` and `interval_gaps`: it bounds J − J* at every λ
+
+    def gap_at(self, lam: ArrayLike) -> np.ndarray:
+        """Upper bounds of J − J* of the same parameters at any other λ, in nats; see `gap_at`."""
+        return gap_at(self.certificate, lam)[1]
 
 
 class SolveStep(NamedTuple):
