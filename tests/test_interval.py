@@ -64,6 +64,7 @@ def test_the_gap_at_any_lambda_bounds_the_true_one(loss, setting):
     solved = solutions(loss, setting)
     least, *examples_used = minima(loss, setting)
     cost, gap = gap_at(solved.certificate, LAM[:, None])
+    assert np.array_equal(solved.gap_at(LAM[:, None]), gap)
     for i in range(len(SOLVED)):
         expected = costs(run_of(solved.params, i), *examples_used, loss)
         np.testing.assert_allclose(cost[:, i], expected, rtol=1e-12)
