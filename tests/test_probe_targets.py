@@ -251,7 +251,7 @@ def test_the_comparison_says_which_sets_are_worse_than_the_best(place, sets):
             assert abs(row.difference) == pytest.approx(abs(with_best.estimate.item()))
             assert row.difference <= 0
             assert row.difference_low <= row.difference <= row.difference_high
-            assert row.verdict == ("worse" if row.p_holm <= 0.05 else "may be as good")
+            assert row.verdict == ("worse" if row.p_holm <= 0.05 else "not shown to be worse")
     assert "worse" in set(table.verdict)
     assert best in done.stdout
 

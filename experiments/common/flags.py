@@ -165,7 +165,8 @@ def define_features() -> None:
         "features",
         None,
         "File or folder with your own features and labels, instead of --dataset: "
-        f"{', '.join(ENDINGS)}, or a folder of such files.",
+        f"{', '.join(ENDINGS)}, or a folder of such files. experiments.probe takes several, "
+        "separated by commas, or a pattern.",
     )
     for name in FEATURES:
         _define_one(name, SHARED[name].default)

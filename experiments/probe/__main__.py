@@ -152,7 +152,7 @@ def write_comparison(
         by_target = by_target.dropna(how="all")  # targets with a problem
         folder.write_table(target / "auroc.csv", by_target.reset_index())
         figures["auroc"] = comparison.plot_auroc_map(by_target, title)
-        if len(by_target) <= comparison.MAX_CURVES:
+        if is_curve and len(by_target) <= comparison.MAX_CURVES:
             figures["auroc_curves"] = comparison.plot_auroc_curves(by_target, title)
     folder.write_figures(target, figures, with_png=True)
     data = [one.data for one in probed.values()]
@@ -164,11 +164,11 @@ def write_comparison(
     text = table[columns].to_string(index=False, float_format="{:.4g}".format, na_rep="")
     print(text, end="\n\n")
     estimate = with_interval(best.estimate, best.low, best.high)
-    n_as_good = int((table.verdict == comparison.AS_GOOD).sum())
+    n_not_worse = int((table.verdict == comparison.NOT_WORSE).sum())
     print_table(
         [
             ("best", f"{best.set}, with a test {measure} of {estimate}"),
-            ("may be as good", f"{n_as_good} of {len(table) - 1} others (Holm, all pairs, 5 %)"),
+            (comparison.NOT_WORSE, f"{n_not_worse} of {len(table) - 1} others"),
             ("written to", target),
             ("page", target / "index.html"),
         ]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 FLAGS = absl_flags.FLAGS
 ALPHA = 0.05  # of Holm's correction over all pairs
-BEST, WORSE, AS_GOOD = "best", "worse", "may be as good"
+BEST, WORSE, NOT_WORSE = "best", "worse", "not shown to be worse"
 MAX_CURVES = 10  # targets that are drawn as curves
 SETS = "sets"  # folder of the sets' own results
 
@@ -42,7 +42,7 @@ def feature_sets(pattern: str) -> dict[str, Path]:
     if Path(pattern).exists():
         return {Path(pattern).stem: Path(pattern)}
     paths: list[Path] = []
-    for word in pattern.split(","):
+    for word in filter(None, pattern.split(",")):
         if not glob.has_magic(word):
             paths.append(Path(word))
             continue
@@ -111,7 +111,7 @@ def comparison_table(probed: Mapping[str, Probed], pairs: "pd.DataFrame") -> "pd
     names = {"estimate": "difference", "low": "difference_low", "high": "difference_high"}
     others = both_ways[both_ways.other == best].drop(columns="other").rename(columns=names)
     table = table.merge(others, on="set", how="left")
-    table["verdict"] = np.where(table.p_holm <= ALPHA, WORSE, AS_GOOD)
+    table["verdict"] = np.where(table.p_holm <= ALPHA, WORSE, NOT_WORSE)
     table.loc[table.set == best, "verdict"] = BEST
     return table
 
@@ -130,7 +130,7 @@ def plot_comparison(table: "pd.DataFrame", measure: str, is_curve: bool, title: 
     label = "95 % interval"
     ax.errorbar(places, table.estimate, yerr=reach, fmt="o", ls=line, capsize=3, label=label)
     good = table[table.verdict != WORSE]
-    label = "the best, and those that may be as good"
+    label = "the best, and those not shown to be worse"
     ax.plot(good.index, good.estimate, "o", color="C1", zorder=3, label=label)
     _name_sets(ax, table.set)
     plots.label_axes(ax, "", measure)

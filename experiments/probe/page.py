@@ -273,7 +273,7 @@ SET_COLUMNS = [
     Column("difference from the best", "difference", "signed"),
     Column("95 % interval", ("difference_low", "difference_high"), "signed"),
     Column("corrected p", "p_holm", "short"),
-    Column("λ", "lam", "lam"),
+    Column("{lam}", "lam", "lam"),
 ]
 PAIR_COLUMNS = [
     Column("set", "set"),
@@ -311,9 +311,10 @@ def write_comparison(
         "Each set has its own probe, with its own λ, on the same examples. All pairs of sets are "
         f"compared on the same test examples by {test}. Holm's method corrects the p-values "
         f"by the number of pairs. If a corrected p is below {ALPHA:g}, chance hardly explains the "
-        "difference."
+        "difference. Intervals aren't corrected."
     ]
-    columns = [column._replace(head=column.head.format(measure=measure)) for column in SET_COLUMNS]
+    heads = {"measure": measure, "lam": "λ" if measure == "accuracy" else "median λ"}
+    columns = [column._replace(head=column.head.format(**heads)) for column in SET_COLUMNS]
     linked = table.assign(page=[f"{SETS}/{name}/index.html" for name in table.set])
     captions = {name: SET_FIGURES[name].format(measure=measure) for name in figures}
     drawn = [Figure(name, caption, caption) for name, caption in captions.items()]

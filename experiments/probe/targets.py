@@ -1,5 +1,6 @@
 """A probe of many binary targets: each has its own λ, refit, test, and row in a table."""
 
+import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -46,7 +47,8 @@ TESTED = ("accuracy", "balanced_accuracy", "auroc", "average_precision", "loss")
 MEASURE = "mean AUROC"
 MAX_PRINTED = 30
 N_SHOWN = 15  # best and worst targets in a figure
-REFUSED = ("one_standard_error", "every_lam", "n_train", "n_per_class")
+FEW = 10  # positive or negative examples for a choice of λ
+REFUSED = ("loss", "one_standard_error", "every_lam", "n_train", "n_per_class")
 
 
 class Record(NamedTuple):
@@ -172,15 +174,34 @@ def lines(record: Record) -> list[tuple[str, Any]]:
         ("optima", path.describe_optima(summary)),
         ("λ chosen by", f"{record.source} {record.select}, one for each target"),
         ("refits", f"worst relative gap {table.gap.max():.1e}"),
-        ("mean test AUROC", with_interval(*mean[:3])),
+        ("mean test AUROC", f"{with_interval(*mean[:3])}, over {len(rows)} targets"),
         ("median", float(rows.test_auroc.median())),
     ]
     for name, row in (("best", rows.iloc[-1:]), ("worst", rows.iloc[:1])):
         parts += [(name, f"{row.test_auroc.item():.4f}, {row.target.item()}")] if len(row) else []
     if has_problem.any():
         first = table[has_problem].iloc[0]
-        parts.append(("not probed", f"{has_problem.sum()}, as {first.target}: {first.problem}"))
-    return parts
+        parts.append(("not probed", f"{has_problem.sum()}; {first.target}: {first.problem}"))
+    return [*parts, *(("note", note) for note in notes(record))]
+
+
+def notes(record: Record) -> list[str]:
+    """What to do if a choice of λ rests on few examples, or is an end of the path."""
+    dataset, probed = record.dataset, record.table[record.table.problem == ""]
+    split = dataset.train if record.source == "folds" else dataset.validation
+    labels, places = np.asarray(split.labels), probed.index
+    fewest = np.minimum((labels == 0).sum(axis=0), (labels == 1).sum(axis=0))[places]
+    texts = []
+    if (n := int(np.sum(fewest < FEW))) > 0:
+        first = probed.target.iloc[int(np.argmax(fewest < FEW))]
+        text = f"the λ of {n} targets, {first} among them, rests on fewer than {FEW} positive or "
+        texts.append(f"{text}negative examples: try --n_folds or --select=loss")
+    by_target = record.by_lam.groupby("target", sort=False).lam
+    for end, values in (("smallest", by_target.min()), ("largest", by_target.max())):
+        n = int(np.sum(probed.lam.to_numpy() == values[probed.target].to_numpy()))
+        if n and by_target.size().max() > 1:
+            texts.append(f"{n} targets chose the {end} λ that was tried: try a wider path")
+    return texts
 
 
 def print_answer(record: Record, target: Path, watch: Stopwatch) -> None:
@@ -190,7 +211,10 @@ def print_answer(record: Record, target: Path, watch: Stopwatch) -> None:
         text = record.table[names].to_string(index=False, float_format="{:.4g}".format)
         print(text, end="\n\n")
     more = [("seconds", watch), ("written to", target), ("page", target / "index.html")]
-    print_table([("data", describe_sizes(record.dataset)), *lines(record), *more])
+    shown = [line for line in lines(record) if line[0] != "note"]
+    print_table([("data", describe_sizes(record.dataset)), *shown, *more])
+    for note in notes(record):
+        print(f"note: {note}", file=sys.stderr)
 
 
 def probed(record: Record) -> Probed:

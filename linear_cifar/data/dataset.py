@@ -332,7 +332,8 @@ def check_one_label_each(source: str, labels: Any, n: int, axes: Sequence[int] =
     """Raises `DataError` unless labels are [n, ...], with one of the allowed numbers of axes."""
     if len(labels.shape) not in axes or labels.shape[0] != n:
         shape = list(labels.shape)
-        raise DataError(f"{source} labels have to be [{n}] like the inputs, not {shape}")
+        wanted = f"[{n}, T]" if 2 in axes and len(shape) == 2 else f"[{n}]"
+        raise DataError(f"{source} labels have to be {wanted} like the inputs, not {shape}")
 
 
 def class_ids(source: str, labels: np.ndarray, classes: ArrayLike) -> np.ndarray:
