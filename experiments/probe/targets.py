@@ -46,7 +46,7 @@ TESTED = ("accuracy", "balanced_accuracy", "auroc", "average_precision", "loss")
 MEASURE = "mean AUROC"
 MAX_PRINTED = 30
 N_SHOWN = 15  # best and worst targets in a figure
-REFUSED = ("one_standard_error", "every_lam", "n_train", "n_per_class")
+REFUSED = ("loss", "one_standard_error", "every_lam", "n_train", "n_per_class")
 
 
 class Record(NamedTuple):
