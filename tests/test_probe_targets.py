@@ -414,6 +414,24 @@ def test_impossible_sets_are_one_line(place, tmp_path):
         assert re.search(match, refused(tmp_path, *words)), words
 
 
+def test_sets_without_an_auroc_on_test_examples_are_one_line(tmp_path):
+    rng = np.random.default_rng(0)
+    inputs, targets = rng.normal(size=(90, 3)), rng.integers(0, 2, (90, 2))
+    targets[60:] = 1
+    for name in ("one", "other"):
+        splits = dict(zip(("x_train", "x_val", "x_test"), np.split(inputs, 3), strict=True))
+        np.savez(tmp_path / f"{name}.npz", **splits)
+        inputs = inputs + 1
+    parts = dict(zip(("train", "val", "test"), np.split(targets, 3), strict=True))
+    np.savez(tmp_path / "t.npz", **parts)
+    out, words = tmp_path / "out", (f"--targets={tmp_path / 't.npz'}", *WORDS)
+    sets = f"--features={tmp_path / 'one.npz'},{tmp_path / 'other.npz'}"
+    done = run("experiments.probe", sets, *words, f"--output_dir={out}")
+    assert done.returncode == 1
+    assert "both positive and negative test examples" in done.stderr.splitlines()[-1]
+    assert (out / "sets" / "other" / "result.json").is_file()
+
+
 def test_other_commands_refuse_targets(place, tmp_path):
     np.savez(tmp_path / "both.npz", features=np.eye(9), targets=np.eye(9))
     for command in ("lambda_path", "sweep"):

@@ -87,10 +87,14 @@ def compare(probed: Mapping[str, Probed]) -> "pd.DataFrame":
     """A row per pair of sets: the difference of the measure, its interval, and p-values.
 
     Accuracies have McNemar's exact test, and AUROCs the paired t-test of their pseudo-values.
-    `p_holm` is corrected for the number of pairs by Holm's method.
+    `p_holm` is corrected for the number of pairs by Holm's method. `DataError` if no set has the
+    measure.
     """
     import pandas as pd
 
+    if all(np.isnan(one.row["estimate"]) for one in probed.values()):
+        line = "no probed target has both positive and negative test examples"
+        raise DataError(f"{line}: the sets can't be compared; each set has its own results")
     rows = []
     for a, b in combinations(probed, 2):
         difference = paired_test(probed[a].values, probed[b].values)
