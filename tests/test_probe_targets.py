@@ -14,7 +14,7 @@ from scipy import stats
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from linear_cifar import Classifier, load_features
+from linear_cifar import Classifier, DataError, load_features
 from linear_cifar.metrics import binary_metrics
 from tests.commands import arrays, check_every_file, files, finish, only_line, result, run
 from tests.test_page import parse
@@ -437,6 +437,12 @@ def test_other_commands_refuse_targets(place, tmp_path):
     for command in ("lambda_path", "sweep"):
         features = f"--features={tmp_path / 'both.npz'}"
         assert "experiments.probe" in only_line(run(f"experiments.{command}", features))
+
+
+def test_a_text_column_among_targets_is_named(place, tmp_path):
+    (tmp_path / "t.csv").write_text("a,file\n" + "0,x.png\n" * 400)
+    with pytest.raises(DataError, match=r"column file: .*x\.png"):
+        load_features(place / "x_features.npy", tmp_path / "t.csv")
 
 
 def test_repeated_names_of_targets_are_one_line(place, tmp_path):

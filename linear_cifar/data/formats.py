@@ -258,7 +258,11 @@ def _target_arrays(
     if _checked(file).suffix.lower() in TABLES:
         table = read_table(file, max_bytes)
         for name, column in zip(table.column_names, table.columns, strict=True):
-            yield split or "train", name, column.cast("float64").to_numpy()  # null becomes NaN
+            try:
+                values = column.cast("float64").to_numpy()  # null becomes NaN
+            except Exception as error:  # pyarrow raises several types
+                raise DataError(f"{file}, column {name}: {reason(error)}") from error
+            yield split or "train", name, values
         return
     for array in open_arrays(file):
         name_split, name = split_of(array.name)
