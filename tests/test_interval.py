@@ -170,6 +170,21 @@ def test_impossible_lambda_and_points_are_refused_by_name():
             interval_gaps(certificate, points)
 
 
+def test_certificates_of_several_targets_need_fitting_lambda_and_one_column_for_an_interval():
+    inputs, labels = data().train
+    targets = dataset_from_arrays((inputs, np.asarray(labels)[:, None] == np.arange(3)))
+    optimum = solve(SOLVED, targets)
+    with pytest.raises(InputError, match=r"lam is \[4\].*\[4, 3\]"):
+        optimum.gap_at(SOLVED)
+    with pytest.raises(InputError, match="one target"):
+        interval_gaps(optimum.certificate, SOLVED)
+    column = Certificate(*(field[:, 1] for field in optimum.certificate))
+    alone = solve(SOLVED, dataset_from_arrays((inputs, targets.train.labels[:, 1:2])))
+    one = Certificate(*(field[:, 0] for field in alone.certificate))
+    bounds = (interval_gaps(c, SOLVED) for c in (column, one))
+    np.testing.assert_allclose(*bounds, rtol=1e-3)
+
+
 # The commands.
 
 

@@ -1,6 +1,7 @@
 """`experiments.probe` of binary targets and of several feature sets, beside scikit-learn."""
 
 import json
+import os
 import re
 import shutil
 from itertools import combinations
@@ -13,7 +14,7 @@ from scipy import stats
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from linear_cifar import Classifier, load_features
+from linear_cifar import Classifier, DataError, load_features
 from linear_cifar.metrics import binary_metrics
 from tests.commands import arrays, check_every_file, files, finish, only_line, result, run
 from tests.test_page import parse
@@ -200,6 +201,23 @@ def test_targets_may_have_the_splits_of_the_features(tmp_path):
     assert np.array_equal(dataset.test.labels, targets[20:])
 
 
+def test_names_beside_a_matrix_are_those_of_every_split(tmp_path):
+    rng = np.random.default_rng(0)
+    inputs, targets = rng.normal(size=(30, 3)), rng.integers(0, 2, (30, 2))
+    np.savez(tmp_path / "x.npz", train_x=inputs[:20], test_x=inputs[20:])
+    np.savez(tmp_path / "t.npz", train=targets[:20], test=targets[20:], names=["a", "b"])
+    dataset = load_features(tmp_path / "x.npz", tmp_path / "t.npz", validation_fraction=0.0)
+    assert dataset.class_names == ("a", "b")
+    assert np.array_equal(dataset.test.labels, targets[20:])
+
+
+def test_a_target_may_be_called_names(place, tmp_path):
+    table = pd.read_csv(place / "targets.csv").rename(columns={"b": "names"})
+    table.to_csv(tmp_path / "t.csv", index=False)
+    dataset = load_features(place / "x_features.npy", tmp_path / "t.csv")
+    assert dataset.class_names == tuple(table)
+
+
 # Feature sets.
 
 
@@ -325,7 +343,32 @@ def test_targets_resume_from_half_of_their_chunks_to_the_same_bytes(place, folds
                    for k in expected)  # fmt: skip
 
 
+def test_a_chunk_of_another_set_is_computed_again(place, sets, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(sets[0], out)
+    shutil.rmtree(out / "chunks" / "set_1_")
+    shutil.copytree(out / "chunks" / "set_0_", out / "chunks" / "set_1_")
+    done = finish("probe", out, f"--features={place}/sets/*.npy", *WORDS, "--resume")
+    assert re.search(r"set_1_/\S+ isn't used \(it belongs to another run", done.stderr)
+    for name in files(out):
+        if name.endswith((".csv", ".html", "model.npz")):
+            assert (out / name).read_bytes() == (sets[0] / name).read_bytes(), name
+
+
 # Odd inputs.
+
+
+def test_each_set_has_a_folder_below_sets_whatever_its_name(place, tmp_path, monkeypatch):
+    names = [os.fsdecode(b"\xff.npz"), "..", "a<b> ${.npz"]
+    inputs, labels = np.load(place / "x_features.npy"), np.load(place / "sets" / "labels.npy")
+    (tmp_path / "here" / "below").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here" / "below")
+    for name in (names[0], names[2], "../train.npz"):
+        np.savez(name, features=inputs, labels=labels)
+    out = tmp_path / "out"
+    finish("probe", out, f"--features={', '.join(names)}", *WORDS)
+    assert {path.name for path in (out / "sets").iterdir()} == {"\\xff", "here", "a<b> ${"}
+    check_every_file(out)
 
 
 def refused(tmp_path, *words):
@@ -363,10 +406,30 @@ def test_impossible_sets_are_one_line(place, tmp_path):
         ((f"--features={place}/nothing*.npy",), "nothing"),
         ((f"--features={one},{other}", "--predict=x.npy"), "--predict"),
         ((f"--features={one},{place / 'missing.npy'}",), "missing"),
+        ((f"--features={','.join(['long_name'] * 600)}",), "twice"),
         ((f"--features={one}", "--select=auroc"), "auroc"),
         ((f"--features={one}", f"--targets={place / 'targets.csv'}", "--n_train=20"), "n_train"),
+        ((f"--features={one}", f"--targets={place / 'targets.csv'}", "--loss=softmax"), "loss"),
     ]:
         assert re.search(match, refused(tmp_path, *words)), words
+
+
+def test_sets_without_an_auroc_on_test_examples_are_one_line(tmp_path):
+    rng = np.random.default_rng(0)
+    inputs, targets = rng.normal(size=(90, 3)), rng.integers(0, 2, (90, 2))
+    targets[60:] = 1
+    for name in ("one", "other"):
+        splits = dict(zip(("x_train", "x_val", "x_test"), np.split(inputs, 3), strict=True))
+        np.savez(tmp_path / f"{name}.npz", **splits)
+        inputs = inputs + 1
+    parts = dict(zip(("train", "val", "test"), np.split(targets, 3), strict=True))
+    np.savez(tmp_path / "t.npz", **parts)
+    out, words = tmp_path / "out", (f"--targets={tmp_path / 't.npz'}", *WORDS)
+    sets = f"--features={tmp_path / 'one.npz'},{tmp_path / 'other.npz'}"
+    done = run("experiments.probe", sets, *words, f"--output_dir={out}")
+    assert done.returncode == 1
+    assert "both positive and negative test examples" in done.stderr.splitlines()[-1]
+    assert (out / "sets" / "other" / "result.json").is_file()
 
 
 def test_other_commands_refuse_targets(place, tmp_path):
@@ -374,6 +437,12 @@ def test_other_commands_refuse_targets(place, tmp_path):
     for command in ("lambda_path", "sweep"):
         features = f"--features={tmp_path / 'both.npz'}"
         assert "experiments.probe" in only_line(run(f"experiments.{command}", features))
+
+
+def test_a_text_column_among_targets_is_named(place, tmp_path):
+    (tmp_path / "t.csv").write_text("a,file\n" + "0,x.png\n" * 400)
+    with pytest.raises(DataError, match=r"column file: .*x\.png"):
+        load_features(place / "x_features.npy", tmp_path / "t.csv")
 
 
 def test_repeated_names_of_targets_are_one_line(place, tmp_path):

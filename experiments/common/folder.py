@@ -307,7 +307,7 @@ def chunks_of(path: Path, *settings: Any, part: str = "") -> Chunks:
     """The chunks of a run, or of a named part, with the settings that determine its rows."""
     if jax.process_index() == 0:
         (path / CHUNKS / part).mkdir(parents=True, exist_ok=True)
-    return Chunks(path / CHUNKS / part, fingerprint(*settings))
+    return Chunks(path / CHUNKS / part, fingerprint(part, *settings))
 
 
 def fingerprint(*settings: Any) -> str:
@@ -414,9 +414,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes text as UTF-8, whatever the user's locale."""
+    """Writes text as UTF-8, whatever the user's locale; bytes of file names may be no UTF-8."""
     with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, value: Any) -> None:

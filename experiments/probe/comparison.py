@@ -1,6 +1,7 @@
 """Several feature sets of the same examples: which is better, and which differences are real."""
 
 import glob
+import os
 import re
 from collections.abc import Mapping
 from itertools import combinations
@@ -39,10 +40,10 @@ def feature_sets(pattern: str) -> dict[str, Path]:
     The flag has paths and patterns such as layers/*.npy, separated by commas. A pattern's files are
     in their natural order, layer2 before layer10, without files of labels.
     """
-    if Path(pattern).exists():
+    if os.path.exists(pattern):  # noqa: PTH110 (a `Path` fails if a list is too long for a name)
         return {Path(pattern).stem: Path(pattern)}
     paths: list[Path] = []
-    for word in filter(None, pattern.split(",")):
+    for word in filter(None, map(str.strip, pattern.split(","))):
         if not glob.has_magic(word):
             paths.append(Path(word))
             continue
@@ -61,9 +62,11 @@ def feature_sets(pattern: str) -> dict[str, Path]:
 
 def _short_name(path: Path) -> str:
     """The name of a file or folder without its ending, and without a word such as "features"."""
-    words = re.split(r"([_.\- ]+)", path.stem)
+    stem = path.stem if path.stem.strip(".") else path.resolve().stem  # of "." and ".."
+    stem = os.fsencode(stem).decode(errors="backslashreplace")  # it is drawn and written
+    words = re.split(r"([_.\- ]+)", stem)
     name = "".join(word for word in words if word.lower() not in USUAL["inputs"])
-    return name.strip("_.- ") or path.stem
+    return name.strip("_.- ") or stem
 
 
 def _natural_order(path: Path) -> list[Any]:
@@ -84,10 +87,14 @@ def compare(probed: Mapping[str, Probed]) -> "pd.DataFrame":
     """A row per pair of sets: the difference of the measure, its interval, and p-values.
 
     Accuracies have McNemar's exact test, and AUROCs the paired t-test of their pseudo-values.
-    `p_holm` is corrected for the number of pairs by Holm's method.
+    `p_holm` is corrected for the number of pairs by Holm's method. `DataError` if no set has the
+    measure.
     """
     import pandas as pd
 
+    if all(np.isnan(one.row["estimate"]) for one in probed.values()):
+        line = "no probed target has both positive and negative test examples"
+        raise DataError(f"{line}: the sets can't be compared; each set has its own results")
     rows = []
     for a, b in combinations(probed, 2):
         difference = paired_test(probed[a].values, probed[b].values)

@@ -243,9 +243,12 @@ def read_targets(path: Path, max_bytes: float) -> dict[str, tuple[tuple[str, ...
                 if name in columns.setdefault(array_split, {}):
                     raise DataError(f"{file} repeats the target {name}")
                 columns[array_split][name] = values
-        if "train" not in columns:
+        train = columns.get("train", {})
+        has_names = "names" in train and train["names"].dtype.kind == "U"  # numbers are a target
+        names = train.pop("names") if has_names else None
+        if not train:
             raise DataError(f"{path} has no targets of training examples")
-        return {split: _target_matrix(path, arrays) for split, arrays in columns.items()}
+        return {split: _target_matrix(path, arrays, names) for split, arrays in columns.items()}
 
 
 def _target_arrays(
@@ -255,7 +258,11 @@ def _target_arrays(
     if _checked(file).suffix.lower() in TABLES:
         table = read_table(file, max_bytes)
         for name, column in zip(table.column_names, table.columns, strict=True):
-            yield split or "train", name, column.cast("float64").to_numpy()  # null becomes NaN
+            try:
+                values = column.cast("float64").to_numpy()  # null becomes NaN
+            except Exception as error:  # pyarrow raises several types
+                raise DataError(f"{file}, column {name}: {reason(error)}") from error
+            yield split or "train", name, values
         return
     for array in open_arrays(file):
         name_split, name = split_of(array.name)
@@ -264,8 +271,9 @@ def _target_arrays(
         yield split or name_split, name, array.read(0, array.shape[0])
 
 
-def _target_matrix(path: Path, arrays: dict[str, np.ndarray]) -> tuple[tuple[str, ...], np.ndarray]:
-    names = arrays.pop("names", None)
+def _target_matrix(
+    path: Path, arrays: Mapping[str, np.ndarray], names: np.ndarray | None
+) -> tuple[tuple[str, ...], np.ndarray]:
     if len(arrays) == 1 and (matrix := next(iter(arrays.values()))).ndim == 2:
         names = np.arange(matrix.shape[1]) if names is None else names
         return tuple(map(str, names.tolist())), matrix

@@ -62,8 +62,9 @@ def gap_at(certificate: Certificate, lam: ArrayLike) -> tuple[np.ndarray, np.nda
     """The cost J of solutions at any λ, and an upper bound of J − J* there, in nats, float64.
 
     The solutions keep their parameters, which were found for another λ. λ > 0 is broadcast against
-    the C solutions: a scalar or [C] gives [C], and [P, 1] gives [P, C]. `InputError` if λ isn't
-    above 0.
+    the C solutions: a scalar or [C] gives [C], and [P, 1] gives [P, C]. Solutions of targets are
+    [C, T], for which λ is a scalar, [C, 1] or [C, T]. `InputError` if λ isn't above 0, or has a
+    shape that doesn't fit.
 
     Examples:
       >>> from linear_cifar import solve
@@ -76,6 +77,11 @@ def gap_at(certificate: Certificate, lam: ArrayLike) -> tuple[np.ndarray, np.nda
     """
     Setting("", above=0).check("lam", lam)
     values, c = np.asarray(lam, np.float64), certificate
+    try:
+        np.broadcast_shapes(values.shape, np.shape(c.loss))
+    except ValueError as error:
+        shapes = f"{list(values.shape)}, and the solutions {list(np.shape(c.loss))}"
+        raise InputError(f"lam is {shapes}: it has to be broadcast to them") from error
     with np.errstate(invalid="ignore", over="ignore"):  # of solutions that diverged
         slope = np.sqrt(4 * c.squares * (values - c.centre) ** 2 + c.slope**2)
         gap = c.divergence + (slope + c.shift) ** 2 / (4 * values)
@@ -91,14 +97,14 @@ def interval_gaps(certificate: Certificate, points: ArrayLike) -> np.ndarray:
     largest at an end of its part, so no λ between the points exceeds the bound.
 
     Args:
-      certificate: of C solutions, `Optimum.certificate`.
+      certificate: of C solutions, `Optimum.certificate`; of targets [C, T], one column.
       points: λ > 0, ascending, [P] with P ≥ 2; usually the λ that were solved.
 
     Returns:
       [P − 1], float64; infinite where no solution is finite.
 
     Raises:
-      InputError: points of another shape, order or range.
+      InputError: points of another shape, order or range, or certificates of several targets.
 
     Examples:
       >>> from linear_cifar import solve
@@ -111,6 +117,9 @@ def interval_gaps(certificate: Certificate, points: ArrayLike) -> np.ndarray:
     if points.ndim != 1 or len(points) < 2 or not (np.diff(points) >= 0).all():
         raise InputError("points have to be at least two values of λ, ascending, [P]")
     fields = [np.atleast_1d(field) for field in certificate]
+    if fields[0].ndim > 1:
+        shape = list(fields[0].shape)
+        raise InputError(f"the certificate is {shape}: it has to be [C], of one target at a time")
 
     def relative_gap(rows: np.ndarray | slice, lam: np.ndarray) -> np.ndarray:
         cost, gap = gap_at(Certificate(*(field[rows] for field in fields)), lam)
