@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
+from numbers import Integral
 from typing import Any, Self
 
 import jax
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.model_selection import check_cv
+from sklearn.model_selection import KFold, StratifiedKFold, check_cv
 
 from linear_cifar.checks import check_choice
 from linear_cifar.data import Dataset
@@ -154,9 +155,11 @@ class LinearProbeCV(LinearClassifier):
         The first row leaves none out. Only the weights to fit include the weights of classes.
         """
         inputs, labels, weights, n = examples
-        seed, y = self.random_state, labels[:n]
-        cv = check_cv(self.cv, y, classifier=True, shuffle=seed is not None, random_state=seed)
-        splits = cv.split(inputs[:n], y)
+        y, cv = labels[:n], self.cv
+        if isinstance(cv, Integral) and self.random_state is not None:
+            kind = KFold if self.multilabel_ else StratifiedKFold
+            cv = kind(cv, shuffle=True, random_state=self.random_state)
+        splits = check_cv(cv, y, classifier=True).split(inputs[:n], y)
         counts = [[np.bincount(part, minlength=len(labels)) for part in split] for split in splits]
         fitted, left_out = np.moveaxis(weights * np.array(counts), 1, 0)
         empty = np.flatnonzero(~left_out.any(axis=1))
