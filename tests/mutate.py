@@ -49,10 +49,13 @@ AREAS = {
         "test_train.py test_sweep.py",
         600,
     ),
-    "optimum": Area("linear_cifar/optimum", "test_optimum.py", 300),
+    "optimum": Area(
+        "linear_cifar/optimum", "test_optimum.py test_targets.py test_interval.py", 300
+    ),
     "metrics": Area(
         "linear_cifar/metrics linear_cifar/selection.py",
-        "test_metrics.py test_calibration.py test_selection.py test_optimum.py",
+        "test_metrics.py test_calibration.py test_selection.py test_optimum.py"
+        " test_binary_metrics.py test_comparison.py",
         300,
     ),
     "stratify": Area(
@@ -71,7 +74,7 @@ AREAS = {
     ),
     "path_and_probe": Area(
         "experiments/common/path.py experiments/probe experiments/lambda_path.py",
-        "test_lambda_path.py test_probe.py",
+        "test_lambda_path.py test_probe.py test_probe_targets.py test_interval.py test_page.py",
         300,
     ),
     "runs_and_sweeps": Area(

@@ -218,6 +218,18 @@ def test_a_target_may_be_called_names(place, tmp_path):
     assert dataset.class_names == tuple(table)
 
 
+def test_notes_name_choices_that_rest_on_few_examples_or_the_end_of_the_path(place, tmp_path):
+    words = (f"--features={place / 'x_features.npy'}", f"--targets={place / 'targets.csv'}")
+    done = finish("probe", tmp_path / "out", *words, "--lam=1,1e4", "--n_folds=3", "--select=loss")
+    table = pd.read_csv(tmp_path / "out" / "targets.csv").set_index("target")
+    assert table.lam[["a", "b"]].tolist() == [1, 1]
+    notes = [line for line in done.stderr.splitlines() if line.startswith("note: ")]
+    (few,) = (note for note in notes if "fewer than" in note)
+    assert "1 targets, rare " in few
+    (end,) = (note for note in notes if "smallest λ" in note)
+    assert f"{(table.lam == 1).sum()} targets" in end
+
+
 # Feature sets.
 
 

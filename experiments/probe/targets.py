@@ -195,7 +195,8 @@ def notes(record: Record) -> list[str]:
     if (n := int(np.sum(fewest < FEW))) > 0:
         first = probed.target.iloc[int(np.argmax(fewest < FEW))]
         text = f"the λ of {n} targets, {first} among them, rests on fewer than {FEW} positive or "
-        texts.append(f"{text}negative examples: try --n_folds or --select=loss")
+        advice = "--select=loss" if record.source == "folds" else "--n_folds or --select=loss"
+        texts.append(f"{text}negative examples: try {advice}")
     by_target = record.by_lam.groupby("target", sort=False).lam
     for end, values in (("smallest", by_target.min()), ("largest", by_target.max())):
         n = int(np.sum(probed.lam.to_numpy() == values[probed.target].to_numpy()))
