@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from absl import flags as absl_flags
 
-from experiments.common import cli, distributed, folder, path
+from experiments.common import cli, distributed, folder, path, path_record
 from experiments.common.data import load_data
 from experiments.common.progress import Stopwatch, print_table
 from linear_cifar import Dataset
@@ -52,18 +52,18 @@ def main(argv: list[str]) -> int:
         write(fit, dataset, target, watch)
     low, high = fit.refit.test_accuracy_at_optimum
     proven = ("test accuracy of the exact optimum", f"{low:.4f} to {high:.4f}, proven")
-    lines = [*path.answer_lines(fit, dataset), proven]
+    lines = [*path_record.answer_lines(fit, dataset), proven]
     print_table([*lines, ("seconds", watch), ("written to", target)])
-    path.note_edge(fit)
+    path_record.note_edge(fit)
     return 0
 
 
 def write(fit: path.Fit, dataset: Dataset, target: Path, watch: Stopwatch) -> None:
     """Writes the table, figures, parameters and `result.json`."""
-    title = path.title(dataset)
+    title = path_record.title(dataset)
     with watch.phase("plot"):
         figures = {
-            "path": path.plot_choice(fit.table, fit.choice, title),
+            "path": path_record.plot_choice(fit.table, fit.choice, title),
             "cost": plot_cost(fit, title),
         }
         if dataset.image_shape is not None:
@@ -72,7 +72,7 @@ def write(fit: path.Fit, dataset: Dataset, target: Path, watch: Stopwatch) -> No
     folder.write_table(target / "path.csv", fit.table)
     folder.write_params(target / "params.npz", fit.solutions.params(fit.choice.chosen))
     folder.write_params(target / "params_refit.npz", fit.refit.params)
-    content = path.answer(fit) | {"split": FLAGS.split}
+    content = path_record.answer(fit) | {"split": FLAGS.split}
     folder.write_result(target, "lambda_path", dataset, watch, **content)
 
 

@@ -73,7 +73,8 @@ AREAS = {
         300,
     ),
     "path_and_probe": Area(
-        "experiments/common/path.py experiments/probe experiments/lambda_path.py",
+        "experiments/common/path.py experiments/common/path_record.py experiments/probe"
+        " experiments/lambda_path.py",
         "test_lambda_path.py test_probe.py test_probe_targets.py test_interval.py test_page.py",
         300,
     ),

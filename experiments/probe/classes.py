@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.common import folder, path
+from experiments.common import folder, path, path_record
 from experiments.common.data import describe_sizes
 from experiments.common.progress import Stopwatch, print_table
 from experiments.probe import learning, measures, page
@@ -70,11 +70,11 @@ def write(record: Record, target: Path, watch: Stopwatch) -> None:
     from linear_cifar import plots  # matplotlib takes half a second
 
     fit, test, curve, dataset = record
-    title, names = path.title(dataset), dataset.class_names
+    title, names = path_record.title(dataset), dataset.class_names
     with watch.phase("plot"):
         heading = f"Test examples, {title}"
         figures = {
-            "path": path.plot_choice(fit.table, fit.choice, title),
+            "path": path_record.plot_choice(fit.table, fit.choice, title),
             "confusions": plots.plot_confusion(test.counts, names, heading),
             "per_class": plots.plot_per_class(test.by_class, names, f"Test accuracy, {title}"),
             "reliability": plots.plot_reliability(test.before, test.after, heading),
@@ -96,7 +96,7 @@ def _answer(record: Record) -> dict[str, Any]:
     """What `result.json` says, with the answer at its top level."""
     fit, test, curve, dataset = record
     return {
-        **path.answer(fit),
+        **path_record.answer(fit),
         "balanced_accuracy": test.balanced_accuracy,
         f"top_{measures.TOP_K}_accuracy": test.top_k and test.top_k.estimate,
         "temperature": test.model.temperature,
@@ -120,7 +120,7 @@ def _lines(record: Record) -> list[tuple[str, Any]]:
         f"{test.after.error:.4f} after scaling by the temperature {test.model.temperature:.3g}"
     )
     lines: list[tuple[str, Any]] = [
-        *path.answer_lines(fit, dataset),
+        *path_record.answer_lines(fit, dataset),
         ("balanced accuracy", test.balanced_accuracy),
     ]
     if test.top_k is not None:
@@ -137,4 +137,4 @@ def print_answer(record: Record, target: Path, watch: Stopwatch) -> None:
         print(report.to_string(index=False, float_format="{:.3f}".format), end="\n\n")
     more = [("seconds", watch), ("written to", target), ("page", target / "index.html")]
     print_table([("data", describe_sizes(record.dataset)), *_lines(record), *more])
-    path.note_edge(record.fit)
+    path_record.note_edge(record.fit)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from absl import flags
 
-from experiments.common import folder, path
+from experiments.common import folder, path, path_record
 from experiments.common.page import Column, Figure, Section, write_page
 from experiments.common.progress import with_interval
 from experiments.probe import measures
@@ -136,7 +136,7 @@ def _choice(fit: path.Fit, dataset: Dataset) -> Section:
         f"{rule}. The chosen λ was fitted again to all {fitted}, and tested once: test examples "
         "had no part in the choice."
     ]
-    if note := path.edge_note(fit):
+    if note := path_record.edge_note(fit):
         text.append(f"Note: {note}.")
     table = fit.table.assign(choice="–")
     table["ending"] = np.select(

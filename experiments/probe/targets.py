@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from absl import flags as absl_flags
 
-from experiments.common import folder, path
+from experiments.common import folder, path, path_record
 from experiments.common.data import data_title, describe_sizes
 from experiments.common.progress import Stopwatch, print_table, with_interval
 from experiments.probe import page
@@ -171,7 +171,7 @@ def lines(record: Record) -> list[tuple[str, Any]]:
     has_problem = table.problem != ""
     rows = table[table.test_auroc.notna()].sort_values("test_auroc")
     parts = [
-        ("optima", path.describe_optima(summary)),
+        ("optima", path_record.describe_optima(summary)),
         ("λ chosen by", f"{record.source} {record.select}, one for each target"),
         ("refits", f"worst relative gap {table.gap.max():.1e}"),
         ("mean test AUROC", f"{with_interval(*mean[:3])}, over {len(rows)} targets"),

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.common import path as optimum_path, training
+from experiments.common import path_record, training
 from experiments.common.data import data_title
 from experiments.common.run_record import run_figures
 from experiments.report import plan
@@ -61,4 +61,4 @@ def over_batch_size(cells: "pd.DataFrame", data: str) -> Any:
 def path_figure(solved: Solved, data: str) -> Any:
     """Accuracy and loss at the optimum over λ."""
     choice = solved.choice._replace(one_standard_error=solved.choice.best)
-    return optimum_path.plot_choice(solved.table, choice, f"{solved.planned['title']} · {data}")
+    return path_record.plot_choice(solved.table, choice, f"{solved.planned['title']} · {data}")
