@@ -161,7 +161,7 @@ SLOW = [
 def test_the_optimum_matches_scikit_learn(name, setting, monkeypatch):
     loss, dtype, storage, n_devices, weighted = setting
     loss, data = LOSSES[loss], dataset(name)
-    tolerance, precision = (1e-11, 1e-5) if dtype == "float64" else (1e-6, 1e-2)
+    tolerance, precision = (1e-12, 1e-5) if dtype == "float64" else (1e-6, 1e-2)
     optimum = solve(
         LAM,
         data if storage == "memory" else on_disk(data, monkeypatch),

@@ -1,15 +1,17 @@
-"""Coordinates in which one diagonal preconditioner serves every λ.
+"""Coordinates in which a diagonal preconditioner serves every λ.
 
 With the eigendecomposition XᵀX/n = V diag(e) Vᵀ of standardised inputs, the rotated inputs X V
-have uncorrelated columns, and the Hessian of the mean loss is about c diag(e) for each class,
-where c is the curvature of the loss (D. Böhning, Multinomial logistic regression algorithm, Ann.
-Inst. Statist. Math. 44, 1992, uses its upper bound). Adding 2λ gives a preconditioner that is
-diagonal for every λ. The penalty is the same in both coordinates, because V is orthogonal.
+have uncorrelated columns. The curvature of the loss in the logits differs by class and by
+parameters; its mean has a decomposition U diag(β) Uᵀ. The Hessian of the cost is then about βₖ eⱼ +
+2λ in the coordinates U ⊗ V (D. Böhning, Multinomial logistic regression algorithm, Ann. Inst.
+Statist. Math. 44, 1992, has an upper bound of this form). The penalty is the same in both
+coordinates, because U and V are orthogonal.
 """
 
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental.multihost_utils import broadcast_one_to_all
 
@@ -17,7 +19,7 @@ from linear_cifar.data.blocks import in_memory
 from linear_cifar.data.dataset import Standardiser
 from linear_cifar.losses import Loss
 from linear_cifar.model import Params
-from linear_cifar.optimum.data_pass import Examples, sum_over
+from linear_cifar.optimum.data_pass import Examples, product, sum_over
 
 MAX_SIDE = 8192  # of a matrix that is decomposed; the time grows with its cube
 _FLOOR = 1e-8  # share of the largest eigenvalue below which float32 leaves only noise
@@ -58,21 +60,38 @@ def find_basis(examples: Examples, standardiser: Standardiser, loss: Loss, dtype
     sums = np.asarray(sum_over(chunks, term, (), standardiser=standardiser, **settings))
     if d > MAX_SIDE:
         return Basis(sums.astype(np.float64), None)
-    eigenvalues, rotation = _eigh(sums)
+    eigenvalues, rotation = eigh(sums)
     # All are kept: a feature without variance has its weight, which is 0.
     floor = _FLOOR * float(eigenvalues[-1])
     return Basis(np.maximum(eigenvalues, floor).astype(np.float64), rotation)
 
 
-def _eigh(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def eigh(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues and vectors, the first process's, because processes may round differently."""
-    from scipy import linalg  # whose `eigh` takes half as long as NumPy's
+    if jax.default_backend() == "cpu":
+        from scipy import linalg  # whose `eigh` takes half as long as JAX's
 
-    return broadcast_one_to_all(linalg.eigh(matrix, driver="evd"))
+        return broadcast_one_to_all(linalg.eigh(matrix, driver="evd"))
+    return broadcast_one_to_all(jax.device_get(tuple(jnp.linalg.eigh(matrix))))
+
+
+def mean_curvature(loss: Loss, probabilities: np.ndarray) -> np.ndarray:
+    """The mean of the loss's Hessian in the logits, [..., K, K], over examples with P [..., n, K].
+
+    It is mean diag(p) − ppᵀ for exclusive classes, and mean diag(p (1 − p))/K for independent ones.
+    """
+    n, k = probabilities.shape[-2:]
+    own, share = probabilities, 1 / n
+    if not loss.exclusive:
+        own, share = probabilities * (1 - probabilities), 1 / (n * k)
+    curvature = share * own.sum(axis=-2)[..., None] * np.eye(k, dtype=own.dtype)
+    if loss.exclusive:
+        curvature -= share * (np.swapaxes(probabilities, -1, -2) @ probabilities)
+    return curvature
 
 
 def _gram(_, inputs: jax.Array, __, weights: jax.Array, ___) -> jax.Array:
-    return (inputs * weights[0][:, None]).T @ inputs
+    return product("md,me->de", inputs * weights[0][:, None], inputs)
 
 
 def _mean_squares(_, inputs: jax.Array, __, weights: jax.Array, ___) -> jax.Array:
@@ -86,7 +105,7 @@ def _basis_of_span(examples: Examples, standardiser: Standardiser) -> Basis:
     """
     with jax.enable_x64(True):
         inputs = np.asarray(standardiser(np.asarray(examples.split.inputs), np.float64))
-    eigenvalues, vectors = _eigh(inputs @ inputs.T / len(inputs))
+    eigenvalues, vectors = eigh(inputs @ inputs.T / len(inputs))
     n_kept = max(1, int(np.sum(eigenvalues > _FLOOR * eigenvalues[-1])))  # 1 if all are equal
     eigenvalues, vectors = np.maximum(eigenvalues[-n_kept:], 0), vectors[:, -n_kept:]
     lengths = np.sqrt(len(inputs) * eigenvalues)

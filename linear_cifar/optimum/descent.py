@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.multihost_utils import broadcast_one_to_all
 from numpy.typing import ArrayLike
 
 from linear_cifar.data.blocks import in_memory
@@ -14,7 +15,7 @@ from linear_cifar.errors import InputError
 from linear_cifar.losses import Loss
 from linear_cifar.model import Params
 from linear_cifar.optimum import lbfgs
-from linear_cifar.optimum.basis import Basis
+from linear_cifar.optimum.basis import Basis, mean_curvature
 from linear_cifar.optimum.data_pass import (
     Examples,
     ReadChunks,
@@ -33,6 +34,9 @@ _BETWEEN_LOOKS, _UNCHANGED_LOOKS = 25, 2  # passes; looks in a row that see no c
 # Finished runs leave once they are half of all and carrying them has cost as many operations as
 # compiling a program for half as many, about a second. All descents of a plan share the program.
 _COMPILING = 2e11
+_SAMPLE = 4096  # examples, evenly spaced, that show a loss's curvature
+_LEAST_CURVATURE = 1e-3  # share of the largest: without curvature are constants and absent classes
+_ROUNDING = 1e-3  # of a cost at zero parameters
 
 # Parameters [C, K, d] and [C, K] -> an array [C, …], such as predictions. A run whose array stays
 # the same may end.
@@ -47,6 +51,7 @@ class Descent(NamedTuple):
     basis: Basis
     rotated: Examples | None  # with inputs in the basis, if they are in memory
     rotation: jax.Array | None  # V [d, r] on the devices, if each pass rotates the weights instead
+    sample: np.ndarray  # [s, d], standardised, of examples that show a loss's curvature
     loss: Loss
     dtype: Any
     n_descents: int  # of about as many runs
@@ -74,26 +79,15 @@ def prepare(
     elif basis.rotation is not None:
         matrix = basis.rotation.astype(dtype)
         rotation = shard_features(matrix, examples.mesh, matrix.shape[1])
-    return Descent(dataset, examples, basis, rotated, rotation, loss, dtype, n_descents)
-
-
-def problems_of(descent: Descent, lam: np.ndarray, task: RunTask) -> lbfgs.Problems:
-    """The problems of C runs, from λ [C] and their tasks."""
-    k, dtype, exclusive = n_vectors(descent.dataset), descent.dtype, descent.loss.exclusive
-    # At zero logits: the mean over the classes of the loss's second derivative, and the loss.
-    curvature, cost = ((1 - 1 / k) / k, np.log(k)) if exclusive else (1 / (4 * k), np.log(2))
-    diagonal = Params(
-        (curvature * descent.basis.eigenvalues + 2 * lam[:, None, None]).astype(dtype),
-        np.full((len(lam), 1), curvature, dtype),
-    )
-    costs, shift_free = np.full(len(lam), cost, dtype), np.array(exclusive, dtype)
-    problems = lbfgs.Problems(lam.astype(dtype), task, diagonal, costs, shift_free)
-    return replicate(problems, descent.examples.mesh)
+    n, split = len(dataset.train.labels), dataset.train
+    rows = split.inputs[np.linspace(0, n - 1, min(n, _SAMPLE)).astype(int)]
+    sample = np.asarray(dataset.standardiser(rows, np.float32))
+    return Descent(dataset, examples, basis, rotated, rotation, sample, loss, dtype, n_descents)
 
 
 def descend(
     descent: Descent,
-    problems: lbfgs.Problems,
+    lam: np.ndarray,
     tasks: Tasks,
     start: Params | None,
     goal: np.ndarray,
@@ -109,7 +103,7 @@ def descend(
     chunks = (descent.rotated or descent.examples).labelled(
         tasks.labels, tasks.weights, descent.dtype
     )
-    state, passes = _first_passes(descent, problems, chunks, start, goal)
+    state, problems, passes = _first_passes(descent, lam, tasks, chunks, start, goal)
     relative_gap, unchanged, n_same = np.zeros(c), np.zeros(c, bool), np.zeros(c, int)
     seen: dict[int, np.ndarray] = {}
     last: Params = jax.tree.map(np.array, fetch(state.params))
@@ -155,26 +149,44 @@ def descend(
 
 def _first_passes(
     descent: Descent,
-    problems: lbfgs.Problems,
+    lam: np.ndarray,
+    tasks: Tasks,
     chunks: ReadChunks,
     start: Params | None,
     goal: np.ndarray,
-) -> tuple[lbfgs.State, np.ndarray]:
-    """The state after the first pass, and how many passes it took, [C]."""
-    mesh, dtype = descent.examples.mesh, descent.dtype
-    shape = (len(goal), n_vectors(descent.dataset), len(descent.basis.eigenvalues))
-    zero = np.zeros(shape, dtype)
-    first = Params(zero, zero[:, :, 0])
-    if start is not None:
-        weights = descent.basis.forth(np.asarray(start.weights)).astype(dtype)
-        first = Params(weights, np.asarray(start.bias, dtype))
-    state = _step(descent, lbfgs.begin(first, mesh), problems, chunks, goal)
+) -> tuple[lbfgs.State, lbfgs.Problems, np.ndarray]:
+    """The state after the first pass, the problems, and how many passes it took, [C]."""
+    c, k, d = len(goal), n_vectors(descent.dataset), descent.dataset.n_features
+    first = Params(np.zeros((c, k, d)), np.zeros((c, k))) if start is None else start
     passes = (goal < np.inf).astype(int)
-    worse = ~(fetch(state.cost) <= fetch(problems.cost_at_zero))[:, None]  # true for NaN
-    if start is None or not worse.any():
-        return state, passes
-    again = Params(np.where(worse[..., None], 0, first.weights), np.where(worse, 0, first.bias))
-    return _step(descent, lbfgs.begin(again, mesh), problems, chunks, goal), 2 * passes
+    at_zero = np.log(k if descent.loss.exclusive else 2)  # the cost
+    while True:
+        problems = _problems(descent, lam, tasks.run, first)
+        rotated = first._replace(weights=descent.basis.forth(first.weights))
+        params = Params(*(np.asarray(array, descent.dtype) for array in rotated))
+        state = lbfgs.begin(params, descent.examples.mesh)
+        state = _step(descent, state, problems, chunks, goal)
+        worse = ~(fetch(state.cost) <= (1 + _ROUNDING) * at_zero)  # true for NaN
+        if not worse.any():
+            return state, problems, passes
+        first = Params(*(np.where(worse.reshape(-1, *[1] * (a.ndim - 1)), 0, a) for a in first))
+        passes = 2 * passes
+
+
+def _problems(descent: Descent, lam: np.ndarray, task: RunTask, start: Params) -> lbfgs.Problems:
+    """The problems of C runs, from λ [C], their tasks, and the parameters they start from."""
+    k, dtype, loss = n_vectors(descent.dataset), descent.dtype, descent.loss
+    weights, bias = (np.asarray(array, np.float32) for array in start)
+    scores = np.nan_to_num(descent.sample @ np.swapaxes(weights, 1, 2) + bias[:, None])
+    curvature = mean_curvature(loss, np.asarray(loss.probabilities(jnp.asarray(scores))))
+    curvature, classes = broadcast_one_to_all(np.linalg.eigh(curvature))
+    least = _LEAST_CURVATURE * np.maximum(curvature[:, -1:], _LEAST_CURVATURE / k)
+    curvature = np.maximum(curvature, least)
+    by_input = curvature[..., None] * descent.basis.eigenvalues + 2 * lam[:, None, None]
+    diagonal = Params(by_input.astype(dtype), curvature.astype(dtype))
+    shift_free = np.array(loss.exclusive, dtype)
+    problems = lbfgs.Problems(lam.astype(dtype), task, classes.astype(dtype), diagonal, shift_free)
+    return replicate(problems, descent.examples.mesh)
 
 
 def _step(

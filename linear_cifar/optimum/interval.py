@@ -73,7 +73,7 @@ def gap_at(certificate: Certificate, lam: ArrayLike) -> tuple[np.ndarray, np.nda
       >>> optimum = solve([0.1, 1.0], data)
       >>> cost, gap = gap_at(optimum.certificate, 0.11)
       >>> (gap / cost).round(4).tolist()
-      [0.004, 1.4106]
+      [0.004, 1.4107]
     """
     Setting("", above=0).check("lam", lam)
     values, c = np.asarray(lam, np.float64), certificate

@@ -7,8 +7,11 @@ unless the slope along the step shows that it went too far. Either way it has le
 along the step, and tries what follows from that. In these coordinates nearly every step is
 accepted, so a line search would save nothing.
 
-The preconditioner is diag(c e + 2λ), with c the mean curvature of the loss at zero parameters
-(for softmax (1 − 1/K)/K; Böhning's upper bound is ½, which takes more passes).
+The preconditioner P takes examples and classes apart: the mean of the products H ⊗ xxᵀ, with H the
+Hessian of the loss in the logits, is taken for the product of their means. With mean H = U diag(β)
+Uᵀ at the start of the descent, P is diagonal in the coordinates U ⊗ V, with βₖ eⱼ + 2λ for the
+weights and βₖ for the bias. On real features and small λ a descent from a neighbouring optimum
+takes half as many passes with this U as with a single β for all classes.
 """
 
 from functools import partial
@@ -21,7 +24,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from linear_cifar.model import Params
 from linear_cifar.objective import penalty, penalty_gradient
-from linear_cifar.optimum.data_pass import Sums
+from linear_cifar.optimum.data_pass import Sums, product
 from linear_cifar.optimum.tasks import RunTask
 from linear_cifar.training import devices
 
@@ -34,8 +37,8 @@ class Problems(NamedTuple):
 
     lam: Any  # [C]
     task: RunTask  # which labels and weights of the examples each run has
-    diagonal: Params  # of the preconditioner, [C, 1, r] and [C, 1]
-    cost_at_zero: Any  # [C], of zero parameters
+    classes: Any  # U of the preconditioner, [C, K, K]
+    diagonal: Params  # of the preconditioner in the coordinates U ⊗ V, [C, K, r] and [C, K]
     shift_free: Any  # 1 if a constant in all biases changes nothing, as for softmax, else 0
 
 
@@ -51,7 +54,7 @@ class State(NamedTuple):
     steps: Params  # [C, MEMORY, …], the latest steps, in a ring
     changes: Params  # [C, MEMORY, …], of the gradient along them
     inverse: Any  # [C, MEMORY], 1/⟨step, change⟩; 0 for an empty slot
-    scales: Any  # [C, MEMORY], ⟨step, change⟩/⟨change, P⁻¹ change⟩; 0 for an empty slot
+    scales: Any  # [C, MEMORY], ⟨step, change⟩/⟨change, P⁻¹change⟩; 0 for an empty slot
     n_refused: Any  # [C], consecutive refused steps
     n_steps: Any  # tried steps, a scalar
 
@@ -76,7 +79,7 @@ def trial(state: State, rotation: jax.Array | None) -> Params:
     `rotation` is V [d, r] if these aren't rotated, else None.
     """
     weights, bias = jax.tree.map(jnp.add, state.params, state.step)
-    return Params(weights if rotation is None else weights @ rotation.T, bias)
+    return Params(weights if rotation is None else product("ckr,dr->ckd", weights, rotation), bias)
 
 
 @partial(jax.jit, static_argnames="mesh", donate_argnames="state")
@@ -99,7 +102,7 @@ def advance(
     change = jax.tree.map(jnp.subtract, gradient, state.gradient)
     slope = _dot(gradient, state.step)
     refused = ~(slope <= _OVERSHOT * jnp.abs(state.slope))  # true for NaN
-    state = _remember(state, change, slope, problems.diagonal)
+    state = _remember(state, change, slope, problems)
 
     def choose(moved: Any, stayed: Any) -> Any:
         return jax.tree.map(lambda a, b: jnp.where(_wide(refused, a), b, a), moved, stayed)
@@ -114,7 +117,7 @@ def advance(
     )
     # After the first refusal the new curvature is enough; after more, steps are halved.
     length = jnp.where(gap > goal * cost, -(0.5 ** jnp.maximum(n_refused - 1, 0)), 0)
-    direction = _precondition(state, problems.diagonal)
+    direction = _direction(state, problems)
     step = jax.tree.map(lambda a: _wide(length, a).astype(a.dtype) * a, direction)
     state = state._replace(step=step, slope=_dot(gradient, step))
     axes = partial(devices.feature_axes, mesh=mesh, n_features=params.weights.shape[-1])
@@ -132,14 +135,16 @@ def _cost_and_gradient(
     params: Params, sums: Sums, problems: Problems, rotation: jax.Array | None
 ) -> tuple[jax.Array, Params]:
     """J [C] and its gradient, of the sums of a pass."""
-    weights = sums.weights if rotation is None else sums.weights @ rotation
+    weights = sums.weights
+    if rotation is not None:
+        weights = product("ckd,dr->ckr", weights, rotation)
     weights += penalty_gradient(params.weights, _wide(problems.lam, weights))
     # Only rounding makes a constant in the gradient of free biases, and it would go on growing.
     bias = sums.bias - problems.shift_free * jnp.mean(sums.bias, axis=1, keepdims=True)
     return sums.loss + jax.vmap(penalty)(params, problems.lam), Params(weights, bias)
 
 
-def _remember(state: State, change: Params, slope: jax.Array, diagonal: Params) -> State:
+def _remember(state: State, change: Params, slope: jax.Array, problems: Problems) -> State:
     """The state with its latest step in the ring, if the curvature along it is positive."""
     product = slope - state.slope
     valid = (product > 0) & jnp.isfinite(product)
@@ -151,7 +156,7 @@ def _remember(state: State, change: Params, slope: jax.Array, diagonal: Params) 
         )
 
     inverse = jnp.where(valid, 1 / jnp.where(valid, product, 1), 0)
-    flat = _dot(change, jax.tree.map(jnp.divide, change, diagonal))
+    flat = _dot(change, _precondition(change, problems))
     scale = jnp.where(valid & (flat > 0), product / jnp.where(flat > 0, flat, 1), 0)
     return state._replace(
         steps=put(state.steps, state.step),
@@ -162,10 +167,20 @@ def _remember(state: State, change: Params, slope: jax.Array, diagonal: Params) 
     )
 
 
-def _precondition(state: State, diagonal: Params) -> Params:
+def _precondition(gradient: Params, problems: Problems) -> Params:
+    """P⁻¹ times a gradient [C, K, r] and [C, K]."""
+
+    def inverse(array: jax.Array, diagonal: jax.Array) -> jax.Array:
+        rotated = product("ckl,ck...->cl...", problems.classes, array) / diagonal
+        return product("ckl,cl...->ck...", problems.classes, rotated)
+
+    return jax.tree.map(inverse, gradient, problems.diagonal)
+
+
+def _direction(state: State, problems: Problems) -> Params:
     """The gradient times the approximate inverse of the Hessian, by the two loops.
 
-    Between the loops comes the preconditioner's inverse, times the mean of the pairs' `scales`. The
+    Between the loops comes P⁻¹, times the mean of the pairs' `scales`. The
     usual scale, of the latest pair alone, takes more passes.
     """
 
@@ -192,7 +207,7 @@ def _precondition(state: State, diagonal: Params) -> Params:
     result, weights = jax.lax.fori_loop(0, MEMORY, latest_first, start)
     n_pairs = jnp.sum(state.scales > 0, axis=1)
     scale = jnp.where(n_pairs > 0, jnp.sum(state.scales, axis=1) / jnp.maximum(n_pairs, 1), 1)
-    result = jax.tree.map(lambda a, b: _wide(scale, a) * a / b, result, diagonal)
+    result = jax.tree.map(lambda a: _wide(scale, a) * a, _precondition(result, problems))
     return jax.lax.fori_loop(0, MEMORY, oldest_first, result)
 
 

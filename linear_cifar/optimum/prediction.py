@@ -40,6 +40,7 @@ from linear_cifar.errors import InputError
 from linear_cifar.losses import Loss
 from linear_cifar.model import Params
 from linear_cifar.objective import penalty_gradient
+from linear_cifar.optimum.basis import mean_curvature
 from linear_cifar.optimum.solve import LAM
 
 _N_ROWS = 1000  # in a block: 25 MB of images in float64
@@ -94,10 +95,7 @@ def bias_distance(
         gradient = Params(
             gradient.weights + by_logit.T @ inputs, gradient.bias + by_logit.sum(axis=0)
         )
-        if loss.exclusive:
-            hessian += (np.diag(p.sum(axis=0)) - p.T @ p) / n
-        else:
-            hessian += np.diag((p * (1 - p)).sum(axis=0)) / (n * k)
+        hessian += mean_curvature(loss, p) * (len(p) / n)
         squares[part] = np.sum(inputs**2, axis=1)
     with jax.enable_x64(True):
         of_penalty = np.asarray(penalty_gradient(params.weights, lam))

@@ -21,7 +21,7 @@ from linear_cifar.optimizers import LAM as ANY_LAM
 from linear_cifar.optimum.basis import find_basis
 from linear_cifar.optimum.certificate import VANISHING, certify
 from linear_cifar.optimum.data_pass import place_examples
-from linear_cifar.optimum.descent import Descent, Result, descend, prepare, problems_of
+from linear_cifar.optimum.descent import Descent, Result, descend, prepare
 from linear_cifar.optimum.interval import Certificate, gap_at
 from linear_cifar.optimum.plan import interpolate, plan_chunks
 from linear_cifar.optimum.tasks import ExampleWeights, Rows, as_rows, n_vectors, tasks_of
@@ -171,10 +171,10 @@ def solve_chunks(
 ) -> Iterator[SolveStep]:
     """The loop of `solve`, for progress and checkpoints; takes its keywords as a `SolveConfig`.
 
-    About eight λ, spread over the range, are solved from zero, and then the others from a spline
-    through their solutions. Rows in `finished`, with their parameters [K, d] and [K], are skipped,
-    which doesn't change the bits of the others. For targets each row is one λ of one target: `lam`
-    and `target` are [R], and K = 1.
+    About twelve λ that span the range are solved first, each from the larger ones before it, and
+    then the others from a spline through their solutions. Rows in `finished`, with their parameters
+    [K, d] and [K], are skipped, which doesn't change the bits of the others. For targets each row
+    is one λ of one target: `lam` and `target` are [R], and K = 1.
 
     Yields:
       The progress of a chunk after each pass, and finally its optimum.
@@ -192,19 +192,20 @@ def solve_chunks(
     if constant := [row for row in np.flatnonzero(~varies).tolist() if row not in finished]:
         optimum = _constant_optimum(rows, constant, dataset)
         yield SolveStep(tuple(constant), optimum.passes, np.zeros(len(constant)), optimum)
-    plan = plan_chunks(rows, np.flatnonzero(varies), dataset, config.memory_bytes, config.dtype)
+    plan = plan_chunks(rows, np.flatnonzero(varies), dataset, config, mesh)
     if all(row in finished for group in plan for wave in group for chunk in wave for row in chunk):
         return
-    examples = place_examples(dataset.train, n_vectors(dataset), mesh)
+    examples = place_examples(dataset.train, mesh)
     basis = find_basis(examples, dataset.standardiser, config.loss, config.dtype)
     n_chunks = sum(len(first) + len(others) for first, others in plan)
     descent = prepare(examples, dataset, basis, config.loss, config.dtype, n_chunks)
     for first, others in plan:
-        solved = {row: finished[row] for chunk in first for row in chunk if row in finished}
+        solved: dict[int, Params] = {}
         for chunk in (*first, *others):
             if all(row in finished for row in chunk):
+                solved |= {row: finished[row] for row in chunk if chunk in first}
                 continue
-            guess = None if chunk in first else interpolate(rows, solved, chunk)
+            guess = interpolate(rows, solved, chunk) if solved else None
             if start is not None:
                 guess = Params(*(array[list(chunk)] for array in start))
             for step in _solve_chunk(descent, rows, chunk, guess, config, stop_when_unchanged):
@@ -235,7 +236,7 @@ def certified_gap(
     rows, config, mesh = _checked(lam, dataset, SolveConfig(loss), mesh, **tasks)
     by_row = _by_row("params", params, lam, dataset)
     params = _checked_params("params", by_row, rows.lam, dataset)
-    examples = place_examples(dataset.train, n_vectors(dataset), mesh)
+    examples = place_examples(dataset.train, mesh)
     every = tasks_of(rows, np.arange(len(rows.lam)))
     problem = (rows.lam, examples, every, dataset.standardiser)
     certified = certify(params, *problem, config.loss)
@@ -342,12 +343,11 @@ def _solve_chunk(
     lam = rows.lam[list(chunk)]
     tasks = tasks_of(rows, chunk)
     problem = (lam, descent.examples, tasks, descent.dataset.standardiser)
-    problems = problems_of(descent, lam, tasks.run)
     passes, goal = np.zeros(len(lam), int), np.full(len(lam), _SAFETY * config.tolerance)
     best, start, unchanged, n_lags = None, guess, np.zeros(len(lam), bool), np.zeros(len(lam), int)
     while True:
         limit = config.max_passes - passes.max()
-        descending = descend(descent, problems, tasks, start, goal, limit, stop_when_unchanged)
+        descending = descend(descent, lam, tasks, start, goal, limit, stop_when_unchanged)
         for progress in descending:
             yield SolveStep(chunk, passes + progress.passes, progress.relative_gap, None)
         assert progress.params is not None

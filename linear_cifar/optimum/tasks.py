@@ -40,6 +40,11 @@ class Rows(NamedTuple):
         """Whether each row is a logistic regression for one target."""
         return self.labels.ndim == 2
 
+    @property
+    def task(self) -> np.ndarray:
+        """The number of each row's task, [R]: rows with equal ones differ in λ alone."""
+        return self.weights.index * self.n_classes + self.target
+
     def has_label(self, label: int) -> np.ndarray:
         """Whether any example of a row's target has the label, 0 or 1, [R]; true for classes."""
         if not self.has_targets:
@@ -96,8 +101,9 @@ def as_rows(
     n, n_rows = len(labels), len(lam)
     if not isinstance(weights, ExampleWeights):
         distinct = np.ones(n, bool) if weights is None else real_numbers("weights", weights, "biuf")
-        index = np.zeros(n_rows, int) if distinct.ndim == 1 else np.arange(len(distinct))
-        weights = ExampleWeights(np.atleast_2d(distinct), index)
+        weights = ExampleWeights(np.atleast_2d(distinct), np.zeros(n_rows, int))
+        if distinct.ndim == 2:
+            weights = ExampleWeights(*np.unique(distinct, axis=0, return_inverse=True))
     distinct, index = weights
     if distinct.shape[1:] != (n,) or np.shape(index) != lam.shape:
         shape = f"[{n}], or [C, {n}] for C values of λ"

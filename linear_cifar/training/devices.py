@@ -30,12 +30,17 @@ def check_mesh(mesh: Any) -> None:
         raise InputError(f"mesh is {mesh!r}: it has to be a mesh that device_mesh makes")
 
 
+def on_cpu(mesh: Mesh) -> bool:
+    """Whether the devices are cores of a processor, and not GPUs, say."""
+    return mesh.devices.flat[0].platform == "cpu"
+
+
 def splits_features(mesh: Mesh | None, n_features: int) -> bool:
     """Whether a single run is split by features: on the cores of one processor, if they divide d.
 
     Among GPUs, exchanging logits after every batch would cost more than it saves.
     """
-    if mesh is None or mesh.is_multi_process or mesh.devices.flat[0].platform != "cpu":
+    if mesh is None or mesh.is_multi_process or not on_cpu(mesh):
         return False
     return n_features % mesh.size == 0
 
