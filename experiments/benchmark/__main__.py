@@ -6,8 +6,9 @@
 
 `single` trains one configuration, `sweep` 1 to 256 at once, and `path` solves 41 λ, alone and in
 five folds. `targets` solves 20 λ of 1,000 binary targets. `memory` and `path_sizes` train and solve
-random data of several sizes. --features takes your own data. PyTorch and scikit-learn take part
-if they are installed (pip install -e '.[bench]').
+random data of several sizes. `gpu` runs only if it is named: a sweep, a path and a thousand classes
+beside a GPU's peak. --features takes your own data. PyTorch, scikit-learn, scikit-learn-intelex and
+cyanure take part if they are installed (pip install -e '.[peers]').
 
 Before `single` and `sweep` are timed, each contender trains for two epochs; if its parameters
 differ from ours, the command stops. Then the contenders take turns in this process with a product
@@ -36,6 +37,7 @@ from typing import Any
 
 from absl import flags as absl_flags
 
+from experiments.benchmark.gpu import gpu
 from experiments.benchmark.path import path
 from experiments.benchmark.sizes import memory, path_sizes
 from experiments.benchmark.targets import targets
@@ -47,14 +49,15 @@ from experiments.common.progress import Stopwatch, print_table
 
 FLAGS = absl_flags.FLAGS
 N_ROUNDS = 7
-SECTIONS = {s.__name__: s for s in (single, sweep, path, targets, memory, path_sizes)}
+SECTIONS = {s.__name__: s for s in (single, sweep, path, targets, memory, path_sizes, gpu)}
+DEFAULT_SECTIONS = [name for name in SECTIONS if name != gpu.__name__]
 
 
 def define_flags() -> None:
     """Defines the command's flags."""
     flags.define("batch_size", "split")
     flags.define_features()
-    flags.define_list("section", list(SECTIONS), list(SECTIONS), "Sections to run")
+    flags.define_list("section", DEFAULT_SECTIONS, list(SECTIONS), "Sections to run")
     absl_flags.DEFINE_bool("quick", False, "One round and small sizes, to see that it works.")
 
 
@@ -64,9 +67,9 @@ def main(argv: list[str]) -> int:
     import pandas as pd
 
     watch = Stopwatch()
-    for package, title in (("torch", "PyTorch"), ("sklearn", "scikit-learn")):
+    for package in ("torch", "sklearn", "sklearnex", "cyanure"):
         if not find_spec(package):
-            print(f"note: {title} is not installed, so it is left out", file=sys.stderr)
+            print(f"note: {package} is not installed, so it is left out", file=sys.stderr)
     options = Options(FLAGS.batch_size, FLAGS.seed, 1 if FLAGS.quick else N_ROUNDS, FLAGS.quick)
     rows = []
     with folder.new_run("benchmark") as (run_path, target):

@@ -1,12 +1,15 @@
 """Section `path`: seconds to the optimum for every λ, alone and in five folds.
 
-scikit-learn's solutions get our certificate, with the best bias for their weights, so the gap means
-the same in every row. It is much slower, so only a few evenly spaced λ are timed and their mean
-represents all. Each starts at zero, as a user's would.
+The contenders are scikit-learn, its acceleration by oneDAL (scikit-learn-intelex), and cyanure, the
+only one besides ours that stops at a duality gap; each takes part if it is installed. Their
+solutions get our certificate, with the best bias for their weights, so the gap means the same in
+every row. They are much slower, so only a few evenly spaced λ are timed and their mean represents
+all. Each starts at zero, as a user's would.
 """
 
 import warnings
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -23,9 +26,15 @@ from linear_cifar.training import device_mesh
 
 LAM, QUICK_LAM = np.geomspace(1e-4, 10, 41), np.geomspace(0.1, 10, 3)
 N_FOLDS = 5
-STEP, FOLDS_STEP = 10, 20  # scikit-learn solves every tenth λ, or every twentieth
-SOLVERS = (("lbfgs", "float32"), ("lbfgs", "float64"), ("newton-cg", "float32"))
-TOLERANCE, MAX_ITERATIONS = 1e-4, 3000  # scikit-learn's default, and enough for small λ
+STEP, FOLDS_STEP = 10, 20  # contenders solve every tenth λ, or every twentieth
+# Package and solver, with the default tolerance; all get float32.
+SOLVERS = (
+    ("sklearn", "lbfgs"),
+    ("sklearn", "newton-cg"),
+    ("sklearnex", "lbfgs"),
+    ("cyanure", "auto"),
+)
+MAX_ITERATIONS = 3000  # enough for small λ
 
 
 def path(dataset: Dataset, options: Options) -> list[dict[str, Any]]:
@@ -47,10 +56,10 @@ def path(dataset: Dataset, options: Options) -> list[dict[str, Any]]:
     weights = fold_weights(folds, np.repeat(np.arange(N_FOLDS), len(lam)))
     job = partial(solve, np.tile(lam, N_FOLDS), dataset, weights=weights, mesh=mesh)
     in_folds = [our_row(f"ours, {N_FOLDS} folds", *timed(job))]
+    solvers = [pair for pair in SOLVERS if find_spec(pair[0])]
+    for package, solver in progress(solvers, len(solvers), "{0[0]} {0[1]}".format):
+        alone.append(_their_row(package, solver, dataset, lam, range(0, len(lam), step)))
     if find_spec("sklearn"):
-        indices = range(0, len(lam), step)
-        for solver, dtype in progress(SOLVERS, len(SOLVERS), "scikit-learn {0[0]}, {0[1]}".format):
-            alone.append(_sklearn_row(solver, dtype, dataset, lam, indices))
         in_folds.append(_sklearn_folds_row(dataset, lam, folds, folds_step))
     n, d = dataset.train.inputs.shape
     return [
@@ -79,23 +88,32 @@ def path_row(
     }
 
 
-def _sklearn_row(
-    solver: str, dtype: str, dataset: Dataset, lam: np.ndarray, indices: range
+def _their_row(
+    package: str, solver: str, dataset: Dataset, lam: np.ndarray, indices: range
 ) -> dict[str, Any]:
-    """`LogisticRegression` at some of the λ, [C]."""
-    from sklearn.linear_model import LogisticRegression
-
-    inputs, labels = standardised_inputs(dataset, dtype), np.asarray(dataset.train.labels)
-    settings: dict[str, Any] = {"solver": solver, "tol": TOLERANCE, "max_iter": MAX_ITERATIONS}
+    """A contender's solutions at some of the λ, [C]."""
+    inputs, labels = standardised_inputs(dataset, np.float32), np.asarray(dataset.train.labels)
     models, seconds = [], 0.0
     for i in indices:
-        model = LogisticRegression(C=1 / (2 * lam[i] * len(labels)), **settings)
+        model = _their_model(package, solver, lam[i], len(labels))
         seconds += fit_seconds(model, inputs, labels)
         models.append(model)
     weights = np.stack([model.coef_ for model in models])
     params = Params(weights, np.stack([model.intercept_ for model in models]))
     certificate = certified_gap(params, lam[indices], dataset, mesh=device_mesh())
-    return path_row(f"scikit-learn {solver}, {dtype}", len(lam), seconds, *certificate)
+    return path_row(f"{package} {solver}", len(lam), seconds, *certificate)
+
+
+def _their_model(package: str, solver: str, lam: float, n: int) -> Any:
+    """A contender's model for λ and n examples, which has scikit-learn's interface."""
+    settings: dict[str, Any] = {"solver": solver, "max_iter": MAX_ITERATIONS}
+    if package == "cyanure":
+        from cyanure.estimators import Classifier
+
+        # Its penalty is lambda_1/2 ‖W‖².
+        return Classifier("multiclass-logistic", "l2", lambda_1=2 * lam, verbose=False, **settings)
+    linear_model = import_module(f"{package}.linear_model")
+    return linear_model.LogisticRegression(C=1 / (2 * lam * n), **settings)
 
 
 def _sklearn_folds_row(

@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -52,8 +52,11 @@ def timed(job: Callable[[], T]) -> tuple[T, float]:
     return result, time.perf_counter() - start
 
 
-def matmul_turn() -> Callable[[], float]:
-    """A turn that multiplies float32 matrices on the whole machine and returns GFLOP/s."""
+def matmul_turn(precision: Any = None) -> Callable[[], float]:
+    """A turn that multiplies float32 matrices on the whole machine and returns GFLOP/s.
+
+    A GPU multiplies with the `precision` of JAX's products.
+    """
     on_cpu = jax.default_backend() == "cpu"
     side = 2048 if on_cpu else 8192  # on two cores as fast as 4096, and less often interrupted
     matrix = np.random.default_rng(0).normal(size=(side, side)).astype(np.float32)
@@ -62,7 +65,8 @@ def matmul_turn() -> Callable[[], float]:
 
     def multiply() -> float:
         start = time.perf_counter()
-        jax.block_until_ready([copy @ copy for copy in copies])
+        with jax.default_matmul_precision(precision):
+            jax.block_until_ready([copy @ copy for copy in copies])
         return time.perf_counter() - start
 
     def gflops() -> float:

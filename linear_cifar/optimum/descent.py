@@ -34,7 +34,7 @@ _BETWEEN_LOOKS, _UNCHANGED_LOOKS = 25, 2  # passes; looks in a row that see no c
 # Finished runs leave once they are half of all and carrying them has cost as many operations as
 # compiling a program for half as many, about a second. All descents of a plan share the program.
 _COMPILING = 2e11
-_SAMPLE = 4096  # examples, evenly spaced, that show a loss's curvature
+_SAMPLE = 2048  # examples, evenly spaced, that show a loss's curvature
 _LEAST_CURVATURE = 1e-3  # share of the largest: without curvature are constants and absent classes
 _ROUNDING = 1e-3  # of a cost at zero parameters
 
