@@ -99,7 +99,9 @@ def _their_row(
         seconds += fit_seconds(model, inputs, labels)
         models.append(model)
     weights = np.stack([model.coef_ for model in models])
-    params = Params(weights, np.stack([model.intercept_ for model in models]))
+    if package == "cyanure":  # whose weights are [d, K]
+        weights = np.swapaxes(weights, 1, 2)
+    params = Params(weights, np.stack([np.ravel(model.intercept_) for model in models]))
     certificate = certified_gap(params, lam[indices], dataset, mesh=device_mesh())
     return path_row(f"{package} {solver}", len(lam), seconds, *certificate)
 
