@@ -202,7 +202,9 @@ def _step(
     standardiser = descent.dataset.standardiser if descent.rotated is None else None
     settings: dict[str, Any] = {"loss": descent.loss, "mesh": mesh, "dtype": dtype}
     sums = sum_over(chunks, loss_and_gradient, arguments, standardiser=standardiser, **settings)
-    return lbfgs.advance(state, sums, problems, rotation, goal.astype(dtype), mesh=mesh)
+    return lbfgs.advance(
+        state, sums, problems, rotation, replicate(goal.astype(dtype), mesh), mesh=mesh
+    )
 
 
 def _halved(c: int, n: int) -> int:
