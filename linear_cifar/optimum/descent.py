@@ -158,19 +158,18 @@ def _first_passes(
     """The state after the first pass, the problems, and how many passes it took, [C]."""
     c, k, d = len(goal), n_vectors(descent.dataset), descent.dataset.n_features
     first = Params(np.zeros((c, k, d)), np.zeros((c, k))) if start is None else start
-    passes = (goal < np.inf).astype(int)
-    at_zero = np.log(k if descent.loss.exclusive else 2)  # the cost
-    while True:
+    cost_at_zero = np.log(k if descent.loss.exclusive else 2)
+    for n_passes in (1, 2):  # noqa: B007
         problems = _problems(descent, lam, tasks.run, first)
         rotated = first._replace(weights=descent.basis.forth(first.weights))
         params = Params(*(np.asarray(array, descent.dtype) for array in rotated))
         state = lbfgs.begin(params, descent.examples.mesh)
         state = _step(descent, state, problems, chunks, goal)
-        worse = ~(fetch(state.cost) <= (1 + _ROUNDING) * at_zero)  # true for NaN
+        worse = ~(fetch(state.cost) <= (1 + _ROUNDING) * cost_at_zero)  # true for NaN
         if not worse.any():
-            return state, problems, passes
+            break
         first = Params(*(np.where(worse.reshape(-1, *[1] * (a.ndim - 1)), 0, a) for a in first))
-        passes = 2 * passes
+    return state, problems, n_passes * (goal < np.inf)
 
 
 def _problems(descent: Descent, lam: np.ndarray, task: RunTask, start: Params) -> lbfgs.Problems:
