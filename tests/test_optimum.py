@@ -186,7 +186,7 @@ def test_the_optimum_matches_scikit_learn(name, setting, monkeypatch):
         bias, expected_bias = params.bias[present], expected.bias[present]
         if loss is SOFTMAX_CROSS_ENTROPY:  # it is free up to a constant
             bias, expected_bias = bias - bias.mean(), expected_bias - expected_bias.mean()
-        np.testing.assert_allclose(bias, expected_bias, rtol=precision, atol=precision)
+        np.testing.assert_allclose(bias, expected_bias, rtol=3 * precision, atol=3 * precision)
         scores = x @ params.weights.T + params.bias
         absent = np.setdiff1d(np.arange(data.n_classes), present)
         assert (scores[:, absent] < scores.max(axis=1, keepdims=True) - 10).all()
@@ -266,7 +266,7 @@ def test_memory_bytes_bound_how_many_lambda_go_together():
 
 @pytest.mark.slow
 def test_more_lambda_share_a_pass_over_a_file_than_over_memory(monkeypatch):
-    lam, config = np.geomspace(0.001, 10, 40), SolveConfig(max_passes=1)
+    lam, config = np.geomspace(0.001, 10, 200), SolveConfig(max_passes=1)
     sizes = [
         [len(step.rows) for step in solve_chunks(lam, data, config) if step.optimum]
         for data in (dataset("overlapping"), on_disk(dataset("overlapping"), monkeypatch))

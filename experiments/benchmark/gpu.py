@@ -1,9 +1,9 @@
 """Section `gpu`: a sweep, a path and a thousand classes, each beside the device's peak.
 
-It takes at most four minutes on one GPU, and on a processor much longer, so it runs only where
-`--section` names it. Each job runs twice, and the second run, without compilation, is timed. The
-peak is that of a float32 matrix product: for `solve` in full precision, as its own products are;
-for training in the device's default, which may round the factors.
+It is meant to take less than four minutes on a GPU, and takes much longer on a processor, so it
+runs only if `--section` names it. Each job runs twice; the second run, without compilation, is
+timed. The peak is the rate of a float32 matrix product: in full precision for `solve`, whose own
+products are; for training in the device's default, which may round the factors.
 """
 
 from functools import partial

@@ -55,7 +55,7 @@ def timed(job: Callable[[], T]) -> tuple[T, float]:
 def matmul_turn(precision: Any = None) -> Callable[[], float]:
     """A turn that multiplies float32 matrices on the whole machine and returns GFLOP/s.
 
-    A GPU multiplies with the `precision` of JAX's products.
+    `precision` is that of JAX's products; only GPUs heed it.
     """
     on_cpu = jax.default_backend() == "cpu"
     side = 2048 if on_cpu else 8192  # on two cores as fast as 4096, and less often interrupted

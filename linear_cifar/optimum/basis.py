@@ -1,11 +1,11 @@
 """Coordinates in which a diagonal preconditioner serves every λ.
 
 With the eigendecomposition XᵀX/n = V diag(e) Vᵀ of standardised inputs, the rotated inputs X V
-have uncorrelated columns. The curvature of the loss in the logits differs by class and by
-parameters; its mean has a decomposition U diag(β) Uᵀ. The Hessian of the cost is then about βₖ eⱼ +
-2λ in the coordinates U ⊗ V (D. Böhning, Multinomial logistic regression algorithm, Ann. Inst.
-Statist. Math. 44, 1992, has an upper bound of this form). The penalty is the same in both
-coordinates, because U and V are orthogonal.
+have uncorrelated columns. The mean curvature of the loss in the logits, a K × K matrix, depends on
+the parameters; let U diag(β) Uᵀ be its eigendecomposition. In the coordinates U ⊗ V the Hessian of
+the cost is then about diagonal, with entries βₖ eⱼ + 2λ (D. Böhning, Multinomial logistic
+regression algorithm, Ann. Inst. Statist. Math. 44, 1992, has an upper bound of this form). The
+penalty is the same in both coordinates, because U and V are orthogonal.
 """
 
 from typing import Any, NamedTuple
@@ -60,34 +60,31 @@ def find_basis(examples: Examples, standardiser: Standardiser, loss: Loss, dtype
     sums = np.asarray(sum_over(chunks, term, (), standardiser=standardiser, **settings))
     if d > MAX_SIDE:
         return Basis(sums.astype(np.float64), None)
-    eigenvalues, rotation = eigh(sums)
+    eigenvalues, rotation = _eigh(sums)
     # All are kept: a feature without variance has its weight, which is 0.
     floor = _FLOOR * float(eigenvalues[-1])
     return Basis(np.maximum(eigenvalues, floor).astype(np.float64), rotation)
 
 
-def eigh(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _eigh(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues and vectors, the first process's, because processes may round differently."""
-    if jax.default_backend() == "cpu":
-        from scipy import linalg  # whose `eigh` takes half as long as JAX's
+    with jax.enable_x64(True):  # or a float64 matrix would be rounded
+        if jax.default_backend() == "cpu":
+            from scipy import linalg  # whose `eigh` takes half as long as JAX's
 
-        return broadcast_one_to_all(linalg.eigh(matrix, driver="evd"))
-    return broadcast_one_to_all(jax.device_get(tuple(jnp.linalg.eigh(matrix))))
+            return broadcast_one_to_all(linalg.eigh(matrix, driver="evd"))
+        return broadcast_one_to_all(jax.device_get(tuple(jnp.linalg.eigh(matrix))))
 
 
 def mean_curvature(loss: Loss, probabilities: np.ndarray) -> np.ndarray:
-    """The mean of the loss's Hessian in the logits, [..., K, K], over examples with P [..., n, K].
+    """The mean Hessian of the loss in the logits, [..., K, K], from probabilities P [..., n, K].
 
     It is mean diag(p) − ppᵀ for exclusive classes, and mean diag(p (1 − p))/K for independent ones.
     """
-    n, k = probabilities.shape[-2:]
-    own, share = probabilities, 1 / n
-    if not loss.exclusive:
-        own, share = probabilities * (1 - probabilities), 1 / (n * k)
-    curvature = share * own.sum(axis=-2)[..., None] * np.eye(k, dtype=own.dtype)
-    if loss.exclusive:
-        curvature -= share * (np.swapaxes(probabilities, -1, -2) @ probabilities)
-    return curvature
+    p, (n, k) = probabilities, probabilities.shape[-2:]
+    diagonal = p if loss.exclusive else p * (1 - p) / k
+    curvature = diagonal.mean(axis=-2)[..., None] * np.eye(k, dtype=p.dtype)
+    return curvature - np.swapaxes(p, -1, -2) @ p / n if loss.exclusive else curvature
 
 
 def _gram(_, inputs: jax.Array, __, weights: jax.Array, ___) -> jax.Array:
@@ -105,7 +102,7 @@ def _basis_of_span(examples: Examples, standardiser: Standardiser) -> Basis:
     """
     with jax.enable_x64(True):
         inputs = np.asarray(standardiser(np.asarray(examples.split.inputs), np.float64))
-    eigenvalues, vectors = eigh(inputs @ inputs.T / len(inputs))
+    eigenvalues, vectors = _eigh(inputs @ inputs.T / len(inputs))
     n_kept = max(1, int(np.sum(eigenvalues > _FLOOR * eigenvalues[-1])))  # 1 if all are equal
     eigenvalues, vectors = np.maximum(eigenvalues[-n_kept:], 0), vectors[:, -n_kept:]
     lengths = np.sqrt(len(inputs) * eigenvalues)

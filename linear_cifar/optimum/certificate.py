@@ -51,7 +51,7 @@ from linear_cifar.optimum.data_pass import (
     transform,
     weighted_logit_gradient,
 )
-from linear_cifar.optimum.interval import Certificate, certificate_of, gap_at
+from linear_cifar.optimum.interval import Certificate, gap_at
 from linear_cifar.optimum.tasks import Tasks, run_examples
 
 VANISHING = 1e4  # minus the bias at which a class has probability 0 in float64
@@ -99,12 +99,17 @@ def certify(
     settings: dict[str, Any] = {"loss": loss, "mesh": examples.mesh, "dtype": np.float64}
     with jax.enable_x64(True):
         chunks = examples.labelled(tasks.labels, tasks.weights, np.float64)
-        scores = _scores(matrix, chunks, examples, standardiser)
+        # The logits W x without bias in place of the inputs, [blocks, m, C K]; kept if they fit.
+        columns = matrix.reshape(-1, matrix.shape[2]).T
+        place = (standardiser, columns, examples.mesh, np.float64)
+        scores = cached(
+            lambda: (chunk._replace(inputs=transform(chunk.inputs, *place)) for chunk in chunks()),
+            8 * n * columns.shape[1] <= _SCORE_BYTES,
+        )
         goal = (tolerance, lam / matrix.shape[2])
         bias = _refined_bias(bias, scores, tasks, goal, settings)
         params = Params(matrix, bias)
-        runs = (params, tasks.run)
-        sums = sum_over(chunks, _terms, runs, standardiser=standardiser, **settings)
+        sums = sum_over(chunks, _terms, (params, tasks.run), standardiser=standardiser, **settings)
         sums = jax.tree.map(np.asarray, sums)
         slope = sums.weights + np.asarray(penalty_gradient(matrix, lam[:, None, None]))
     n_blocks = -(-n // examples.n_rows)
@@ -120,7 +125,10 @@ def certify(
         shift = t * np.sqrt(2 if loss.exclusive else c)
         shift += rounding * np.sqrt(sums.magnitude.sum(axis=1))
         shift, divergence = shift * np.sqrt(sums.squares), t * np.maximum(divergence, 0)
-        certificate = certificate_of(matrix, slope, lam, sums.loss, shift, divergence)
+        squares = np.sum(matrix**2, axis=(1, 2))
+        along = np.sum(slope * matrix, axis=(1, 2)) / np.where(squares == 0, 1, squares)
+        least = np.sqrt(np.sum((slope - along[:, None, None] * matrix) ** 2, axis=(1, 2)))
+        certificate = Certificate(sums.loss, squares, lam - along / 2, least, shift, divergence)
     return Certified(params, *gap_at(certificate, lam), certificate)
 
 
@@ -156,18 +164,6 @@ def _mixture(
             t = np.maximum(t, np.where(mean < 1, (error - excess) / (1 - mean), 0))
     t = np.clip(t, np.finfo(np.float64).tiny, 1)  # NaN stays NaN
     return t.max(axis=1), np.clip(mean - excess / t, 0, 1)
-
-
-def _scores(
-    weights: np.ndarray, chunks: ReadChunks, examples: Examples, standardiser: Standardiser
-) -> ReadChunks:
-    """The logits W x without bias in place of the inputs, [blocks, m, C K]; kept if they fit."""
-    matrix = weights.reshape(-1, weights.shape[-1]).T
-    settings = (standardiser, matrix, examples.mesh, np.float64)
-    return cached(
-        lambda: (c._replace(inputs=transform(c.inputs, *settings)) for c in chunks()),
-        8 * len(examples.split.labels) * matrix.shape[1] <= _SCORE_BYTES,
-    )
 
 
 def _bias_terms(loss: Loss, scores, labels, weights, runs) -> tuple[jax.Array, ...]:

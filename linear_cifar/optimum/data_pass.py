@@ -1,9 +1,9 @@
 """The one pass over the data: sums over the training examples for C runs at once.
 
-Examples lie on the devices in blocks of a few rows. Each device adds up its own blocks, so that a
-block's logits stay in its cache, and at the end the sums are added over the devices. Arrays in
-memory make one chunk, which stays on the devices. Inputs in a file are read chunk by chunk in each
-pass, the next chunk while the last one is computed with.
+Examples lie on the devices in blocks of rows. Each device adds up its own blocks, so that on a
+processor a block's logits stay in a core's cache, and at the end the sums are added over the
+devices. Arrays in memory make one chunk, which stays on the devices. Inputs in a file are read
+chunk by chunk in each pass, the next chunk while the last one is computed with.
 """
 
 from collections.abc import Callable, Iterable
@@ -22,8 +22,8 @@ from linear_cifar.model import Params
 from linear_cifar.optimum.tasks import RunTask, run_examples
 from linear_cifar.training.devices import AXIS, on_cpu
 
-# Rows per block: on a processor few enough for a core's cache to hold their logits, with 10 classes
-# as with 1,000; on another device enough to fill it.
+# Rows per block: on a processor few enough that a core's cache holds their logits, on a GPU enough
+# to fill it.
 _CPU_ROWS, _GPU_ROWS = 256, 2**14
 _BY_BLOCK, _REPLICATED = PartitionSpec(AXIS), PartitionSpec()
 
@@ -142,16 +142,10 @@ def _sum(chunk: Chunk, arguments, standardiser, term: Term, loss: Loss, mesh: Me
     return _on_devices(device_sums, mesh, _REPLICATED)(chunk, arguments, standardiser)
 
 
-def transform(
-    inputs: jax.Array, standardiser: Standardiser, matrix: np.ndarray | None, mesh: Mesh, dtype: Any
-) -> jax.Array:
-    """Inputs in blocks, standardised, and multiplied in the dtype of a matrix [d, …]."""
-    with jax.enable_x64(True):  # for a product in float64
-        return _transform(inputs, standardiser, matrix, mesh, jnp.dtype(dtype))
-
-
 @partial(jax.jit, static_argnums=(3, 4))
-def _transform(inputs, standardiser, matrix, mesh: Mesh, dtype: Any) -> jax.Array:
+def transform(inputs, standardiser, matrix, mesh: Mesh, dtype: Any) -> jax.Array:
+    """Inputs in blocks, standardised, times a matrix [d, …] in its dtype; float64 needs x64."""
+
     def of_device(inputs, standardiser, matrix):
         def of_block(stored):
             if matrix is None:
@@ -223,7 +217,7 @@ def input_gradient(gradients: jax.Array, inputs: jax.Array) -> jax.Array:
 def product(subscripts: str, *arrays: Any) -> jax.Array:
     """`jnp.einsum` at the full precision of the arrays' dtype.
 
-    By default a GPU rounds the factors of a float32 product to 10 bits, at which descents end far
+    By default a GPU rounds the factors of float32 products to 10 bits, and descents then stop far
     from the tolerance.
     """
     return jnp.einsum(subscripts, *arrays, precision=jax.lax.Precision.HIGHEST)

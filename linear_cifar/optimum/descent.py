@@ -34,9 +34,9 @@ _BETWEEN_LOOKS, _UNCHANGED_LOOKS = 25, 2  # passes; looks in a row that see no c
 # Finished runs leave once they are half of all and carrying them has cost as many operations as
 # compiling a program for half as many, about a second. All descents of a plan share the program.
 _COMPILING = 2e11
-_SAMPLE = 2048  # examples, evenly spaced, that show a loss's curvature
-_LEAST_CURVATURE = 1e-3  # share of the largest: without curvature are constants and absent classes
-_ROUNDING = 1e-3  # of a cost at zero parameters
+_SAMPLE = 2048  # examples, evenly spaced, from which the curvature is estimated
+_LEAST_CURVATURE = 1e-3  # share of the largest; constants and absent classes have none
+_ROUNDING = 1e-3  # a start is worse than zero if its cost is higher by this share
 
 # Parameters [C, K, d] and [C, K] -> an array [C, …], such as predictions. A run whose array stays
 # the same may end.
@@ -51,7 +51,7 @@ class Descent(NamedTuple):
     basis: Basis
     rotated: Examples | None  # with inputs in the basis, if they are in memory
     rotation: jax.Array | None  # V [d, r] on the devices, if each pass rotates the weights instead
-    sample: np.ndarray  # [s, d], standardised, of examples that show a loss's curvature
+    sample: np.ndarray  # [s, d], standardised examples from which the curvature is estimated
     loss: Loss
     dtype: Any
     n_descents: int  # of about as many runs
@@ -69,19 +69,20 @@ class Progress(NamedTuple):
 def prepare(
     examples: Examples, dataset: Dataset, basis: Basis, loss: Loss, dtype: Any, n_descents: int
 ) -> Descent:
-    """Rotates the inputs once if they are in memory, and else prepares rotating the weights."""
+    """Rotates the inputs if they are in memory, else prepares to rotate the weights; samples."""
     rotated = rotation = None
     if in_memory(dataset.train.inputs):
         ((part, inputs),) = examples.read()
         settings = (dataset.standardiser, basis.rotation, examples.mesh, dtype)
-        chunk = (part, transform(inputs, *settings))
+        with jax.enable_x64(True):  # for a product in float64
+            chunk = (part, transform(inputs, *settings))
         rotated = examples._replace(read=lambda: [chunk])
     elif basis.rotation is not None:
         matrix = basis.rotation.astype(dtype)
         rotation = shard_features(matrix, examples.mesh, matrix.shape[1])
-    n, split = len(dataset.train.labels), dataset.train
-    rows = split.inputs[np.linspace(0, n - 1, min(n, _SAMPLE)).astype(int)]
-    sample = np.asarray(dataset.standardiser(rows, np.float32))
+    n = len(dataset.train.labels)
+    places = np.linspace(0, n - 1, min(n, _SAMPLE)).astype(int)  # of a file, that reads all of it
+    sample = np.asarray(dataset.standardiser(dataset.train.inputs[places], np.float32))
     return Descent(dataset, examples, basis, rotated, rotation, sample, loss, dtype, n_descents)
 
 
@@ -100,9 +101,8 @@ def descend(
     it is finished; a run with an infinite goal doesn't move.
     """
     c, goal = len(goal), goal.copy()
-    chunks = (descent.rotated or descent.examples).labelled(
-        tasks.labels, tasks.weights, descent.dtype
-    )
+    examples = descent.rotated or descent.examples
+    chunks = examples.labelled(tasks.labels, tasks.weights, descent.dtype)
     state, problems, passes = _first_passes(descent, lam, tasks, chunks, start, goal)
     relative_gap, unchanged, n_same = np.zeros(c), np.zeros(c, bool), np.zeros(c, int)
     seen: dict[int, np.ndarray] = {}
@@ -113,7 +113,11 @@ def descend(
     operations = 4 * n * d * n_vectors(descent.dataset)  # of a run's pass
     while True:
         if result is not None and passes.max() and passes.max() % _BETWEEN_LOOKS == 0:
-            now = _look(result, descent.basis.back(fetch(state.params)), rows)
+            values = np.array(result(descent.basis.back(fetch(state.params))))  # it may be a view
+            if values.shape[:1] != rows.shape:
+                shapes = f"{list(values.shape)}: it has to give [{len(rows)}, …]"
+                raise InputError(f"stop_when_unchanged gives {shapes}")
+            now = dict(zip(rows.tolist(), values, strict=True))
             same = [row in seen and np.array_equal(seen[row], now[row]) for row in rows.tolist()]
             seen, n_same[rows] = now, np.where(same, n_same[rows] + 1, 0)
             moves = passes[rows] == passes.max()
@@ -159,16 +163,16 @@ def _first_passes(
     c, k, d = len(goal), n_vectors(descent.dataset), descent.dataset.n_features
     first = Params(np.zeros((c, k, d)), np.zeros((c, k))) if start is None else start
     cost_at_zero = np.log(k if descent.loss.exclusive else 2)
-    for n_passes in (1, 2):  # noqa: B007
+    n_passes, worse = 0, np.ones(c, bool)
+    while n_passes < 2 and worse.any():
         problems = _problems(descent, lam, tasks.run, first)
         rotated = first._replace(weights=descent.basis.forth(first.weights))
         params = Params(*(np.asarray(array, descent.dtype) for array in rotated))
         state = lbfgs.begin(params, descent.examples.mesh)
         state = _step(descent, state, problems, chunks, goal)
         worse = ~(fetch(state.cost) <= (1 + _ROUNDING) * cost_at_zero)  # true for NaN
-        if not worse.any():
-            break
         first = Params(*(np.where(worse.reshape(-1, *[1] * (a.ndim - 1)), 0, a) for a in first))
+        n_passes += 1
     return state, problems, n_passes * (goal < np.inf)
 
 
@@ -201,9 +205,8 @@ def _step(
     standardiser = descent.dataset.standardiser if descent.rotated is None else None
     settings: dict[str, Any] = {"loss": descent.loss, "mesh": mesh, "dtype": dtype}
     sums = sum_over(chunks, loss_and_gradient, arguments, standardiser=standardiser, **settings)
-    return lbfgs.advance(
-        state, sums, problems, rotation, replicate(goal.astype(dtype), mesh), mesh=mesh
-    )
+    goal = replicate(goal.astype(dtype), mesh)
+    return lbfgs.advance(state, sums, problems, rotation, goal, mesh=mesh)
 
 
 def _halved(c: int, n: int) -> int:
@@ -211,11 +214,3 @@ def _halved(c: int, n: int) -> int:
     while (half := -(-c // 2)) >= n and half < c:
         c = half
     return c
-
-
-def _look(result: Result, params: Params, rows: np.ndarray) -> dict[int, np.ndarray]:
-    values = np.array(result(params))  # a copy: it may be a view of a buffer
-    if values.shape[:1] != rows.shape:
-        shape = list(values.shape)
-        raise InputError(f"stop_when_unchanged gives {shape}: it has to give [{len(rows)}, …]")
-    return dict(zip(rows.tolist(), values, strict=True))

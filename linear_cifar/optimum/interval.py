@@ -43,21 +43,6 @@ class Certificate(NamedTuple):
     divergence: np.ndarray  # an upper bound of what the mixture adds to the gap
 
 
-def certificate_of(
-    weights: np.ndarray,
-    slope: np.ndarray,
-    lam: np.ndarray,
-    loss: np.ndarray,
-    shift: np.ndarray,
-    divergence: np.ndarray,
-) -> Certificate:
-    """The certificate of solutions with weights W and slopes M + 2λW, both [C, K, d], at λ [C]."""
-    squares = np.sum(weights**2, axis=(1, 2))
-    along = np.sum(slope * weights, axis=(1, 2)) / np.where(squares == 0, 1, squares)
-    least = np.sqrt(np.sum((slope - along[:, None, None] * weights) ** 2, axis=(1, 2)))
-    return Certificate(loss, squares, lam - along / 2, least, shift, divergence)
-
-
 def gap_at(certificate: Certificate, lam: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """The cost J of solutions at any λ, and an upper bound of J − J* there, in nats, float64.
 

@@ -7,11 +7,8 @@ unless the slope along the step shows that it went too far. Either way it has le
 along the step, and tries what follows from that. In these coordinates nearly every step is
 accepted, so a line search would save nothing.
 
-The preconditioner P takes examples and classes apart: the mean of the products H ⊗ xxᵀ, with H the
-Hessian of the loss in the logits, is taken for the product of their means. With mean H = U diag(β)
-Uᵀ at the start of the descent, P is diagonal in the coordinates U ⊗ V, with βₖ eⱼ + 2λ for the
-weights and βₖ for the bias. On real features and small λ a descent from a neighbouring optimum
-takes half as many passes with this U as with a single β for all classes.
+The preconditioner P is the diagonal one of `basis`: βₖ eⱼ + 2λ for the weights and βₖ for the bias,
+with U and β from the start of the descent.
 """
 
 from functools import partial
@@ -54,7 +51,7 @@ class State(NamedTuple):
     steps: Params  # [C, MEMORY, …], the latest steps, in a ring
     changes: Params  # [C, MEMORY, …], of the gradient along them
     inverse: Any  # [C, MEMORY], 1/⟨step, change⟩; 0 for an empty slot
-    scales: Any  # [C, MEMORY], ⟨step, change⟩/⟨change, P⁻¹change⟩; 0 for an empty slot
+    scales: Any  # [C, MEMORY], ⟨step, change⟩/⟨change, P⁻¹ change⟩; 0 for an empty slot
     n_refused: Any  # [C], consecutive refused steps
     n_steps: Any  # tried steps, a scalar
 
@@ -65,10 +62,9 @@ def begin(params: Params, mesh: Mesh) -> State:
     zero, nan = (Params(*(np.full_like(a, value) for a in params)) for value in (0, np.nan))
     memory = Params(*(np.zeros((c, MEMORY, *a.shape[1:]), dtype) for a in params))
     runs, slots, nan_runs = np.zeros(c, dtype), np.zeros((c, MEMORY), dtype), nan.bias[:, 0]
-    counts = {"n_refused": np.zeros(c, np.int32), "n_steps": np.zeros((), np.int32)}
-    state = State(
-        params, nan, nan_runs, nan_runs, zero, runs, memory, memory, slots, slots, **counts
-    )
+    counts = (np.zeros(c, np.int32), np.zeros((), np.int32))
+    pairs = (memory, memory, slots, slots)
+    state = State(params, nan, nan_runs, nan_runs, zero, runs, *pairs, *counts)
     return devices.shard_features(state, mesh, params.weights.shape[-1])
 
 
@@ -146,8 +142,8 @@ def _cost_and_gradient(
 
 def _remember(state: State, change: Params, slope: jax.Array, problems: Problems) -> State:
     """The state with its latest step in the ring, if the curvature along it is positive."""
-    product = slope - state.slope
-    valid = (product > 0) & jnp.isfinite(product)
+    curvature = slope - state.slope
+    valid = (curvature > 0) & jnp.isfinite(curvature)
     slot = state.n_steps % MEMORY
 
     def put(memory: Params, latest: Params) -> Params:
@@ -155,9 +151,9 @@ def _remember(state: State, change: Params, slope: jax.Array, problems: Problems
             lambda m, a: m.at[:, slot].set(jnp.where(_wide(valid, a), a, 0)), memory, latest
         )
 
-    inverse = jnp.where(valid, 1 / jnp.where(valid, product, 1), 0)
+    inverse = jnp.where(valid, 1 / jnp.where(valid, curvature, 1), 0)
     flat = _dot(change, _precondition(change, problems))
-    scale = jnp.where(valid & (flat > 0), product / jnp.where(flat > 0, flat, 1), 0)
+    scale = jnp.where(valid & (flat > 0), curvature / jnp.where(flat > 0, flat, 1), 0)
     return state._replace(
         steps=put(state.steps, state.step),
         changes=put(state.changes, change),
@@ -180,8 +176,8 @@ def _precondition(gradient: Params, problems: Problems) -> Params:
 def _direction(state: State, problems: Problems) -> Params:
     """The gradient times the approximate inverse of the Hessian, by the two loops.
 
-    Between the loops comes P⁻¹, times the mean of the pairs' `scales`. The
-    usual scale, of the latest pair alone, takes more passes.
+    Between the loops comes P⁻¹, times the mean of the pairs' `scales`. The usual scale, of the
+    latest pair alone, takes more passes.
     """
 
     def pair(i):

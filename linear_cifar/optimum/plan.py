@@ -13,8 +13,8 @@ from linear_cifar.optimum import lbfgs
 from linear_cifar.optimum.tasks import Rows, n_vectors
 from linear_cifar.training.devices import on_cpu
 
-# Weight vectors at once: they fill the matrix unit. Those that are solved first are fewer, because
-# each chunk starts from the ones before it.
+# Weight vectors in a chunk: enough to fill the matrix unit. Chunks of first rows are smaller, if
+# passes don't read a file, because each starts from the ones before it.
 _AT_ONCE, _FIRST_AT_ONCE, _TARGETS_AT_ONCE, _GPU_AT_ONCE = 160, 50, 256, 4096
 _N_FIRST = 12  # at least so many λ of a task are solved first
 
@@ -22,24 +22,22 @@ _N_FIRST = 12  # at least so many λ of a task are solved first
 def plan_chunks(
     rows: Rows, places: np.ndarray, dataset: Dataset, config: Any, mesh: Mesh
 ) -> list[tuple[list[tuple[int, ...]], list[tuple[int, ...]]]]:
-    """The chunks of each group of tasks: a list of its first rows', and one of the others'.
+    """For each group of tasks, the chunks of its first rows and those of the others.
 
-    The first rows are a few λ that span the range, each solved from the larger ones before it. The
-    others start from them all. In both, the largest λ comes first. With inputs in a file, as many
-    of the others as possible go together, because each pass reads the whole file.
+    The first rows are some λ that span the range; each chunk of them starts from the ones before
+    it. The others start from all of these. In both, the largest λ comes first. With inputs in a
+    file, as many of the others as possible go together, because each pass reads the whole file.
     """
     k, d, stays = n_vectors(dataset), dataset.n_features, in_memory(dataset.train.inputs)
-    bytes_per_row = np.dtype(config.dtype).itemsize * (2 * lbfgs.MEMORY + 9) * k * d
-    at_once, first_at_once = _AT_ONCE, _FIRST_AT_ONCE
+    bytes_per_row = np.dtype(config.dtype).itemsize * k * ((2 * lbfgs.MEMORY + 9) * d + k)
+    sizes = (_AT_ONCE, _FIRST_AT_ONCE if stays else _AT_ONCE)
     if rows.has_targets:  # a row has its own labels
-        at_once = first_at_once = _TARGETS_AT_ONCE
-        bytes_per_row += len(rows.labels)
-    if not on_cpu(mesh):
-        at_once = first_at_once = _GPU_AT_ONCE
-    at_once, first_at_once = max(1, at_once // k), max(1, first_at_once // k)
+        sizes, bytes_per_row = (_TARGETS_AT_ONCE,) * 2, bytes_per_row + len(rows.labels)
+    sizes = sizes if on_cpu(mesh) else (_GPU_AT_ONCE,) * 2
+    at_once, first_at_once = (max(1, size // k) for size in sizes)
     most = max(1, config.memory_bytes // bytes_per_row)
     tasks = np.unique(rows.task[places])
-    group_size = len(tasks) or 1
+    group_size = len(tasks)
     if rows.has_targets:
         group_size = even_size(group_size, at_once if stays else most)
     groups = []
@@ -67,26 +65,26 @@ def _split(rows: np.ndarray, size: int) -> list[tuple[int, ...]]:
 def interpolate(rows: Rows, solved: Mapping[int, Params], chunk: tuple[int, ...]) -> Params:
     """Starting points [C, K, d] and [C, K]: by a spline through each task's optima in log λ.
 
-    Below the solved λ, the line through the two smallest goes on. A task without optima starts from
-    zero.
+    Below the smallest solved λ, a line through the two smallest continues the spline. A task
+    without optima starts at zero.
     """
     from scipy.interpolate import CubicSpline
 
-    places, task = np.array(list(solved)), rows.task[list(chunk)]
-    weights, bias = (np.stack(arrays) for arrays in zip(*solved.values(), strict=True))
-    log_lam = np.log(rows.lam).round(6)
-    guess = Params(*(np.zeros((len(chunk), *a.shape[1:])) for a in (weights, bias)))
-    for one in np.intersect1d(task, rows.task[places]):
-        own, wanted = rows.task[places] == one, task == one
-        knots, knot = np.unique(log_lam[places[own]], return_inverse=True)
+    task, log_lam = rows.task, np.log(rows.lam).round(6)
+    places, wanted = np.array(list(solved)), np.array(chunk)
+    shapes = (np.shape(array) for array in next(iter(solved.values())))
+    guess = Params(*(np.zeros((len(chunk), *shape)) for shape in shapes))
+    for number in np.intersect1d(task[wanted], task[places]):
+        sources, is_member = places[task[places] == number], task[wanted] == number
+        knots, knot = np.unique(log_lam[sources], return_inverse=True)
         # The same λ may be given several times.
         means = np.equal.outer(np.arange(len(knots)), knot) / np.bincount(knot)[:, None]
-        shares, points = np.ones((wanted.sum(), 1)), log_lam[list(chunk)][wanted]
+        points, shares = log_lam[wanted[is_member]], np.ones((is_member.sum(), 1))
         if len(knots) > 1:
-            line = CubicSpline(knots[:2], np.eye(len(knots))[:2])
-            is_below = points[:, None] < knots[0]
-            spline = CubicSpline(knots, np.eye(len(knots)))
-            shares = np.where(is_below, line(points), spline(points))
-        for filled, optima in zip(guess, (weights, bias), strict=True):
-            filled[wanted] = np.tensordot(shares @ means, optima[own], 1)
+            sizes, eye = (2, len(knots)), np.eye(len(knots))
+            line, spline = (CubicSpline(knots[:n], eye[:n])(points) for n in sizes)
+            shares = np.where(points[:, None] < knots[0], line, spline)
+        optima = zip(*(solved[row] for row in sources.tolist()), strict=True)
+        for starts, arrays in zip(guess, optima, strict=True):
+            starts[is_member] = np.tensordot(shares @ means, np.stack(arrays), 1)
     return guess

@@ -84,7 +84,8 @@ def bias_distance(
     Setting("", low=0).check("distance", distance)
     params = Params(*(np.asarray(array, np.float64) for array in params))
     max_curvature = 1 / 2 if loss.exclusive else 1 / (4 * k)  # κ
-    gradient = Params(np.zeros(np.shape(params.weights)), np.zeros(k))
+    with jax.enable_x64(True):
+        gradient, by_bias = np.asarray(penalty_gradient(params.weights, lam)), np.zeros(k)
     hessian, squares, labels = np.zeros((k, k)), np.zeros(n), np.asarray(dataset.train.labels)
     for part, rows in blocks(dataset.train.inputs, n_rows=_N_ROWS):
         inputs = _standardised(rows, dataset)
@@ -92,15 +93,10 @@ def bias_distance(
         with jax.enable_x64(True):
             by_logit = np.asarray(loss.logit_gradient(jnp.asarray(scores), labels[part])) / n
             p = np.asarray(loss.probabilities(jnp.asarray(scores)))
-        gradient = Params(
-            gradient.weights + by_logit.T @ inputs, gradient.bias + by_logit.sum(axis=0)
-        )
+        gradient, by_bias = gradient + by_logit.T @ inputs, by_bias + by_logit.sum(axis=0)
         hessian += mean_curvature(loss, p) * (len(p) / n)
         squares[part] = np.sum(inputs**2, axis=1)
-    with jax.enable_x64(True):
-        of_penalty = np.asarray(penalty_gradient(params.weights, lam))
-    slope = np.linalg.norm(gradient.weights + of_penalty)
-    rest = np.linalg.norm(gradient.bias)
+    slope, rest = np.linalg.norm(gradient), np.linalg.norm(by_bias)
     # For softmax the first eigenvalue is 0, along the constant.
     least = np.linalg.eigvalsh(hessian)[int(loss.exclusive)] - 4 * rest
     if least <= 0 or not np.bincount(labels, minlength=k).all():  # an empty class has no bias

@@ -149,8 +149,7 @@ def solve(
     optima = [step.optimum for step in finished]
     optimum: Any = jax.tree.map(lambda *parts: np.concatenate(parts)[order], *optima)
     if dataset.has_targets:
-        params = Params(*(array.squeeze(1) for array in optimum.params))
-        shape = (-1, dataset.n_classes)
+        params, shape = Params(*(a.squeeze(1) for a in optimum.params)), (-1, dataset.n_classes)
         optimum = optimum._replace(params=params)
         optimum = jax.tree.map(lambda a: a.reshape(*shape, *a.shape[1:]), optimum)
     return jax.tree.map(lambda array: array[0], optimum) if scalar else optimum
@@ -171,10 +170,10 @@ def solve_chunks(
 ) -> Iterator[SolveStep]:
     """The loop of `solve`, for progress and checkpoints; takes its keywords as a `SolveConfig`.
 
-    About twelve λ that span the range are solved first, each from the larger ones before it, and
-    then the others from a spline through their solutions. Rows in `finished`, with their parameters
-    [K, d] and [K], are skipped, which doesn't change the bits of the others. For targets each row
-    is one λ of one target: `lam` and `target` are [R], and K = 1.
+    At least twelve λ of each task, spread over its range, are solved first, each from the larger
+    ones solved before it. The others start from a spline through those optima. Rows in `finished`,
+    with their parameters [K, d] and [K], are skipped, which doesn't change the bits of the others.
+    For targets each row is one λ of one target: `lam` and `target` are [R], and K = 1.
 
     Yields:
       The progress of a chunk after each pass, and finally its optimum.
@@ -186,15 +185,14 @@ def solve_chunks(
     rows, config, mesh = _checked(lam, dataset, config, mesh, **tasks)
     start = None if start is None else _checked_params("start", start, rows.lam, dataset)
     finished = finished or {}
-    if len(finished) == len(rows.lam):
-        return
     varies = rows.has_label(0) & rows.has_label(1)
     if constant := [row for row in np.flatnonzero(~varies).tolist() if row not in finished]:
         optimum = _constant_optimum(rows, constant, dataset)
         yield SolveStep(tuple(constant), optimum.passes, np.zeros(len(constant)), optimum)
-    plan = plan_chunks(rows, np.flatnonzero(varies), dataset, config, mesh)
-    if all(row in finished for group in plan for wave in group for chunk in wave for row in chunk):
+    varying = np.flatnonzero(varies)
+    if all(row in finished for row in varying.tolist()):
         return
+    plan = plan_chunks(rows, varying, dataset, config, mesh)
     examples = place_examples(dataset.train, mesh)
     basis = find_basis(examples, dataset.standardiser, config.loss, config.dtype)
     n_chunks = sum(len(first) + len(others) for first, others in plan)
@@ -205,7 +203,7 @@ def solve_chunks(
             if all(row in finished for row in chunk):
                 solved |= {row: finished[row] for row in chunk if chunk in first}
                 continue
-            guess = interpolate(rows, solved, chunk) if solved else None
+            guess = interpolate(rows, solved, chunk) if solved and start is None else None
             if start is not None:
                 guess = Params(*(array[list(chunk)] for array in start))
             for step in _solve_chunk(descent, rows, chunk, guess, config, stop_when_unchanged):
@@ -232,18 +230,16 @@ def certified_gap(
     `solve`. Both results are [C] or [C, T], float64; NaN for a target without a known label.
     """
     lam, weights, target = every_target(lam, weights, dataset)
-    tasks = {"weights": weights, "target": target, "class_weight": class_weight}
-    rows, config, mesh = _checked(lam, dataset, SolveConfig(loss), mesh, **tasks)
+    keywords = {"weights": weights, "target": target, "class_weight": class_weight}
+    rows, config, mesh = _checked(lam, dataset, SolveConfig(loss), mesh, **keywords)
     by_row = _by_row("params", params, lam, dataset)
     params = _checked_params("params", by_row, rows.lam, dataset)
-    examples = place_examples(dataset.train, mesh)
-    every = tasks_of(rows, np.arange(len(rows.lam)))
-    problem = (rows.lam, examples, every, dataset.standardiser)
-    certified = certify(params, *problem, config.loss)
+    examples, tasks = place_examples(dataset.train, mesh), tasks_of(rows, np.arange(len(rows.lam)))
+    certified = certify(params, rows.lam, examples, tasks, dataset.standardiser, config.loss)
     is_known = rows.has_label(0) | rows.has_label(1)
     shape = (-1, dataset.n_classes) if dataset.has_targets else (-1,)
-    pair = (np.where(is_known, array, np.nan) for array in (certified.cost, certified.gap))
-    cost, gap = (array.reshape(shape) for array in pair)
+    pair = (certified.cost, certified.gap)
+    cost, gap = (np.where(is_known, array, np.nan).reshape(shape) for array in pair)
     return cost, gap
 
 

@@ -42,7 +42,7 @@ class Rows(NamedTuple):
 
     @property
     def task(self) -> np.ndarray:
-        """The number of each row's task, [R]: rows with equal ones differ in λ alone."""
+        """The number of each row's task, [R]; rows of one task differ only in λ."""
         return self.weights.index * self.n_classes + self.target
 
     def has_label(self, label: int) -> np.ndarray:
@@ -101,9 +101,8 @@ def as_rows(
     n, n_rows = len(labels), len(lam)
     if not isinstance(weights, ExampleWeights):
         distinct = np.ones(n, bool) if weights is None else real_numbers("weights", weights, "biuf")
-        weights = ExampleWeights(np.atleast_2d(distinct), np.zeros(n_rows, int))
-        if distinct.ndim == 2:
-            weights = ExampleWeights(*np.unique(distinct, axis=0, return_inverse=True))
+        index = np.zeros(n_rows, int) if distinct.ndim == 1 else np.arange(len(distinct))
+        weights = ExampleWeights(np.atleast_2d(distinct), index)
     distinct, index = weights
     if distinct.shape[1:] != (n,) or np.shape(index) != lam.shape:
         shape = f"[{n}], or [C, {n}] for C values of λ"
@@ -114,6 +113,11 @@ def as_rows(
         raise InputError("weights have to be above 0 for at least one example")
     distinct = distinct / distinct.max(axis=1, keepdims=True)  # a sum may overflow
     distinct = distinct / distinct.sum(axis=1, keepdims=True, dtype=np.float64)
+    # Rows with equal weights share a task.
+    numbers: dict[bytes, int] = {}
+    number = np.array([numbers.setdefault(row.tobytes(), len(numbers)) for row in distinct])
+    distinct = distinct[np.unique(number, return_index=True)[1]]
+    weights = ExampleWeights(distinct, number[np.asarray(index)])
     if labels.ndim == 1:
         target = np.zeros(n_rows, int)
     else:
@@ -121,16 +125,8 @@ def as_rows(
             raise InputError(f"target has shape {list(np.shape(target))}: it has to be [{n_rows}]")
         Setting("", low=0, high=labels.shape[1] - 1, integer=True).check("target", target)
     totals = _label_totals(labels, distinct)
-    rows = Rows(
-        lam,
-        labels,
-        dataset.n_classes,
-        ExampleWeights(distinct, np.asarray(index)),
-        np.asarray(target),
-        totals,
-        totals,
-    )
-    return rows._replace(by_label=_label_factors(totals, class_weight, rows.has_targets))
+    by_label = _label_factors(totals, class_weight, labels.ndim == 2)
+    return Rows(lam, labels, dataset.n_classes, weights, np.asarray(target), totals, by_label)
 
 
 def _label_totals(labels: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -31,7 +31,7 @@ def check_mesh(mesh: Any) -> None:
 
 
 def on_cpu(mesh: Mesh) -> bool:
-    """Whether the devices are cores of a processor, and not GPUs, say."""
+    """Whether the mesh's devices are cores of a processor."""
     return mesh.devices.flat[0].platform == "cpu"
 
 
