@@ -72,7 +72,7 @@ def test_between_two_passes_only_a_few_numbers_of_each_run_are_transferred(data,
     next(steps)
     next(steps)
     monkeypatch.setattr(jax, "device_get", spy)
-    with jax.transfer_guard_host_to_device("disallow"):  # what isn't placed on purpose
+    with jax.transfer_guard_host_to_device("disallow"):  # that no line asks for
         assert next(steps).optimum is None
     assert fetched
     assert max(fetched) <= 4

@@ -148,7 +148,8 @@ FAST = [
 ]
 SLOW = [
     ("too wide to decompose", ON_DISK),
-    *zip((*ONE_SHAPE, "digits", "two classes", "wide"), itertools.cycle(OTHERS), strict=False),
+    *itertools.product((*ONE_SHAPE, "digits"), OTHERS),
+    *zip(("two classes", "wide"), OTHERS, strict=True),
 ]
 
 
@@ -160,7 +161,7 @@ SLOW = [
 def test_the_optimum_matches_scikit_learn(name, setting, monkeypatch):
     loss, dtype, storage, n_devices, weighted = setting
     loss, data = LOSSES[loss], dataset(name)
-    tolerance, precision = (1e-12, 1e-5) if dtype == "float64" else (1e-6, 1e-2)
+    tolerance, precision = (1e-12, 1e-5) if dtype == "float64" else (1e-7, 1e-2)
     optimum = solve(
         LAM,
         data if storage == "memory" else on_disk(data, monkeypatch),
@@ -185,7 +186,7 @@ def test_the_optimum_matches_scikit_learn(name, setting, monkeypatch):
         bias, expected_bias = params.bias[present], expected.bias[present]
         if loss is SOFTMAX_CROSS_ENTROPY:  # it is free up to a constant
             bias, expected_bias = bias - bias.mean(), expected_bias - expected_bias.mean()
-        np.testing.assert_allclose(bias, expected_bias, rtol=3 * precision, atol=3 * precision)
+        np.testing.assert_allclose(bias, expected_bias, rtol=precision, atol=precision)
         scores = x @ params.weights.T + params.bias
         absent = np.setdiff1d(np.arange(data.n_classes), present)
         assert (scores[:, absent] < scores.max(axis=1, keepdims=True) - 10).all()

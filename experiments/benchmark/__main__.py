@@ -23,7 +23,8 @@ and `sweep`), and `rows`, which benchmark.csv has too. Their columns, apart from
     gflops            10⁹ operations a second at that time: two products of [n, d] with [d, K]
     peak_gflops       of the matrix product in the same rounds; `fraction_of_peak` is the ratio
     times_numpy       how many times as fast as the NumPy loop
-    seconds           of a path; `times_ours` is the ratio to ours with its compilation
+    seconds           of a path; `times_ours` is the ratio to ours with its compilation. In `gpu`,
+                      without compilation, which `seconds_with_compilation` includes
     timed             configurations of the path that were timed; their mean represents all
     relative_gap      the largest certified gap over cost among the timed ones
     passes            over the data per λ, the mean; `most_passes` is the largest number

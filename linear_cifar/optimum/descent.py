@@ -81,7 +81,8 @@ def prepare(
         matrix = basis.rotation.astype(dtype)
         rotation = shard_features(matrix, examples.mesh, matrix.shape[1])
     n = len(dataset.train.labels)
-    places = np.linspace(0, n - 1, min(n, _SAMPLE)).astype(int)  # of a file, that reads all of it
+    # Evenly spaced examples of a file take one reading of nearly the whole file.
+    places = np.linspace(0, n - 1, min(n, _SAMPLE)).astype(int)
     sample = np.asarray(dataset.standardiser(dataset.train.inputs[places], np.float32))
     return Descent(dataset, examples, basis, rotated, rotation, sample, loss, dtype, n_descents)
 
