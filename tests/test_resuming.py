@@ -74,7 +74,7 @@ def signalled(finished, at=0, number=0):
 
     def profile(frame, *_):
         nonlocal n
-        handled = signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        handled = all(signal.getsignal(each) is not signal.SIG_DFL for each in CODES)
         if handled and frame.f_code.co_filename.startswith(PROJECT):
             n += 1
             if n == at:
