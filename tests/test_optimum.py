@@ -251,7 +251,8 @@ def test_a_class_of_tiny_weight_gets_its_bias():
 
 def test_later_chunks_start_from_the_first():
     lam, data = np.geomspace(0.001, 10, 32), dataset("overlapping")
-    first, second = (step for step in solve_chunks(lam, data) if step.optimum)
+    config = SolveConfig(memory_bytes=46_000)  # for 16 λ
+    first, second = (step for step in solve_chunks(lam, data, config) if step.optimum)
     assert sorted(first.rows + second.rows) == list(range(32))
     cold = solve(lam[list(second.rows)], data)
     assert second.optimum.passes.mean() < 0.7 * cold.passes.mean()
@@ -267,9 +268,10 @@ def test_memory_bytes_bound_how_many_lambda_go_together():
 @pytest.mark.slow
 def test_more_lambda_share_a_pass_over_a_file_than_over_memory(monkeypatch):
     lam, config = np.geomspace(0.001, 10, 200), SolveConfig(max_passes=1)
+    data = clusters(20_000, 150)
     sizes = [
-        [len(step.rows) for step in solve_chunks(lam, data, config) if step.optimum]
-        for data in (dataset("overlapping"), on_disk(dataset("overlapping"), monkeypatch))
+        [len(step.rows) for step in solve_chunks(lam, place, config) if step.optimum]
+        for place in (data, on_disk(data, monkeypatch, 10_000))
     ]
     assert len(sizes[0]) > len(sizes[1]) == 2
 

@@ -127,6 +127,7 @@ def sum_over(
 
 @partial(jax.jit, static_argnums=(3, 4, 5, 6))
 def _sum(chunk: Chunk, arguments, standardiser, term: Term, loss: Loss, mesh: Mesh, dtype: Any):
+    @partial(jax.jit, inline=True)  # which traces it once for both uses below
     def block_sums(arguments, standardiser, inputs, labels, weights):
         inputs = inputs if standardiser is None else standardiser(inputs, dtype)
         return term(loss, inputs, labels.T, weights.T, arguments)

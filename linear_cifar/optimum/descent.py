@@ -23,7 +23,7 @@ from linear_cifar.optimum.data_pass import (
     sum_over,
     transform,
 )
-from linear_cifar.optimum.tasks import RunTask, Tasks, n_vectors
+from linear_cifar.optimum.tasks import RunTask, Tasks, n_vectors, operations_per_pass
 from linear_cifar.training.devices import fetch, replicate, shard_features
 
 # A descent ends after so many passes in which neither the worst open gap fell by a fifth nor any
@@ -31,9 +31,7 @@ from linear_cifar.training.devices import fetch, replicate, shard_features
 # gaps do.
 _STALLED = 50
 _BETWEEN_LOOKS, _UNCHANGED_LOOKS = 25, 2  # passes; looks in a row that see no change end a run
-# Finished runs leave once they are half of all and carrying them has cost as many operations as
-# compiling a program for half as many, about a second. All descents of a plan share the program.
-_COMPILING = 2e11
+COMPILE_COST = 2e11  # operations that take as long as compiling a program, about a second
 _SAMPLE = 2048  # examples, evenly spaced, from which the curvature is estimated
 _LEAST_CURVATURE = 1e-3  # share of the largest; constants and absent classes have none
 _ROUNDING = 1e-3  # a start is worse than zero if its cost is higher by this share
@@ -110,8 +108,7 @@ def descend(
     last: Params = jax.tree.map(np.array, fetch(state.params))
     rows, best, n_stalled, wasted = np.arange(c), np.inf, 0, 0.0
     lowest_cost, digit = np.full(c, np.inf), float(jnp.finfo(descent.dtype).eps)
-    n, d = descent.dataset.train.inputs.shape
-    operations = 4 * n * d * n_vectors(descent.dataset)  # of a run's pass
+    operations = operations_per_pass(descent.dataset)
     while True:
         if result is not None and passes.max() and passes.max() % _BETWEEN_LOOKS == 0:
             values = np.array(result(descent.basis.back(fetch(state.params))))  # it may be a view
@@ -135,8 +132,10 @@ def descend(
         best = worst if worst <= 0.8 * best else best
         ended = not is_open.any() or passes.max() >= max_passes or n_stalled == _STALLED
         wasted += float(np.sum(~is_open)) * operations
+        # Finished runs leave once they are half of all and carrying them has cost as much as
+        # compiling a program for half as many, which all descents of a plan share.
         size = _halved(c, int(is_open.sum()))
-        leaves = size < len(rows) and wasted >= _COMPILING / descent.n_descents
+        leaves = size < len(rows) and wasted >= COMPILE_COST / descent.n_descents
         if ended or leaves:
             for collected, part in zip(last, fetch(state.params), strict=True):
                 collected[rows] = part

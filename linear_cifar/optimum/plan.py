@@ -10,13 +10,15 @@ from linear_cifar.data.blocks import even_size, in_memory
 from linear_cifar.data.dataset import Dataset
 from linear_cifar.model import Params
 from linear_cifar.optimum import lbfgs
-from linear_cifar.optimum.tasks import Rows, n_vectors
+from linear_cifar.optimum.descent import COMPILE_COST
+from linear_cifar.optimum.tasks import Rows, n_vectors, operations_per_pass
 from linear_cifar.training.devices import on_cpu
 
 # Weight vectors in a chunk: enough to fill the matrix unit. Chunks of first rows are smaller, if
 # passes don't read a file, because each starts from the ones before it.
 _AT_ONCE, _FIRST_AT_ONCE, _TARGETS_AT_ONCE, _GPU_AT_ONCE = 160, 50, 256, 4096
 _N_FIRST = 12  # at least so many λ of a task are solved first
+_SAVED_PASSES = 30  # that a start from other optima saves, about
 
 
 def plan_chunks(
@@ -26,7 +28,8 @@ def plan_chunks(
 
     The first rows are some λ that span the range; each chunk of them starts from the ones before
     it. The others start from all of these. In both, the largest λ comes first. With inputs in a
-    file, as many of the others as possible go together, because each pass reads the whole file.
+    file, as many of the others as possible go together, because each pass reads the whole file. A
+    small problem is one chunk, because compiling programs for several would take longer.
     """
     k, d, stays = n_vectors(dataset), dataset.n_features, in_memory(dataset.train.inputs)
     bytes_per_row = np.dtype(config.dtype).itemsize * k * ((2 * lbfgs.MEMORY + 9) * d + k)
@@ -34,6 +37,8 @@ def plan_chunks(
     if rows.has_targets:  # a row has its own labels
         sizes, bytes_per_row = (_TARGETS_AT_ONCE,) * 2, bytes_per_row + len(rows.labels)
     sizes = sizes if on_cpu(mesh) else (_GPU_AT_ONCE,) * 2
+    if _SAVED_PASSES * operations_per_pass(dataset) * len(places) < COMPILE_COST:
+        sizes = (k * len(places),) * 2  # all at once
     at_once, first_at_once = (max(1, size // k) for size in sizes)
     most = max(1, config.memory_bytes // bytes_per_row)
     tasks = np.unique(rows.task[places])

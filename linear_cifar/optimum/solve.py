@@ -141,7 +141,7 @@ def solve(
     config = SolveConfig(loss, tolerance, max_passes, dtype, memory_bytes)
     lam, weights, target = every_target(lam, weights, dataset)
     keywords: dict[str, Any] = {"target": target, "class_weight": class_weight}
-    start = _by_row("start", start, lam, dataset)
+    start = None if start is None else _by_row("start", start, np.size(lam), dataset)
     keywords |= {"start": start, "stop_when_unchanged": stop_when_unchanged}
     steps = solve_chunks(lam, dataset, config, weights=weights, mesh=mesh, **keywords)
     finished = [step for step in steps if step.optimum]
@@ -183,7 +183,8 @@ def solve_chunks(
     """
     tasks = {"weights": weights, "target": target, "class_weight": class_weight}
     rows, config, mesh = _checked(lam, dataset, config, mesh, **tasks)
-    start = None if start is None else _checked_params("start", start, rows.lam, dataset)
+    if start is not None:
+        start = _checked_params("start", start, (len(rows.lam), n_vectors(dataset)), dataset)
     finished = finished or {}
     varies = rows.has_label(0) & rows.has_label(1)
     if constant := [row for row in np.flatnonzero(~varies).tolist() if row not in finished]:
@@ -232,8 +233,7 @@ def certified_gap(
     lam, weights, target = every_target(lam, weights, dataset)
     keywords = {"weights": weights, "target": target, "class_weight": class_weight}
     rows, config, mesh = _checked(lam, dataset, SolveConfig(loss), mesh, **keywords)
-    by_row = _by_row("params", params, lam, dataset)
-    params = _checked_params("params", by_row, rows.lam, dataset)
+    params = _by_row("params", params, len(rows.lam), dataset)
     examples, tasks = place_examples(dataset.train, mesh), tasks_of(rows, np.arange(len(rows.lam)))
     certified = certify(params, rows.lam, examples, tasks, dataset.standardiser, config.loss)
     is_known = rows.has_label(0) | rows.has_label(1)
@@ -262,13 +262,20 @@ def every_target(lam: ArrayLike, weights: Any, dataset: Dataset) -> tuple[Any, A
     return values.ravel(), weights, np.tile(np.arange(n_targets), len(values))
 
 
-def _by_row(name: str, params: Any, lam: Any, dataset: Dataset) -> Params | None:
-    """Reshapes parameters of targets, [C, T, d] and [C, T], to rows, [R, 1, d] and [R, 1]."""
-    if params is None or not dataset.has_targets:
-        return params
-    t, d = dataset.n_classes, dataset.n_features
-    weights, bias = _checked_shape(name, params, (len(lam) // t, t, d))
-    return Params(weights.reshape(-1, 1, d), bias.reshape(-1, 1))
+def _by_row(name: str, params: Params, n_rows: int, dataset: Dataset) -> Params:
+    """Checked parameters of R rows, [R, K, d] and [R, K]; K is 1 if they are of targets."""
+    shape = (n_rows // (dataset.n_classes if dataset.has_targets else 1), dataset.n_classes)
+    weights, bias = _checked_params(name, params, shape, dataset)
+    k = n_vectors(dataset)
+    return Params(weights.reshape(n_rows, k, -1), bias.reshape(n_rows, k))
+
+
+def _checked_params(name: str, params: Params, shape: tuple[int, int], dataset: Dataset) -> Params:
+    arrays = Params(*(real_numbers(name, array) for array in params))
+    weights, biases = [*shape, dataset.n_features], list(shape)
+    if ([*arrays.weights.shape], [*arrays.bias.shape]) != (weights, biases):
+        raise InputError(f"{name} has to be weights {weights} and biases {biases}")
+    return arrays
 
 
 def check_lam(lam: ArrayLike, dtype: Any = DEFAULTS.dtype) -> np.ndarray:
@@ -301,18 +308,6 @@ def _checked(
     rows = as_rows(check_lam(lam, dtype), dataset, **tasks)
     mesh = device_mesh(jax.devices()[:1]) if mesh is None else mesh
     return rows, config._replace(loss=loss, dtype=dtype), mesh
-
-
-def _checked_params(name: str, params: Any, lam: np.ndarray, dataset: Dataset) -> Params:
-    return _checked_shape(name, params, (len(lam), n_vectors(dataset), dataset.n_features))
-
-
-def _checked_shape(name: str, params: Any, shape: tuple[int, int, int]) -> Params:
-    arrays = Params(*(real_numbers(name, array) for array in params))
-    if (arrays.weights.shape, arrays.bias.shape) != (shape, shape[:2]):
-        weights, biases = list(shape), list(shape[:2])
-        raise InputError(f"{name} has to be weights {weights} and biases {biases}")
-    return arrays
 
 
 def _constant_optimum(rows: Rows, places: list[int], dataset: Dataset) -> Optimum:

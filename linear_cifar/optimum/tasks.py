@@ -4,6 +4,7 @@ Rows with the same labels and weights share a task. Folds of the same classes di
 weights, and targets also in their labels.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -87,6 +88,11 @@ def run_examples(
 def n_vectors(dataset: Dataset) -> int:
     """The number K of weight vectors of a row: one for a target, else one for each class."""
     return 1 if dataset.has_targets else dataset.n_classes
+
+
+def operations_per_pass(dataset: Dataset) -> int:
+    """Floating-point operations of a row's pass: two products of inputs and weights."""
+    return 4 * math.prod(dataset.train.inputs.shape) * n_vectors(dataset)
 
 
 def as_rows(
