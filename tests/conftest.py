@@ -28,6 +28,7 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_disable_most_optimizations", True)
+jax.config.update("jax_enable_compilation_cache", False)  # which commands keep for the user
 
 # `--hypothesis-profile=thorough` searches for hours.
 settings.register_profile("ci", max_examples=20, derandomize=True, deadline=None)

@@ -102,3 +102,23 @@ def test_a_users_probe_has_the_accuracy_of_scikit_learn(features, tmp_path):
     model.fit((inputs - mean) / scale, labels)
     expected = model.score((test["features"] - mean) / scale, test["labels"])
     assert record["test_accuracy"] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_programs_are_kept_for_the_next_run_and_damaged_ones_compiled_again(features, tmp_path):
+    keep = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "JAX_COMPILATION_CACHE_DIR": ""}
+    results, programs = [], []
+    for name in ("first", "second", "damaged"):
+        words = (f"--features={features}", "--lam=0.1", f"--output_dir={tmp_path / name}")
+        done = run_process("experiments.probe", *words, **keep)
+        assert done.returncode == 0, done.stderr
+        assert "cache" not in done.stderr
+        results.append((tmp_path / name / "model.npz").read_bytes())
+        kept = (tmp_path / "cache").rglob("*-cache")
+        programs.append({path: path.stat().st_mtime_ns for path in kept})
+        if name == "second":
+            for path in programs[0]:
+                path.write_bytes(path.read_bytes()[:-20])
+    assert programs[0]
+    assert programs[0] == programs[1]
+    assert results[0] == results[1] == results[2]

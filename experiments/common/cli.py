@@ -2,8 +2,10 @@
 
 import contextlib
 import difflib
+import hashlib
 import importlib
 import os
+import platform
 import re
 import signal
 import sys
@@ -112,6 +114,7 @@ def _run(main: Callable[[list[str]], int | None], arguments: list[str]) -> int |
         # Imports that take a second together, while the first programs compile.
         for name in ("pandas", "linear_cifar.plots"):
             threading.Thread(target=importlib.import_module, args=[name]).start()
+        keep_programs()
         code = main(arguments)
         print(end="", flush=True)
         return code
@@ -186,3 +189,27 @@ def use_all_cores() -> None:
         affinity = getattr(os, "sched_getaffinity", None)  # Linux only
         n_cores = len(affinity(0)) if affinity else os.cpu_count() or 1
         jax.config.update("jax_num_cpu_devices", min(n_cores, MAX_CPU_DEVICES))
+
+
+def keep_programs() -> None:
+    """Keeps compiled programs in the user's cache folder, unless the user chose one for JAX.
+
+    Every kind of processor has its own, because a program may use instructions that others lack.
+    What can't be read or written is compiled again.
+    """
+    if not jax.config.values["jax_compilation_cache_dir"]:
+        import pooch
+
+        folder = pooch.os_cache("linear_cifar") / "programs" / _processor()
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+        warnings.filterwarnings("ignore", "Error (read|writ)ing persistent compilation cache")
+
+
+def _processor() -> str:
+    """A name for this kind of processor."""
+    lines = [platform.machine(), platform.processor()]
+    with contextlib.suppress(OSError):  # Linux only
+        lines += Path("/proc/cpuinfo").read_text().splitlines()
+    kind = {line for line in lines if line.startswith(("model name", "flags", "Features", "CPU"))}
+    return hashlib.sha256("\n".join(sorted({*lines[:2], *kind})).encode()).hexdigest()[:16]
