@@ -2,7 +2,7 @@
 
 Even targets are unions of one to five classes, and odd ones are random labels. Our solver ends a λ
 at a certified relative gap of 1e-6, or once its predictions of validation examples have stayed the
-same for 50 passes. scikit-learn, with its default tolerance and number of iterations, fits a few
+same for 30 passes. scikit-learn, with its default tolerance and number of iterations, fits a few
 targets at a few λ; their mean represents all.
 """
 

@@ -11,7 +11,7 @@ python -m experiments.probe --features='layers/*.npy'
 python -m experiments.probe --model=RUN/model.npz --predict=FILE
 
 Every λ is solved to a certified gap. A λ so small that it takes more than 75 passes over the data
-ends once its predictions of the validation examples have stayed the same for 50 passes ("settled"
+ends once its predictions of the validation examples have stayed the same for 30 passes ("settled"
 in path.csv). The test gives accuracy with its 95 % interval, by class (per_class.csv), confusions,
 and calibration before and after a temperature, which is fitted to examples that the model hasn't
 seen. --n_train and --n_per_class add a learning curve. --predict applies the model to a file of

@@ -187,7 +187,7 @@ def _certificate(summary: Mapping[str, Any], refits: str, dataset: Dataset) -> S
         "Certified: the cost is proven to be above its minimum by at most "
         f"{FLAGS.tolerance:g} of itself (the relative gap).",
         f"Settled: the solver stopped earlier, because the predictions of the {split} examples had "
-        "stayed the same for 50 passes; the gap says how far the cost may still be from its "
+        "stayed the same for 30 passes; the gap says how far the cost may still be from its "
         "minimum.",
         refits,
     ]

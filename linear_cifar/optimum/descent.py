@@ -30,7 +30,7 @@ from linear_cifar.training.devices import fetch, replicate, shard_features
 # open run's cost by more than its last digit. At small λ, costs fall for hundreds of passes before
 # gaps do.
 _STALLED = 50
-_BETWEEN_LOOKS, _UNCHANGED_LOOKS = 25, 2  # passes; looks in a row that see no change end a run
+_BETWEEN_LOOKS, _UNCHANGED_LOOKS = 10, 3  # passes; looks in a row that see no change end a run
 COMPILE_COST = 2e11  # operations that take as long as compiling a program, about a second
 _SAMPLE = 2048  # examples, evenly spaced, from which the curvature is estimated
 _LEAST_CURVATURE = 1e-3  # share of the largest; constants and absent classes have none

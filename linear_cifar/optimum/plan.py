@@ -18,7 +18,7 @@ from linear_cifar.training.devices import on_cpu
 # passes don't read a file, because each starts from the ones before it.
 _AT_ONCE, _FIRST_AT_ONCE, _TARGETS_AT_ONCE, _GPU_AT_ONCE = 160, 50, 256, 4096
 _N_FIRST = 12  # at least so many λ of a task are solved first
-_SAVED_PASSES = 30  # that a start from other optima saves, about
+_SAVED_PASSES = 300  # that a start from other optima saves at a small λ
 
 
 def plan_chunks(

@@ -121,8 +121,8 @@ def solve(
       start: parameters to descend from, [C, K, d] and [C, K], or for targets [C, T, d] and [C, T];
         a start worse than zero isn't used.
       stop_when_unchanged: a function of parameters [C, K, d] and [C, K] that returns an array
-        [C, …], such as predictions. It is called every 25 passes, and a run ends, converged or not,
-        once the array has been the same for 50. For targets, K is 1 and C counts λ and targets.
+        [C, …], such as predictions. It is called every 10 passes, and a run ends, converged or not,
+        once the array has been the same for 30. For targets, K is 1 and C counts λ and targets.
 
     Raises:
       InputError: a setting is out of its range (λ = 0 too: there may be no minimum); an array has
