@@ -197,13 +197,14 @@ def keep_programs() -> None:
     Every kind of processor has its own, because a program may use instructions that others lack.
     What can't be read or written is compiled again.
     """
+    warnings.filterwarnings("ignore", "Error (read|writ)ing persistent compilation cache")
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
     if not jax.config.values["jax_compilation_cache_dir"]:
         import pooch
 
         folder = pooch.os_cache("linear_cifar") / "programs" / _processor()
         jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
-        warnings.filterwarnings("ignore", "Error (read|writ)ing persistent compilation cache")
 
 
 def _processor() -> str:

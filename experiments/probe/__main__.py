@@ -10,7 +10,7 @@ python -m experiments.probe --features=FILE --targets=TARGETS.csv
 python -m experiments.probe --features='layers/*.npy'
 python -m experiments.probe --model=RUN/model.npz --predict=FILE
 
-Every λ is solved to a certified gap. A λ so small that it takes more than 75 passes over the data
+Every λ is solved to a certified gap. A λ so small that it takes at least 40 passes over the data
 ends once its predictions of the validation examples have stayed the same for 30 passes ("settled"
 in path.csv). The test gives accuracy with its 95 % interval, by class (per_class.csv), confusions,
 and calibration before and after a temperature, which is fitted to examples that the model hasn't

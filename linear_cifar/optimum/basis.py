@@ -34,13 +34,12 @@ class Basis(NamedTuple):
     def back(self, params: Params) -> Params:
         """Parameters [..., r] in the coordinates of the inputs, [..., d], in float64."""
         weights, bias = (np.asarray(array, np.float64) for array in params)
-        rotation = None if self.rotation is None else self.rotation.T.astype(np.float64)
-        return Params(weights if rotation is None else weights @ rotation, bias)
+        return Params(weights if self.rotation is None else weights @ self.rotation.T, bias)
 
     def forth(self, weights: np.ndarray) -> np.ndarray:
         """Weights [..., d] in the rotated coordinates, [..., r], in float64."""
         weights = np.asarray(weights, np.float64)
-        return weights if self.rotation is None else weights @ self.rotation.astype(np.float64)
+        return weights if self.rotation is None else weights @ self.rotation
 
 
 def find_basis(examples: Examples, standardiser: Standardiser, loss: Loss, dtype: Any) -> Basis:

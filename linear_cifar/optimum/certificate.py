@@ -228,8 +228,6 @@ def _combined_step(biases: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """Anderson's step [C, K] from the latest biases and steps, [T, C, K], oldest first."""
     if len(biases) == 1:
         return steps[0]
-    bias_changes, step_changes = (
-        np.moveaxis(np.diff(array, axis=0), 0, -1) for array in (biases, steps)
-    )
+    bias_changes, step_changes = (np.moveaxis(np.diff(a, axis=0), 0, -1) for a in (biases, steps))
     shares = np.linalg.pinv(np.nan_to_num(step_changes)) @ steps[-1][..., None]
     return steps[-1] - ((bias_changes + step_changes) @ shares)[..., 0]

@@ -134,7 +134,7 @@ def descend(
         wasted += float(np.sum(~is_open)) * operations
         # Finished runs leave once they are half of all and carrying them has cost as much as
         # compiling a program for half as many, which all descents of a plan share.
-        size = _halved(c, int(is_open.sum()))
+        size = -(-c // 2 ** int(np.log2(c / max(1, is_open.sum()))))  # c, c/2, c/4, …, rounded up
         leaves = size < len(rows) and wasted >= COMPILE_COST / descent.n_descents
         if ended or leaves:
             for collected, part in zip(last, fetch(state.params), strict=True):
@@ -168,8 +168,7 @@ def _first_passes(
         problems = _problems(descent, lam, tasks.run, first)
         rotated = first._replace(weights=descent.basis.forth(first.weights))
         params = Params(*(np.asarray(array, descent.dtype) for array in rotated))
-        state = lbfgs.begin(params, descent.examples.mesh)
-        state = _step(descent, state, problems, chunks, goal)
+        state = _step(descent, lbfgs.begin(params, descent.examples.mesh), problems, chunks, goal)
         worse = ~(fetch(state.cost) <= (1 + _ROUNDING) * cost_at_zero)  # true for NaN
         first = Params(*(np.where(worse.reshape(-1, *[1] * (a.ndim - 1)), 0, a) for a in first))
         n_passes += 1
@@ -207,10 +206,3 @@ def _step(
     sums = sum_over(chunks, loss_and_gradient, arguments, standardiser=standardiser, **settings)
     goal = replicate(goal.astype(dtype), mesh)
     return lbfgs.advance(state, sums, problems, rotation, goal, mesh=mesh)
-
-
-def _halved(c: int, n: int) -> int:
-    """The smallest of c, c/2, c/4, ..., rounded up, that is at least n ≥ 1."""
-    while (half := -(-c // 2)) >= n and half < c:
-        c = half
-    return c

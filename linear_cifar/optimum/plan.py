@@ -42,9 +42,8 @@ def plan_chunks(
     at_once, first_at_once = (max(1, size // k) for size in sizes)
     most = max(1, config.memory_bytes // bytes_per_row)
     tasks = np.unique(rows.task[places])
-    group_size = len(tasks)
-    if rows.has_targets:
-        group_size = even_size(group_size, at_once if stays else most)
+    group_size = even_size(len(tasks), at_once if stays else most)
+    group_size = group_size if rows.has_targets else len(tasks)
     groups = []
     for start in range(0, len(tasks), group_size):
         group = places[np.isin(rows.task[places], tasks[start : start + group_size])]

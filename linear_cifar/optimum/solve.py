@@ -141,7 +141,6 @@ def solve(
     config = SolveConfig(loss, tolerance, max_passes, dtype, memory_bytes)
     lam, weights, target = every_target(lam, weights, dataset)
     keywords: dict[str, Any] = {"target": target, "class_weight": class_weight}
-    start = None if start is None else _by_row("start", start, np.size(lam), dataset)
     keywords |= {"start": start, "stop_when_unchanged": stop_when_unchanged}
     steps = solve_chunks(lam, dataset, config, weights=weights, mesh=mesh, **keywords)
     finished = [step for step in steps if step.optimum]
@@ -183,8 +182,7 @@ def solve_chunks(
     """
     tasks = {"weights": weights, "target": target, "class_weight": class_weight}
     rows, config, mesh = _checked(lam, dataset, config, mesh, **tasks)
-    if start is not None:
-        start = _checked_params("start", start, (len(rows.lam), n_vectors(dataset)), dataset)
+    start = None if start is None else _by_row("start", start, len(rows.lam), dataset)
     finished = finished or {}
     varies = rows.has_label(0) & rows.has_label(1)
     if constant := [row for row in np.flatnonzero(~varies).tolist() if row not in finished]:
@@ -252,9 +250,8 @@ def every_target(lam: ArrayLike, weights: Any, dataset: Dataset) -> tuple[Any, A
     if values.ndim == 1:
         values = np.repeat(values[:, None], n_targets, axis=1)
     if values.ndim != 2 or values.shape[1] != n_targets:
-        raise InputError(
-            f"lam has shape {list(values.shape)}: it has to be [C] or [C, {n_targets}]"
-        )
+        shape = list(values.shape)
+        raise InputError(f"lam has shape {shape}: it has to be [C] or [C, {n_targets}]")
     if weights is not None and not isinstance(weights, ExampleWeights) and np.ndim(weights) == 2:
         weights = ExampleWeights(np.asarray(weights), np.arange(len(weights)))
     if isinstance(weights, ExampleWeights):
@@ -263,19 +260,13 @@ def every_target(lam: ArrayLike, weights: Any, dataset: Dataset) -> tuple[Any, A
 
 
 def _by_row(name: str, params: Params, n_rows: int, dataset: Dataset) -> Params:
-    """Checked parameters of R rows, [R, K, d] and [R, K]; K is 1 if they are of targets."""
-    shape = (n_rows // (dataset.n_classes if dataset.has_targets else 1), dataset.n_classes)
-    weights, bias = _checked_params(name, params, shape, dataset)
-    k = n_vectors(dataset)
-    return Params(weights.reshape(n_rows, k, -1), bias.reshape(n_rows, k))
-
-
-def _checked_params(name: str, params: Params, shape: tuple[int, int], dataset: Dataset) -> Params:
-    arrays = Params(*(real_numbers(name, array) for array in params))
-    weights, biases = [*shape, dataset.n_features], list(shape)
-    if ([*arrays.weights.shape], [*arrays.bias.shape]) != (weights, biases):
-        raise InputError(f"{name} has to be weights {weights} and biases {biases}")
-    return arrays
+    """Checked parameters of R rows, [R, K, d] and [R, K], from those of `solve`."""
+    k, t = n_vectors(dataset), dataset.n_classes
+    shape = (n_rows * k // t, t, dataset.n_features)
+    weights, bias = (real_numbers(name, array) for array in params)
+    if (weights.shape, bias.shape) != (shape, shape[:2]):
+        raise InputError(f"{name} has to be weights {list(shape)} and biases {list(shape[:2])}")
+    return Params(weights.reshape(n_rows, k, dataset.n_features), bias.reshape(n_rows, k))
 
 
 def check_lam(lam: ArrayLike, dtype: Any = DEFAULTS.dtype) -> np.ndarray:

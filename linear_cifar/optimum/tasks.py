@@ -179,8 +179,7 @@ def tasks_of(rows: Rows, places: Any) -> Tasks:
         return Tasks(
             rows.labels[None], distinct[folds], RunTask(*numbers, None), np.stack(counts)[fold]
         )
-    run_totals, factors = (
-        array[index[places], rows.target[places]] for array in (rows.totals, rows.by_label)
-    )
+    by_run = (index[places], rows.target[places])
+    run_totals, factors = rows.totals[by_run], rows.by_label[by_run]
     labels, shares = np.ascontiguousarray(rows.labels[:, targets].T), run_totals * factors
     return Tasks(labels, distinct[folds], RunTask(*numbers, factors), shares[:, 1:])
