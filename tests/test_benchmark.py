@@ -41,9 +41,9 @@ def test_every_section_has_rows_with_consistent_numbers(tmp_path):
         assert row["gflops"] == pytest.approx(rate)
         assert row["fraction_of_peak"] == pytest.approx(rate / row["peak_gflops"])
         assert (row["times_numpy"] == 1) or row["contender"] != "NumPy"
-    for row in sections["path"]:  # scikit-learn's certificate, too; others may be installed
-        limit = {"ours": 1e-6, "scikit-learn": 1e-4}.get(row["contender"], 1)
-        assert row["relative_gap"] < limit
+    for row in sections["path"]:  # scikit-learn's certificate, too
+        if "cyanure" not in row["contender"]:  # which may be installed, and stops at a larger gap
+            assert row["relative_gap"] < (1e-6 if "ours" in row["contender"] else 1e-4)
     firsts = [row["configurations"] for row in sections["path"] if row["times_ours"] == 1]
     assert firsts == [3, 15]  # alone, and in five folds
     small, large = sections["memory"]

@@ -114,8 +114,8 @@ def test_programs_are_kept_for_the_next_run_and_damaged_ones_compiled_again(feat
         assert done.returncode == 0, done.stderr
         assert "cache" not in done.stderr
         results.append((tmp_path / name / "model.npz").read_bytes())
-        kept = (tmp_path / "cache").rglob("*-cache")
-        programs.append({path: path.stat().st_mtime_ns for path in kept})
+        entries = (tmp_path / "cache").rglob("*-cache")
+        programs.append({path: path.stat().st_mtime_ns for path in entries})
         if name == "second":
             for path in programs[0]:
                 path.write_bytes(path.read_bytes()[:-20])

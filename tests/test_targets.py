@@ -329,6 +329,13 @@ def test_a_start_near_the_optimum_saves_passes():
     )
 
 
+def test_a_row_of_one_target_alone_starts_near_its_optimum():
+    start = Params(*(array[:1, 2:3] for array in optimum().params))
+    steps = solve_chunks(LAM[:1], dataset(), SolveConfig(**EXACT), target=[2], start=start)
+    (alone,) = [step.optimum for step in steps if step.optimum]
+    assert alone.passes[0] < 0.8 * optimum().passes[0, 2]
+
+
 def test_joining_no_validation_examples_leaves_the_targets_as_they_are():
     labels = with_validation(dataset()).train.labels
     assert np.array_equal(labels, dataset().train.labels)

@@ -194,8 +194,8 @@ def use_all_cores() -> None:
 def keep_programs() -> None:
     """Keeps compiled programs in the user's cache folder, unless the user chose one for JAX.
 
-    Every kind of processor has its own, because a program may use instructions that others lack.
-    What can't be read or written is compiled again.
+    Every kind of processor has its own folder, because a program may use instructions that others
+    lack. What can't be read or written is compiled again.
     """
     warnings.filterwarnings("ignore", "Error (read|writ)ing persistent compilation cache")
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:

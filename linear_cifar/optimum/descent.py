@@ -108,7 +108,6 @@ def descend(
     last: Params = jax.tree.map(np.array, fetch(state.params))
     rows, best, n_stalled, wasted = np.arange(c), np.inf, 0, 0.0
     lowest_cost, digit = np.full(c, np.inf), float(jnp.finfo(descent.dtype).eps)
-    operations = operations_per_pass(descent.dataset)
     while True:
         if result is not None and passes.max() and passes.max() % _BETWEEN_LOOKS == 0:
             values = np.array(result(descent.basis.back(fetch(state.params))))  # it may be a view
@@ -131,7 +130,7 @@ def descend(
         n_stalled = 0 if worst <= 0.8 * best or falls.any() else n_stalled + 1
         best = worst if worst <= 0.8 * best else best
         ended = not is_open.any() or passes.max() >= max_passes or n_stalled == _STALLED
-        wasted += float(np.sum(~is_open)) * operations
+        wasted += float(np.sum(~is_open)) * operations_per_pass(descent.dataset)
         # Finished runs leave once they are half of all and carrying them has cost as much as
         # compiling a program for half as many, which all descents of a plan share.
         size = -(-c // 2 ** int(np.log2(c / max(1, is_open.sum()))))  # c, c/2, c/4, …, rounded up

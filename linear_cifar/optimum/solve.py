@@ -140,6 +140,8 @@ def solve(
         start = None if start is None else Params(*(np.asarray(array)[None] for array in start))
     config = SolveConfig(loss, tolerance, max_passes, dtype, memory_bytes)
     lam, weights, target = every_target(lam, weights, dataset)
+    if start is not None and dataset.has_targets:
+        start = _by_row("start", start, np.size(lam), dataset.n_classes, dataset)
     keywords: dict[str, Any] = {"target": target, "class_weight": class_weight}
     keywords |= {"start": start, "stop_when_unchanged": stop_when_unchanged}
     steps = solve_chunks(lam, dataset, config, weights=weights, mesh=mesh, **keywords)
@@ -182,7 +184,8 @@ def solve_chunks(
     """
     tasks = {"weights": weights, "target": target, "class_weight": class_weight}
     rows, config, mesh = _checked(lam, dataset, config, mesh, **tasks)
-    start = None if start is None else _by_row("start", start, len(rows.lam), dataset)
+    if start is not None:
+        start = _by_row("start", start, len(rows.lam), n_vectors(dataset), dataset)
     finished = finished or {}
     varies = rows.has_label(0) & rows.has_label(1)
     if constant := [row for row in np.flatnonzero(~varies).tolist() if row not in finished]:
@@ -231,12 +234,11 @@ def certified_gap(
     lam, weights, target = every_target(lam, weights, dataset)
     keywords = {"weights": weights, "target": target, "class_weight": class_weight}
     rows, config, mesh = _checked(lam, dataset, SolveConfig(loss), mesh, **keywords)
-    params = _by_row("params", params, len(rows.lam), dataset)
+    params = _by_row("params", params, len(rows.lam), dataset.n_classes, dataset)
     examples, tasks = place_examples(dataset.train, mesh), tasks_of(rows, np.arange(len(rows.lam)))
-    certified = certify(params, rows.lam, examples, tasks, dataset.standardiser, config.loss)
+    _, *pair, _ = certify(params, rows.lam, examples, tasks, dataset.standardiser, config.loss)
     is_known = rows.has_label(0) | rows.has_label(1)
     shape = (-1, dataset.n_classes) if dataset.has_targets else (-1,)
-    pair = (certified.cost, certified.gap)
     cost, gap = (np.where(is_known, array, np.nan).reshape(shape) for array in pair)
     return cost, gap
 
@@ -250,8 +252,7 @@ def every_target(lam: ArrayLike, weights: Any, dataset: Dataset) -> tuple[Any, A
     if values.ndim == 1:
         values = np.repeat(values[:, None], n_targets, axis=1)
     if values.ndim != 2 or values.shape[1] != n_targets:
-        shape = list(values.shape)
-        raise InputError(f"lam has shape {shape}: it has to be [C] or [C, {n_targets}]")
+        raise InputError(f"lam has shape {[*values.shape]}: it has to be [C] or [C, {n_targets}]")
     if weights is not None and not isinstance(weights, ExampleWeights) and np.ndim(weights) == 2:
         weights = ExampleWeights(np.asarray(weights), np.arange(len(weights)))
     if isinstance(weights, ExampleWeights):
@@ -259,10 +260,10 @@ def every_target(lam: ArrayLike, weights: Any, dataset: Dataset) -> tuple[Any, A
     return values.ravel(), weights, np.tile(np.arange(n_targets), len(values))
 
 
-def _by_row(name: str, params: Params, n_rows: int, dataset: Dataset) -> Params:
-    """Checked parameters of R rows, [R, K, d] and [R, K], from those of `solve`."""
-    k, t = n_vectors(dataset), dataset.n_classes
-    shape = (n_rows * k // t, t, dataset.n_features)
+def _by_row(name: str, params: Any, n_rows: int, n_together: int, dataset: Dataset) -> Params:
+    """Checked parameters of R rows, [R, K, d] and [R, K], of which these have several together."""
+    k = n_vectors(dataset)
+    shape = (n_rows * k // n_together, n_together, dataset.n_features)
     weights, bias = (real_numbers(name, array) for array in params)
     if (weights.shape, bias.shape) != (shape, shape[:2]):
         raise InputError(f"{name} has to be weights {list(shape)} and biases {list(shape[:2])}")
