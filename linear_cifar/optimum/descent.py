@@ -24,14 +24,14 @@ from linear_cifar.optimum.data_pass import (
     transform,
 )
 from linear_cifar.optimum.tasks import RunTask, Tasks, n_vectors, operations_per_pass
-from linear_cifar.training.devices import fetch, replicate, shard_features
+from linear_cifar.training.devices import fetch, on_cpu, replicate, shard_features
 
 # A descent ends after so many passes in which neither the worst open gap fell by a fifth nor any
 # open run's cost by more than its last digit. At small λ, costs fall for hundreds of passes before
 # gaps do.
 _STALLED = 50
 _BETWEEN_LOOKS, _UNCHANGED_LOOKS = 10, 3  # passes; looks in a row that see no change end a run
-COMPILE_COST = 2e11  # operations that take as long as compiling a program, about a second
+COMPILE_COST = {True: 2e11, False: 1e14}  # operations in a compilation's time, by `on_cpu`
 _SAMPLE = 2048  # examples, evenly spaced, from which the curvature is estimated
 _LEAST_CURVATURE = 1e-3  # share of the largest; constants and absent classes have none
 _ROUNDING = 1e-3  # a start is worse than zero if its cost is higher by this share
@@ -101,6 +101,7 @@ def descend(
     """
     c, goal = len(goal), goal.copy()
     examples = descent.rotated or descent.examples
+    compile_cost = COMPILE_COST[on_cpu(examples.mesh)]
     chunks = examples.labelled(tasks.labels, tasks.weights, descent.dtype)
     state, problems, passes = _first_passes(descent, lam, tasks, chunks, start, goal)
     relative_gap, unchanged, n_same = np.zeros(c), np.zeros(c, bool), np.zeros(c, int)
@@ -134,7 +135,7 @@ def descend(
         # Finished runs leave once they are half of all and carrying them has cost as much as
         # compiling a program for half as many, which all descents of a plan share.
         size = -(-c // 2 ** int(np.log2(c / max(1, is_open.sum()))))  # c, c/2, c/4, …, rounded up
-        leaves = size < len(rows) and wasted >= COMPILE_COST / descent.n_descents
+        leaves = size < len(rows) and wasted >= compile_cost / descent.n_descents
         if ended or leaves:
             for collected, part in zip(last, fetch(state.params), strict=True):
                 collected[rows] = part

@@ -37,7 +37,7 @@ def plan_chunks(
     if rows.has_targets:  # a row has its own labels
         sizes, bytes_per_row = (_TARGETS_AT_ONCE,) * 2, bytes_per_row + len(rows.labels)
     sizes = sizes if on_cpu(mesh) else (_GPU_AT_ONCE,) * 2
-    if _SAVED_PASSES * operations_per_pass(dataset) * len(places) < COMPILE_COST:
+    if _SAVED_PASSES * operations_per_pass(dataset) * len(places) < COMPILE_COST[on_cpu(mesh)]:
         sizes = (k * len(places),) * 2  # all at once
     at_once, first_at_once = (max(1, size // k) for size in sizes)
     most = max(1, config.memory_bytes // bytes_per_row)

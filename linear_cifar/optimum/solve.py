@@ -349,9 +349,8 @@ def _solve_chunk(
         goal = np.where(ended, np.inf, goal / 4)
         start = best.params
     distance = np.sqrt(best.gap / lam)  # J − J* ≥ λ‖W − W*‖²
-    unchanged &= ~converged
-    ending = (passes, converged, unchanged)
-    optimum = Optimum(best.params, best.cost, best.gap, distance, *ending, best.certificate)
+    ending = (distance, passes, converged, unchanged & ~converged)
+    optimum = Optimum(best.params, best.cost, best.gap, *ending, best.certificate)
     # A cost of 0 has a gap of 0: all examples are of one class.
     relative_gap = best.gap / np.where(best.cost > 0, best.cost, 1)
     yield SolveStep(chunk, passes, relative_gap, optimum)
