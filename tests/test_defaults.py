@@ -109,11 +109,11 @@ def test_programs_are_kept_for_the_next_run_and_damaged_ones_compiled_again(feat
     keep = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "JAX_COMPILATION_CACHE_DIR": ""}
     results, programs = [], []
     for name in ("first", "second", "damaged"):
-        words = (f"--features={features}", "--lam=0.1", f"--output_dir={tmp_path / name}")
-        done = run_process("experiments.probe", *words, **keep)
+        words = (f"--features={features}", "--n_epochs=2", f"--output_dir={tmp_path / name}")
+        done = run_process("experiments.baseline", *words, **keep)
         assert done.returncode == 0, done.stderr
         assert "cache" not in done.stderr
-        results.append((tmp_path / name / "model.npz").read_bytes())
+        results.append((tmp_path / name / "params.npz").read_bytes())
         entries = (tmp_path / "cache").rglob("*-cache")
         programs.append({path: path.stat().st_mtime_ns for path in entries})
         if name == "second":

@@ -25,6 +25,7 @@ from linear_cifar import (
 )
 from linear_cifar.data import stratified_folds
 from linear_cifar.optimum import SolveConfig, certain_predictions, certified_gap, solve_chunks
+from linear_cifar.optimum.descent import COMPILE_COST
 from tests.conftest import each_loss, on_disk
 from tests.oracle import LINKS, losses_and_gradient
 
@@ -213,6 +214,17 @@ def test_the_certificate_matches_its_formula_at_the_optimal_bias(loss, weighted)
         assert true_gap <= gap[i] <= (1 + curvature / (2 * lam)) * true_gap * (1 + 1e-6)
 
 
+@each_loss
+@pytest.mark.parametrize("scale", [0.1, 30.0])  # of the weights
+def test_the_certificate_finds_the_best_bias_from_far_away(loss, scale):
+    rng, args = np.random.default_rng(0), problem("overlapping", 1, loss)
+    params = Params(scale * rng.normal(size=(8, 3, 8)), 100 * rng.normal(size=(8, 3)))
+    cost, _ = certified_gap(params, np.full(8, LAM[1]), dataset("overlapping"), loss=loss)
+    for i in range(8):
+        best = at_best_bias(params.weights[i], *args)
+        assert cost[i] == pytest.approx(true_cost(best, *args), rel=1e-9)
+
+
 def assert_bounded(optimum, lam, data, weights=None, rounding=1e-12):
     """The cost is above scikit-learn's by at most its gap."""
     weights = np.ones(len(data.train.labels)) if weights is None else weights
@@ -268,10 +280,10 @@ def test_memory_bytes_bound_how_many_lambda_go_together():
 @pytest.mark.slow
 def test_more_lambda_share_a_pass_over_a_file_than_over_memory(monkeypatch):
     lam, config = np.geomspace(0.001, 10, 200), SolveConfig(max_passes=1)
-    data = clusters(20_000, 150)
+    data = clusters(2000, 150)
     sizes = [
         [len(step.rows) for step in solve_chunks(lam, place, config) if step.optimum]
-        for place in (data, on_disk(data, monkeypatch, 10_000))
+        for place in (data, on_disk(data, monkeypatch, 1000))
     ]
     assert len(sizes[0]) > len(sizes[1]) == 2
 
@@ -302,13 +314,16 @@ def test_a_run_that_misses_its_tolerance_is_not_converged_but_has_its_bound():
     assert_bounded(optimum, lam, data)
 
 
-@pytest.mark.slow
-def test_many_runs_that_finish_early_do_not_stop_the_slow_one(synthetic):
-    """Carrying 15 of 16 runs through a hundred passes costs more than compiling for one run."""
-    data = dataset_from_arrays([array[:1500] for array in synthetic.train])
-    optimum = solve(np.where(np.arange(16) == 9, 1e-5, 10.0), data)
-    assert optimum.converged.all()
-    assert optimum.passes[9] > 10 * optimum.passes[0]
+def test_runs_that_finish_early_leave_and_change_nothing_for_the_slow_one(monkeypatch):
+    """They leave at once if compiling costs nothing, and never if it costs too much."""
+    lam, data, optima = np.where(np.arange(8) == 5, 1e-5, 10.0), dataset("overlapping"), []
+    for cost in (0.0, np.inf):
+        monkeypatch.setitem(COMPILE_COST, True, cost)
+        optima.append(solve(lam, data))
+    assert optima[0].passes[5] > 5 * optima[0].passes[0]
+    np.testing.assert_allclose(*(optimum.passes for optimum in optima), rtol=0.1)
+    assert optima[0].converged.all()
+    assert_bounded(optima[0], lam, data)
 
 
 def test_a_run_stops_when_its_result_is_unchanged():

@@ -199,7 +199,7 @@ def keep_programs() -> None:
     """
     warnings.filterwarnings("ignore", "Error (read|writ)ing persistent compilation cache")
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     if not jax.config.values["jax_compilation_cache_dir"]:
         import pooch
 

@@ -57,7 +57,8 @@ from linear_cifar.optimum.tasks import Tasks, run_examples
 VANISHING = 1e4  # minus the bias at which a class has probability 0 in float64
 _SCORE_BYTES = 2**28  # of logits that are kept while the bias is refined
 _MAX_STEPS, _MAX_IDLE = 40, 4  # of the bias; in a row that improve nothing but rounding
-_MAX_CHANGE = 2.0  # of a bias in a step: the quadratic model holds so far
+_MAX_CHANGE = 2.0  # of a bias beyond what can't overshoot; doubled while the loss falls
+_FALL, _TINY = 1e-9, 1e-300  # the least change of the loss that counts; in place of 0
 _MEMORY = 8  # earlier steps that one combines
 _NEGLIGIBLE = 0.02  # share of the tolerance that a bias may take up
 
@@ -106,14 +107,12 @@ def certify(
             lambda: (chunk._replace(inputs=transform(chunk.inputs, *place)) for chunk in chunks()),
             8 * n * columns.shape[1] <= _SCORE_BYTES,
         )
-        goal = (tolerance, lam / matrix.shape[2])
-        bias = _refined_bias(bias, scores, tasks, goal, settings)
+        bias = _refined_bias(bias, scores, tasks, (tolerance, lam / matrix.shape[2]), settings)
         params = Params(matrix, bias)
         sums = sum_over(chunks, _terms, (params, tasks.run), standardiser=standardiser, **settings)
         sums = jax.tree.map(np.asarray, sums)
         slope = sums.weights + np.asarray(penalty_gradient(matrix, lam[:, None, None]))
-    n_blocks = -(-n // examples.n_rows)
-    rounding = 2 * (examples.n_rows + n_blocks) * 2.0**-53
+    rounding = 2 * (examples.n_rows + -(-n // examples.n_rows)) * 2.0**-53
     c = 1.0 if loss.exclusive else 1 / k
     t, q = _mixture(sums.bias / c, rounding * sums.magnitude / c, shares, loss.exclusive)
     with np.errstate(invalid="ignore", over="ignore"):  # of runs that diverged; their gap is NaN
@@ -167,13 +166,12 @@ def _mixture(
 
 
 def _bias_terms(loss: Loss, scores, labels, weights, runs) -> tuple[jax.Array, ...]:
-    """Mean G and mean p(1 − p) of C runs, [C, K] each, and the mean loss, at some biases."""
+    """p̄ and mean p(1 − p) of C runs, [C, K] each, and the mean loss, at some biases."""
     bias, task = runs
     scores = jnp.moveaxis(scores.reshape(-1, *bias.shape), 1, 0) + bias[:, None]
     (labels, weights), p = run_examples(task, labels, weights), loss.probabilities(scores)
     return (
-        jnp.sum(weighted_logit_gradient(loss, scores, labels, weights), axis=-1),
-        jnp.einsum("cm,cmk->ck", weights, p * (1 - p)),
+        *(jnp.einsum("cm,cmk->ck", weights, array) for array in (p, p * (1 - p))),
         jnp.sum(weights * jax.vmap(loss.value)(scores, labels), axis=-1),
     )
 
@@ -187,47 +185,54 @@ def _refined_bias(
 ) -> np.ndarray:
     """Biases [C, K] at which p̄ is close to π.
 
-    Newton's step with the Hessian's diagonal, (π − p̄)/mean p(1 − p), is exact for independent
-    classes. For exclusive ones, steps are combined by Anderson's method (H. Walker and P. Ni,
-    Anderson acceleration for fixed-point iterations, SIAM J. Numer. Anal. 49, 2011), which takes 5
-    to 20 of them without a K × K Hessian. `goal` is the tolerance, and λ/d.
+    Newton's method for logit p̄ = logit π, with the diagonal mean p(1 − p)/(p̄(1 − p̄)) of the
+    derivatives, which is all of them for independent classes. No diagonal entry is above 1, so a
+    step as long as the difference of the logits doesn't overshoot; longer ones are limited.
+
+    For exclusive ones, 5 to 20 steps are combined by Anderson's method (H. Walker and P. Ni,
+    Anderson acceleration for fixed-point iterations, SIAM J. Numer. Anal. 49, 2011), without a
+    K × K Hessian. `goal` is the tolerance, and λ/d.
     """
     exclusive, (tolerance, lam_share) = settings["loss"].exclusive, goal
-    shares = tasks.shares
-    c = 1.0 if exclusive else 1 / bias.shape[1]
+    shares, n_kept = tasks.shares, _MEMORY + 1 if exclusive else 1
     fixed = (shares == 0) | (shares >= 1)  # classes that no or all examples have
+    n_free = np.maximum(np.sum(~fixed, axis=1, keepdims=True), 1)
     bias = np.where(fixed, np.where(shares == 0, -VANISHING, VANISHING), bias)
     best, least, n_idle = bias, np.full(len(bias), np.inf), 0
-    biases: list[np.ndarray] = []
-    steps: list[np.ndarray] = []
+    last_loss, reach = least, np.full(len(bias), _MAX_CHANGE / 2)
+    pairs: list[np.ndarray] = []  # [2, C, K], biases and the steps from them
     for _ in range(_MAX_STEPS):
         sums = sum_over(scores, _bias_terms, (bias, tasks.run), **settings)
-        excess, curvature, loss = map(np.asarray, sums)
-        excess = excess / c
-        t, _ = _mixture(excess, np.zeros_like(excess), shares, exclusive)
-        improves = t < least
+        mean, curvature, loss = map(np.asarray, sums)
+        t, _ = _mixture(mean - shares, np.zeros_like(mean), shares, exclusive)
+        improves, falls = t < least, loss < (1 - _FALL) * last_loss
+        rises, last_loss = loss > (1 + _FALL) * last_loss, loss
         best, least = np.where(improves[:, None], bias, best), np.where(improves, t, least)
-        n_idle = 0 if improves.any() else n_idle + 1
+        n_idle = 0 if np.any(improves | falls) else n_idle + 1
         gap = tolerance * loss
         enough = least <= _NEGLIGIBLE * np.minimum(gap / (1 + loss), np.sqrt(lam_share * gap))
         if n_idle == _MAX_IDLE or np.all(enough | ~np.isfinite(t)):
             break
-        movable = ~fixed & (curvature > 0)
-        step = np.where(movable, -excess / np.where(movable, curvature, 1), 0)
-        if exclusive:  # a constant in all biases changes nothing
-            n_movable = np.maximum(np.sum(~fixed, axis=1, keepdims=True), 1)
-            step = np.where(fixed, 0, step - step.sum(axis=1, keepdims=True) / n_movable)
-        n_earlier = _MEMORY if exclusive else 0
-        biases, steps = [*biases, bias][-n_earlier - 1 :], [*steps, step][-n_earlier - 1 :]
-        change = np.nan_to_num(_combined_step(np.stack(biases), np.stack(steps)))
-        bias = bias + np.clip(change, -_MAX_CHANGE, _MAX_CHANGE)
+        mean = np.clip(mean, _TINY, 1 - 2.0**-53)
+        wanted = np.where(fixed, mean, shares)
+        difference = np.log(wanted / mean * (1 - mean) / (1 - wanted))
+        reach = np.where(falls, 2 * reach, _MAX_CHANGE)
+        limit = np.abs(difference) + reach[:, None]
+        step = difference * mean * (1 - mean) / np.maximum(curvature, _TINY)
+        # Far from the optimum, or after an increase of the loss, earlier steps are forgotten.
+        forgets = (rises | np.any(np.abs(step) > _MAX_CHANGE, axis=1))[:, None]
+        step = np.clip(step, -limit, limit)
+        if exclusive:  # a constant in all biases changes nothing, and all of them move together
+            step = (step - step.sum(axis=1, keepdims=True) / n_free) * (1 - 1 / n_free)
+        pair = np.stack([bias, step])
+        pairs = [*(np.where(forgets, pair, earlier) for earlier in pairs), pair][-n_kept:]
+        change = np.nan_to_num(_combined_step(*np.stack(pairs, axis=1)))
+        bias = np.where(fixed, bias, bias + np.clip(change, -limit, limit))
     return best
 
 
 def _combined_step(biases: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """Anderson's step [C, K] from the latest biases and steps, [T, C, K], oldest first."""
-    if len(biases) == 1:
-        return steps[0]
     bias_changes, step_changes = (np.moveaxis(np.diff(a, axis=0), 0, -1) for a in (biases, steps))
     shares = np.linalg.pinv(np.nan_to_num(step_changes)) @ steps[-1][..., None]
     return steps[-1] - ((bias_changes + step_changes) @ shares)[..., 0]

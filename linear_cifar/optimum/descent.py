@@ -99,9 +99,8 @@ def descend(
     A run starts at zero if it has no start, or a worse one. Its goal is the gap over cost at which
     it is finished; a run with an infinite goal doesn't move.
     """
-    c, goal = len(goal), goal.copy()
-    examples = descent.rotated or descent.examples
-    compile_cost = COMPILE_COST[on_cpu(examples.mesh)]
+    c, goal, examples = len(goal), goal.copy(), descent.rotated or descent.examples
+    compile_cost = COMPILE_COST[on_cpu(examples.mesh)] / descent.n_descents
     chunks = examples.labelled(tasks.labels, tasks.weights, descent.dtype)
     state, problems, passes = _first_passes(descent, lam, tasks, chunks, start, goal)
     relative_gap, unchanged, n_same = np.zeros(c), np.zeros(c, bool), np.zeros(c, int)
@@ -135,7 +134,7 @@ def descend(
         # Finished runs leave once they are half of all and carrying them has cost as much as
         # compiling a program for half as many, which all descents of a plan share.
         size = -(-c // 2 ** int(np.log2(c / max(1, is_open.sum()))))  # c, c/2, c/4, …, rounded up
-        leaves = size < len(rows) and wasted >= compile_cost / descent.n_descents
+        leaves = size < len(rows) and wasted >= compile_cost
         if ended or leaves:
             for collected, part in zip(last, fetch(state.params), strict=True):
                 collected[rows] = part
@@ -162,14 +161,13 @@ def _first_passes(
     """The state after the first pass, the problems, and how many passes it took, [C]."""
     c, k, d = len(goal), n_vectors(descent.dataset), descent.dataset.n_features
     first = Params(np.zeros((c, k, d)), np.zeros((c, k))) if start is None else start
-    cost_at_zero = np.log(k if descent.loss.exclusive else 2)
-    n_passes, worse = 0, np.ones(c, bool)
+    n_passes, worse, at_zero = 0, np.ones(c, bool), np.log(k if descent.loss.exclusive else 2)
     while n_passes < 2 and worse.any():
         problems = _problems(descent, lam, tasks.run, first)
         rotated = first._replace(weights=descent.basis.forth(first.weights))
         params = Params(*(np.asarray(array, descent.dtype) for array in rotated))
         state = _step(descent, lbfgs.begin(params, descent.examples.mesh), problems, chunks, goal)
-        worse = ~(fetch(state.cost) <= (1 + _ROUNDING) * cost_at_zero)  # true for NaN
+        worse = ~(fetch(state.cost) <= (1 + _ROUNDING) * at_zero)  # true for NaN
         first = Params(*(np.where(worse.reshape(-1, *[1] * (a.ndim - 1)), 0, a) for a in first))
         n_passes += 1
     return state, problems, n_passes * (goal < np.inf)

@@ -249,8 +249,7 @@ def every_target(lam: ArrayLike, weights: Any, dataset: Dataset) -> tuple[Any, A
     if not dataset.has_targets:
         return lam, weights, None
     n_targets, values = dataset.n_classes, real_numbers("lam", lam)
-    if values.ndim == 1:
-        values = np.repeat(values[:, None], n_targets, axis=1)
+    values = np.repeat(values[:, None], n_targets, axis=1) if values.ndim == 1 else values
     if values.ndim != 2 or values.shape[1] != n_targets:
         raise InputError(f"lam has shape {[*values.shape]}: it has to be [C] or [C, {n_targets}]")
     if weights is not None and not isinstance(weights, ExampleWeights) and np.ndim(weights) == 2:
@@ -307,9 +306,8 @@ def _constant_optimum(rows: Rows, places: list[int], dataset: Dataset) -> Optimu
     negative, positive = (rows.has_label(label)[places] for label in (0, 1))
     bias = np.where(positive, VANISHING, -VANISHING)
     value = np.where(negative | positive, 0.0, np.nan)
-    zero, no = np.zeros(len(places), int), np.zeros(len(places), bool)
+    zero, no, nothing = (np.zeros(len(places), dtype) for dtype in (int, bool, float))
     params = Params(np.zeros((len(places), 1, dataset.n_features)), (bias + value)[:, None])
-    nothing = np.zeros(len(places))
     certificate = Certificate(value, nothing, rows.lam[places], nothing, nothing, value)
     return Optimum(params, value, value, value, zero, negative | positive, no, certificate)
 
@@ -351,8 +349,7 @@ def _solve_chunk(
     distance = np.sqrt(best.gap / lam)  # J − J* ≥ λ‖W − W*‖²
     ending = (distance, passes, converged, unchanged & ~converged)
     optimum = Optimum(best.params, best.cost, best.gap, *ending, best.certificate)
-    # A cost of 0 has a gap of 0: all examples are of one class.
-    relative_gap = best.gap / np.where(best.cost > 0, best.cost, 1)
+    relative_gap = best.gap / np.where(best.cost > 0, best.cost, 1)  # if J is 0, so is its gap
     yield SolveStep(chunk, passes, relative_gap, optimum)
 
 
