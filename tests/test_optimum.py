@@ -2,6 +2,7 @@
 
 import itertools
 from functools import cache, partial
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,13 @@ from linear_cifar import (
     solve,
 )
 from linear_cifar.data import stratified_folds
-from linear_cifar.optimum import SolveConfig, certain_predictions, certified_gap, solve_chunks
+from linear_cifar.optimum import (
+    SolveConfig,
+    certain_predictions,
+    certified_gap,
+    lbfgs,
+    solve_chunks,
+)
 from linear_cifar.optimum.descent import COMPILE_COST
 from tests.conftest import each_loss, on_disk
 from tests.oracle import LINKS, losses_and_gradient
@@ -282,8 +289,8 @@ def test_more_lambda_share_a_pass_over_a_file_than_over_memory(monkeypatch):
     lam, config = np.geomspace(0.001, 10, 200), SolveConfig(max_passes=1)
     data = clusters(2000, 150)
     sizes = [
-        [len(step.rows) for step in solve_chunks(lam, place, config) if step.optimum]
-        for place in (data, on_disk(data, monkeypatch, 1000))
+        [len(step.rows) for step in solve_chunks(lam, examples, config) if step.optimum]
+        for examples in (data, on_disk(data, monkeypatch, 1000))
     ]
     assert len(sizes[0]) > len(sizes[1]) == 2
 
@@ -316,14 +323,17 @@ def test_a_run_that_misses_its_tolerance_is_not_converged_but_has_its_bound():
 
 def test_runs_that_finish_early_leave_and_change_nothing_for_the_slow_one(monkeypatch):
     """They leave at once if compiling costs nothing, and never if it costs too much."""
+    take_runs = mock.Mock(side_effect=lbfgs.take_runs)
+    monkeypatch.setattr(lbfgs, "take_runs", take_runs)
     lam, data, optima = np.where(np.arange(8) == 5, 1e-5, 10.0), dataset("overlapping"), []
-    for cost in (0.0, np.inf):
+    for cost, n_leavings in ((np.inf, 0), (0.0, 1)):
         monkeypatch.setitem(COMPILE_COST, True, cost)
         optima.append(solve(lam, data))
-    assert optima[0].passes[5] > 5 * optima[0].passes[0]
+        assert take_runs.call_count == n_leavings
+    assert optima[1].passes[5] > 5 * optima[1].passes[0]
     np.testing.assert_allclose(*(optimum.passes for optimum in optima), rtol=0.1)
-    assert optima[0].converged.all()
-    assert_bounded(optima[0], lam, data)
+    assert optima[1].converged.all()
+    assert_bounded(optima[1], lam, data)
 
 
 def test_a_run_stops_when_its_result_is_unchanged():

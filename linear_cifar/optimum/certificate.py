@@ -56,9 +56,9 @@ from linear_cifar.optimum.tasks import Tasks, run_examples
 
 VANISHING = 1e4  # minus the bias at which a class has probability 0 in float64
 _SCORE_BYTES = 2**28  # of logits that are kept while the bias is refined
-_MAX_STEPS, _MAX_IDLE = 40, 4  # of the bias; in a row that improve nothing but rounding
-_MAX_CHANGE = 2.0  # of a bias beyond what can't overshoot; doubled while the loss falls
-_FALL, _TINY = 1e-9, 1e-300  # the least change of the loss that counts; in place of 0
+_MAX_STEPS, _MAX_IDLE = 40, 4  # of the bias; in a row that lower neither t nor the loss
+_NEAR = 2.0  # a step this much longer than the difference of the logits; twice it after each fall
+_FALL, _TINY = 1e-9, 1e-300  # the least relative change of a loss that counts; in place of 0
 _MEMORY = 8  # earlier steps that one combines
 _NEGLIGIBLE = 0.02  # share of the tolerance that a bias may take up
 
@@ -93,7 +93,7 @@ def certify(
 ) -> Certified:
     """Refines the biases of C runs, with λ [C] and parameters [C, K, d], [C, K], and certifies J.
 
-    Below the tolerance, a gap over cost, the bias isn't refined further.
+    Once the bias takes up little of the tolerance, a gap over cost, it isn't refined further.
     """
     matrix, bias = (np.asarray(array, np.float64) for array in params)
     shares, k, n = tasks.shares, bias.shape[1], len(examples.split.labels)
@@ -183,15 +183,14 @@ def _refined_bias(
     goal: tuple[float, np.ndarray],
     settings: dict[str, Any],
 ) -> np.ndarray:
-    """Biases [C, K] at which p̄ is close to π.
+    """Biases [C, K] at which p̄ is close to π, by Newton's method for logit p̄ = logit π.
 
-    Newton's method for logit p̄ = logit π, with the diagonal mean p(1 − p)/(p̄(1 − p̄)) of the
-    derivatives, which is all of them for independent classes. No diagonal entry is above 1, so a
-    step as long as the difference of the logits doesn't overshoot; longer ones are limited.
-
-    For exclusive ones, 5 to 20 steps are combined by Anderson's method (H. Walker and P. Ni,
-    Anderson acceleration for fixed-point iterations, SIAM J. Numer. Anal. 49, 2011), without a
-    K × K Hessian. `goal` is the tolerance, and λ/d.
+    The diagonal of the derivatives is mean p(1 − p)/(p̄(1 − p̄)) ≤ 1, because p(1 − p) is concave. So
+    for independent classes, which have no other derivatives, a step as long as the difference of
+    the logits doesn't overshoot. Exclusive classes move together, so they go 1 − 1/K of their step,
+    which is combined with up to eight earlier ones by Anderson's method (H. Walker and P. Ni,
+    Anderson acceleration for fixed-point iterations, SIAM J. Numer. Anal. 49, 2011). 5 to 20 steps
+    are usual, without a K × K Hessian. `goal` is the tolerance, and λ/d.
     """
     exclusive, (tolerance, lam_share) = settings["loss"].exclusive, goal
     shares, n_kept = tasks.shares, _MEMORY + 1 if exclusive else 1
@@ -199,7 +198,7 @@ def _refined_bias(
     n_free = np.maximum(np.sum(~fixed, axis=1, keepdims=True), 1)
     bias = np.where(fixed, np.where(shares == 0, -VANISHING, VANISHING), bias)
     best, least, n_idle = bias, np.full(len(bias), np.inf), 0
-    last_loss, reach = least, np.full(len(bias), _MAX_CHANGE / 2)
+    last_loss, reach = least, np.full(len(bias), _NEAR / 2)  # the first step doubles it
     pairs: list[np.ndarray] = []  # [2, C, K], biases and the steps from them
     for _ in range(_MAX_STEPS):
         sums = sum_over(scores, _bias_terms, (bias, tasks.run), **settings)
@@ -216,23 +215,23 @@ def _refined_bias(
         mean = np.clip(mean, _TINY, 1 - 2.0**-53)
         wanted = np.where(fixed, mean, shares)
         difference = np.log(wanted / mean * (1 - mean) / (1 - wanted))
-        reach = np.where(falls, 2 * reach, _MAX_CHANGE)
+        reach = np.where(falls, 2 * reach, _NEAR)
         limit = np.abs(difference) + reach[:, None]
         step = difference * mean * (1 - mean) / np.maximum(curvature, _TINY)
         # Far from the optimum, or after an increase of the loss, earlier steps are forgotten.
-        forgets = (rises | np.any(np.abs(step) > _MAX_CHANGE, axis=1))[:, None]
+        forgets = (rises | np.any(np.abs(step) > _NEAR, axis=1))[:, None]
         step = np.clip(step, -limit, limit)
         if exclusive:  # a constant in all biases changes nothing, and all of them move together
-            step = (step - step.sum(axis=1, keepdims=True) / n_free) * (1 - 1 / n_free)
+            step = ~fixed * (step - step.sum(axis=1, keepdims=True) / n_free) * (1 - 1 / n_free)
         pair = np.stack([bias, step])
         pairs = [*(np.where(forgets, pair, earlier) for earlier in pairs), pair][-n_kept:]
         change = np.nan_to_num(_combined_step(*np.stack(pairs, axis=1)))
-        bias = np.where(fixed, bias, bias + np.clip(change, -limit, limit))
+        bias = bias + np.clip(change, -limit, limit)
     return best
 
 
 def _combined_step(biases: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """Anderson's step [C, K] from the latest biases and steps, [T, C, K], oldest first."""
     bias_changes, step_changes = (np.moveaxis(np.diff(a, axis=0), 0, -1) for a in (biases, steps))
-    shares = np.linalg.pinv(np.nan_to_num(step_changes)) @ steps[-1][..., None]
-    return steps[-1] - ((bias_changes + step_changes) @ shares)[..., 0]
+    coefficients = np.linalg.pinv(np.nan_to_num(step_changes)) @ steps[-1][..., None]
+    return steps[-1] - ((bias_changes + step_changes) @ coefficients)[..., 0]

@@ -31,7 +31,7 @@ from linear_cifar.training.devices import fetch, on_cpu, replicate, shard_featur
 # gaps do.
 _STALLED = 50
 _BETWEEN_LOOKS, _UNCHANGED_LOOKS = 10, 3  # passes; looks in a row that see no change end a run
-COMPILE_COST = {True: 2e11, False: 1e14}  # operations in a compilation's time, by `on_cpu`
+COMPILE_COST = {True: 2e11, False: 1e14}  # operations in 1 to 2 s, a compilation; by `on_cpu`
 _SAMPLE = 2048  # examples, evenly spaced, from which the curvature is estimated
 _LEAST_CURVATURE = 1e-3  # share of the largest; constants and absent classes have none
 _ROUNDING = 1e-3  # a start is worse than zero if its cost is higher by this share

@@ -18,7 +18,7 @@ from linear_cifar.training.devices import on_cpu
 # passes don't read a file, because each starts from the ones before it.
 _AT_ONCE, _FIRST_AT_ONCE, _TARGETS_AT_ONCE, _GPU_AT_ONCE = 160, 50, 256, 4096
 _N_FIRST = 12  # at least so many λ of a task are solved first
-_SAVED_PASSES = 300  # that a start from other optima saves at a small λ
+_SMALL = 300  # passes of all λ; if they take less time than a compilation, one chunk is faster
 
 
 def plan_chunks(
@@ -37,7 +37,7 @@ def plan_chunks(
     if rows.has_targets:  # a row has its own labels
         sizes, bytes_per_row = (_TARGETS_AT_ONCE,) * 2, bytes_per_row + len(rows.labels)
     sizes = sizes if on_cpu(mesh) else (_GPU_AT_ONCE,) * 2
-    if _SAVED_PASSES * operations_per_pass(dataset) * len(places) < COMPILE_COST[on_cpu(mesh)]:
+    if _SMALL * operations_per_pass(dataset) * len(places) < COMPILE_COST[on_cpu(mesh)]:
         sizes = (k * len(places),) * 2  # all at once
     at_once, first_at_once = (max(1, size // k) for size in sizes)
     most = max(1, config.memory_bytes // bytes_per_row)

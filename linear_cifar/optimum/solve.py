@@ -236,10 +236,10 @@ def certified_gap(
     rows, config, mesh = _checked(lam, dataset, SolveConfig(loss), mesh, **keywords)
     params = _by_row("params", params, len(rows.lam), dataset.n_classes, dataset)
     examples, tasks = place_examples(dataset.train, mesh), tasks_of(rows, np.arange(len(rows.lam)))
-    _, *pair, _ = certify(params, rows.lam, examples, tasks, dataset.standardiser, config.loss)
+    certified = certify(params, rows.lam, examples, tasks, dataset.standardiser, config.loss)
     is_known = rows.has_label(0) | rows.has_label(1)
     shape = (-1, dataset.n_classes) if dataset.has_targets else (-1,)
-    cost, gap = (np.where(is_known, array, np.nan).reshape(shape) for array in pair)
+    cost, gap = (np.where(is_known, array, np.nan).reshape(shape) for array in certified[1:3])
     return cost, gap
 
 
@@ -260,7 +260,7 @@ def every_target(lam: ArrayLike, weights: Any, dataset: Dataset) -> tuple[Any, A
 
 
 def _by_row(name: str, params: Any, n_rows: int, n_together: int, dataset: Dataset) -> Params:
-    """Checked parameters of R rows, [R, K, d] and [R, K], of which these have several together."""
+    """Parameters [R, K, d], [R, K], from checked ones [C, n_together, d], [C, n_together]."""
     k = n_vectors(dataset)
     shape = (n_rows * k // n_together, n_together, dataset.n_features)
     weights, bias = (real_numbers(name, array) for array in params)
