@@ -176,6 +176,7 @@ def _bias_terms(loss: Loss, scores, labels, weights, runs) -> tuple[jax.Array, .
     )
 
 
+@np.errstate(invalid="ignore", over="ignore")  # of runs that diverged
 def _refined_bias(
     bias: np.ndarray,
     scores: ReadChunks,
@@ -199,6 +200,7 @@ def _refined_bias(
     bias = np.where(fixed, np.where(shares == 0, -VANISHING, VANISHING), bias)
     best, least, n_idle = bias, np.full(len(bias), np.inf), 0
     last_loss, reach = least, np.full(len(bias), _NEAR / 2)  # the first step doubles it
+    low, high = np.full_like(bias, -np.inf), np.full_like(bias, np.inf)  # of independent classes
     pairs: list[np.ndarray] = []  # [2, C, K], biases and the steps from them
     for _ in range(_MAX_STEPS):
         sums = sum_over(scores, _bias_terms, (bias, tasks.run), **settings)
@@ -212,9 +214,10 @@ def _refined_bias(
         enough = least <= _NEGLIGIBLE * np.minimum(gap / (1 + loss), np.sqrt(lam_share * gap))
         if n_idle == _MAX_IDLE or np.all(enough | ~np.isfinite(t)):
             break
-        mean = np.clip(mean, _TINY, 1 - 2.0**-53)
-        wanted = np.where(fixed, mean, shares)
-        difference = np.log(wanted / mean * (1 - mean) / (1 - wanted))
+        low, high = np.where(mean < shares, bias, low), np.where(mean > shares, bias, high)
+        mean, wanted = (np.clip(array, _TINY, 1 - 2.0**-53) for array in (mean, shares))
+        difference = np.log(wanted / (1 - wanted)) - np.log(mean / (1 - mean))
+        difference = np.where(fixed, 0, difference)
         reach = np.where(falls, 2 * reach, _NEAR)
         limit = np.abs(difference) + reach[:, None]
         step = difference * mean * (1 - mean) / np.maximum(curvature, _TINY)
@@ -226,7 +229,8 @@ def _refined_bias(
         pair = np.stack([bias, step])
         pairs = [*(np.where(forgets, pair, earlier) for earlier in pairs), pair][-n_kept:]
         change = np.nan_to_num(_combined_step(*np.stack(pairs, axis=1)))
-        bias = bias + np.clip(change, -limit, limit)
+        middle, bias = (low + high) / 2, bias + np.clip(change, -limit, limit)
+        bias = np.where(exclusive | ((low <= bias) & (bias <= high)), bias, middle)
     return best
 
 

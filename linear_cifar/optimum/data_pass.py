@@ -22,8 +22,7 @@ from linear_cifar.model import Params
 from linear_cifar.optimum.tasks import RunTask, run_examples
 from linear_cifar.training.devices import AXIS, on_cpu
 
-# Rows per block: on a processor few enough that a core's cache holds their logits, on a GPU enough
-# to fill it.
+# Rows of a block: few enough for a core's cache to hold their logits, or enough to fill a GPU.
 _CPU_ROWS, _GPU_ROWS = 256, 2**14
 _BY_BLOCK, _REPLICATED = PartitionSpec(AXIS), PartitionSpec()
 # Each device applies a function to its blocks and two replicated arguments. XLA splits the scan

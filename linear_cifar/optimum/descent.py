@@ -27,8 +27,7 @@ from linear_cifar.optimum.tasks import RunTask, Tasks, n_vectors, operations_per
 from linear_cifar.training.devices import fetch, on_cpu, replicate, shard_features
 
 # A descent ends after so many passes in which neither the worst open gap fell by a fifth nor any
-# open run's cost by more than its last digit. At small λ, costs fall for hundreds of passes before
-# gaps do.
+# open run's cost by a digit: at small λ, costs fall for hundreds of passes before gaps do.
 _STALLED = 50
 _BETWEEN_LOOKS, _UNCHANGED_LOOKS = 10, 3  # passes; looks in a row that see no change end a run
 COMPILE_COST = {True: 2e11, False: 1e14}  # operations in 1 to 2 s, a compilation; by `on_cpu`

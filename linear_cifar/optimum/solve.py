@@ -145,9 +145,8 @@ def solve(
     keywords: dict[str, Any] = {"target": target, "class_weight": class_weight}
     keywords |= {"start": start, "stop_when_unchanged": stop_when_unchanged}
     steps = solve_chunks(lam, dataset, config, weights=weights, mesh=mesh, **keywords)
-    finished = [step for step in steps if step.optimum]
-    order = np.argsort(np.concatenate([step.rows for step in finished]))
-    optima = [step.optimum for step in finished]
+    rows, optima = zip(*((step.rows, step.optimum) for step in steps if step.optimum), strict=True)
+    order = np.argsort(np.concatenate(rows))
     optimum: Any = jax.tree.map(lambda *parts: np.concatenate(parts)[order], *optima)
     if dataset.has_targets:
         params, shape = Params(*(a.squeeze(1) for a in optimum.params)), (-1, dataset.n_classes)
