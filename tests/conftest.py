@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 
 import jax
+import jaxlib
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -22,7 +23,9 @@ from linear_cifar import LOSSES
 from linear_cifar.data import Dataset, LazyRows, Split, dataset_from_arrays, load_dataset
 
 # XLA reads these flags at its first program, and ends the process if it lacks one.
-FAST_TO_COMPILE = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+FAST_TO_COMPILE = "--xla_cpu_parallel_codegen_split_count=1"
+if jaxlib.version.__version_info__ < (0, 11):
+    FAST_TO_COMPILE += " --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("XLA_FLAGS", FAST_TO_COMPILE)
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
