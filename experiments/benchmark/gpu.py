@@ -1,9 +1,9 @@
 """Section `gpu`: a sweep, a path and a thousand classes, each beside the device's peak.
 
 It is meant to take less than four minutes on a GPU, and takes much longer on a processor, so it
-runs only if `--section` names it. Each job runs twice; the second run, without compilation, is
-timed. The peak is the rate of a float32 matrix product: in full precision for `solve`, whose own
-products are; for training in the device's default, which may round the factors.
+runs only if `--section` names it. Each job runs twice, and `seconds` are those of the second run,
+without compilation. The peak is the rate of a float32 matrix product: in full precision for
+`solve`, whose own products are; for training in the device's default, which may round the factors.
 """
 
 from functools import partial

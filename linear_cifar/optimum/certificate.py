@@ -57,7 +57,7 @@ from linear_cifar.optimum.tasks import Tasks, run_examples
 VANISHING = 1e4  # minus the bias at which a class has probability 0 in float64
 _SCORE_BYTES = 2**28  # of logits that are kept while the bias is refined
 _MAX_STEPS, _MAX_IDLE = 40, 4  # of the bias; in a row that lower neither t nor the loss
-_NEAR = 2.0  # a step this much longer than the difference of the logits; twice it after each fall
+_NEAR = 2.0  # a step may exceed the difference of the logits by it, by twice it after each fall
 _FALL, _TINY = 1e-9, 1e-300  # the least relative change of a loss that counts; in place of 0
 _MEMORY = 8  # earlier steps that one combines
 _NEGLIGIBLE = 0.02  # share of the tolerance that a bias may take up
@@ -176,7 +176,7 @@ def _bias_terms(loss: Loss, scores, labels, weights, runs) -> tuple[jax.Array, .
     )
 
 
-@np.errstate(invalid="ignore", over="ignore")  # of runs that diverged
+@np.errstate(invalid="ignore", over="ignore")  # of saturated classes, and runs that diverged
 def _refined_bias(
     bias: np.ndarray,
     scores: ReadChunks,
@@ -200,7 +200,7 @@ def _refined_bias(
     bias = np.where(fixed, np.where(shares == 0, -VANISHING, VANISHING), bias)
     best, least, n_idle = bias, np.full(len(bias), np.inf), 0
     last_loss, reach = least, np.full(len(bias), _NEAR / 2)  # the first step doubles it
-    low, high = np.full_like(bias, -np.inf), np.full_like(bias, np.inf)  # of independent classes
+    low, high = np.full_like(bias, -np.inf), np.full_like(bias, np.inf)  # if independent
     pairs: list[np.ndarray] = []  # [2, C, K], biases and the steps from them
     for _ in range(_MAX_STEPS):
         sums = sum_over(scores, _bias_terms, (bias, tasks.run), **settings)
@@ -221,7 +221,7 @@ def _refined_bias(
         reach = np.where(falls, 2 * reach, _NEAR)
         limit = np.abs(difference) + reach[:, None]
         step = difference * mean * (1 - mean) / np.maximum(curvature, _TINY)
-        # Far from the optimum, or after an increase of the loss, earlier steps are forgotten.
+        # Far from the optimum, or once the loss rises, earlier steps are forgotten.
         forgets = (rises | np.any(np.abs(step) > _NEAR, axis=1))[:, None]
         step = np.clip(step, -limit, limit)
         if exclusive:  # a constant in all biases changes nothing, and all of them move together
