@@ -228,7 +228,7 @@ def certified_gap(
 
     The parameters are for standardised inputs, [C, K, d] and [C, K], or for targets [C, T, d] and
     [C, T]. λ > 0 is [C], or for targets also [C, T]. The other arguments and the errors are as for
-    `solve`. Both results are [C] or [C, T], float64; NaN if no label is known or a parameter is NaN.
+    `solve`. Both results are [C] or [C, T], float64; NaN if no label is known or params are NaN.
     """
     lam, weights, target = every_target(lam, weights, dataset)
     keywords = {"weights": weights, "target": target, "class_weight": class_weight}
